@@ -1,0 +1,1 @@
+"""Gary: a container orchestrator without a control plane."""

@@ -1,0 +1,107 @@
+"""What gossip asks of a network: one-way, best-effort frames between nodes.
+
+A transport never makes its caller wait. ``send`` queues a frame and returns; a full queue drops its oldest frame, a
+peer that cannot be reached is reported through ``Receiver.unreachable``, and everything else that goes wrong is a
+counted drop. Delivery, order and uniqueness are not promised: the protocols above are built for their absence.
+
+Two lanes lead to every peer, so that an ack never waits behind a document: frames of one lane never queue behind
+frames of the other.
+
+An implementation is found by name through the entry point group ``gary.transports``. ``gossip.testing`` holds the
+contract suite that every implementation passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib.metadata import entry_points
+from typing import Protocol
+
+from gossip.errors import UnknownTransport
+
+ENTRY_POINT_GROUP = "gary.transports"
+
+
+class Lane(IntEnum):
+    """Which of the two queues to a peer a frame travels in."""
+
+    PROBE = 0
+    BULK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where to send: the node that is meant, and the address (``host:port``) at which it was last known.
+
+    ``node`` is empty as long as nobody knows who lives at the address (the first message of a join).
+    """
+
+    node: str
+    address: str
+
+
+class Receiver(Protocol):
+    """Who is told what the transport hears. Both methods run on the event loop's thread and return at once."""
+
+    def received(self, sender: str, lane: Lane, frame: bytes) -> None:
+        """A whole frame arrived from ``sender``, the node id that the connection vouches for."""
+
+    def unreachable(self, peer: Peer, reason: str) -> None:
+        """A frame to ``peer`` could not be delivered, and that is certain (for example: connection refused)."""
+
+
+class Transport(Protocol):
+    """One node's end of the network."""
+
+    @property
+    def address(self) -> str:
+        """``host:port`` at which peers reach this node; known once ``start`` has returned."""
+
+    async def start(self, receiver: Receiver) -> None:
+        """Listen. Raises ``gossip.errors.TransportError`` when the address cannot be bound."""
+
+    def send(self, peer: Peer, lane: Lane, frame: bytes) -> None:
+        """Queue ``frame`` for ``peer`` and return at once. Replies travel on the connection that is there."""
+
+    def forget(self, peer: Peer) -> None:
+        """Drop the connections to ``peer`` and what is queued for it; it is gone for good."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Totals since the start, by name: frames and bytes each way, drops by cause, dials, open connections."""
+
+    async def close(self) -> None:
+        """Stop listening and let go of every connection. Nothing is delivered afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportConfig:
+    """What any transport is built from.
+
+    ``bind``: ``host:port`` to listen on (port 0: any free one). ``advertise``: ``host:port`` for peers to dial, when it
+    differs from ``bind``. ``frame_size_bytes_max``: larger frames are neither sent nor accepted.
+    ``queue_frames_max``: frames that may wait per peer and lane; raising it costs memory per unreachable peer.
+    ``connections_max``: connections that stay open; the least recently used one goes first.
+    ``dials_max``: connections being made at one time.
+    """
+
+    node: str
+    bind: str
+    advertise: str = ""
+    frame_size_bytes_max: int = 4 * 1024 * 1024
+    queue_frames_max: int = 256
+    connections_max: int = 64
+    dials_max: int = 16
+
+
+TransportFactory = Callable[[TransportConfig], Transport]
+
+
+def load_transport(name: str) -> TransportFactory:
+    """Find the installed transport called ``name``; raises ``UnknownTransport`` naming those that are installed."""
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in found:
+        raise UnknownTransport(name, sorted(found))
+    factory: TransportFactory = found[name].load()
+    return factory
