@@ -9,11 +9,13 @@ contract suite that every implementation passes. All methods raise only the erro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib.metadata import entry_points
 from typing import Protocol
 
+from gary.runtime.errors import UnknownRuntime
 from gary.spec import Service
 
 ENTRY_POINT_GROUP = "gary.runtimes"
@@ -143,3 +145,16 @@ class ContainerRuntime(Protocol):
 
     async def close(self) -> None:
         """Let go of connections. Containers run on."""
+
+
+RuntimeFactory = Callable[[str], ContainerRuntime]
+"""Makes a runtime from the one string that says where it works: an engine's URL, or a directory."""
+
+
+def load_runtime(name: str) -> RuntimeFactory:
+    """Find the installed runtime called ``name``; raises ``UnknownRuntime`` naming those that are installed."""
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name not in found:
+        raise UnknownRuntime(name, sorted(found))
+    factory: RuntimeFactory = found[name].load()
+    return factory

@@ -1,0 +1,1 @@
+"""Runtimes: what runs the containers of a node. ``base`` is the interface, ``testing`` the contract suite."""
