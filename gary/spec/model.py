@@ -1,9 +1,4 @@
-"""The canonical spec: what a Compose file comes down to once everything in it has been resolved.
-
-Immutable, plain values. Two files that mean the same give equal specs. ``encode`` gives the one byte string of a spec
-(msgpack, sorted keys, defaults left out), ``decode`` accepts any bytes and gives a spec or ``SpecError``. The same holds
-for the JSON form of the API (``to_json``, ``from_json``).
-"""
+"""The values that a spec is made of. Immutable and plain; nothing is checked here (``gary.spec.codec`` does)."""
 
 from __future__ import annotations
 
@@ -11,13 +6,26 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+class SpecError(Exception):
+    """A spec that cannot be: ``path`` says where (``services.web.replicas``; empty: the whole), ``reason`` why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.path = path
+        self.reason = reason
+
+
 class RuntimeName(StrEnum):
+    """What a service runs on."""
+
     DOCKER = "docker"
     PROCESS = "process"
     ANY = "any"
 
 
 class Mode(StrEnum):
+    """A number of replicas anywhere, or one on each node that satisfies the constraints."""
+
     REPLICATED = "replicated"
     GLOBAL = "global"
 
@@ -40,6 +48,8 @@ class Port:
 
 
 class MountType(StrEnum):
+    """Where a mount's files live: the host's tree, a volume of the engine, memory."""
+
     BIND = "bind"
     VOLUME = "volume"
     TMPFS = "tmpfs"
@@ -62,7 +72,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Healthcheck:
-    """``test``: ``("CMD", …)`` or ``("CMD-SHELL", line)`` or ``("NONE",)``, as engines take it. Durations in seconds."""
+    """``test``: ``("CMD", …)`` or ``("CMD-SHELL", line)`` or ``("NONE",)``, as engines take it."""
 
     test: tuple[str, ...] = ()
     interval_s: float = 30.0
@@ -73,6 +83,8 @@ class Healthcheck:
 
 
 class RestartCondition(StrEnum):
+    """After which ends a container is started again."""
+
     NONE = "none"
     ON_FAILURE = "on-failure"
     ANY = "any"
@@ -110,7 +122,11 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service. Lists keep the file's order where it matters (command, mounts) and are sorted where it does not."""
+    """One service. Lists keep the file's order where it matters (command, mounts) and are sorted where it does not.
+
+    ``command`` and ``entrypoint``: None leaves the image's own, ``()`` clears it. ``replicas`` means nothing when
+    ``mode`` is global. ``replicas_per_node_max`` 0: no limit. ``update_parallelism`` 0: all at once.
+    """
 
     name: str
     image: str = ""
@@ -141,6 +157,11 @@ class Service:
     update_parallelism: int = 1
     partition: Partition = Partition.HEAL
 
+    @property
+    def fixed_ports(self) -> tuple[Port, ...]:
+        """Ports that name the host's port. One node can hold only one replica of a service that has any."""
+        return tuple(port for port in self.ports if port.host is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -149,3 +170,7 @@ class Spec:
     name: str
     services: tuple[Service, ...]
     resilience: int = 3
+
+    def service(self, name: str) -> Service | None:
+        """The service of that name."""
+        return next((service for service in self.services if service.name == name), None)

@@ -1,0 +1,488 @@
+"""A spec as bytes and as JSON, one plain form under both.
+
+The plain form is nested maps, lists and scalars that JSON can carry, with defaults left out. Reading it is strict: an
+unknown key, a wrong type, a value out of range is a ``SpecError`` that names the path, and what is read is canonical
+(sorted where order means nothing), so equal meanings are equal values, equal bytes and equal fingerprints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import msgpack
+
+from gary.spec import limits
+from gary.spec.model import (
+    Constraint,
+    Healthcheck,
+    Mode,
+    Mount,
+    MountType,
+    Partition,
+    Port,
+    Resources,
+    RestartCondition,
+    RestartPolicy,
+    RuntimeName,
+    Service,
+    Spec,
+    SpecError,
+)
+
+NOT_IN_CONTAINER: Final = frozenset(
+    {"mode", "replicas", "constraints", "replicas_per_node_max", "update_parallelism", "partition", "restart"}
+)
+"""Fields of a service that a container does not depend on: they say where, how many, and what Gary does about it."""
+
+_FINGERPRINT_CHARACTERS = 16
+
+
+def encode(spec: Spec) -> bytes:
+    """The one byte string of ``spec``. Raises ``SpecError`` if it could not be read back (too large, out of range)."""
+    plain = _spec_out(spec)
+    return _pack(_spec_out(_spec_in(plain)))
+
+
+def decode(data: bytes) -> Spec:
+    """The spec that ``data`` stands for. Any bytes give a spec or ``SpecError``."""
+    if len(data) > limits.SIZE_BYTES_MAX:
+        raise SpecError("", f"is {len(data)} bytes long; at most {limits.SIZE_BYTES_MAX} are taken")
+    try:
+        plain = msgpack.unpackb(
+            data,
+            max_str_len=limits.TEXT_MAX * 4,
+            max_bin_len=0,
+            max_ext_len=0,
+            max_array_len=limits.ITEMS_MAX,
+            max_map_len=limits.ITEMS_MAX,
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise SpecError("", "is not a spec: the bytes are not msgpack of one") from error
+    return _spec_in(plain)
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """``spec`` as JSON of the API. ``from_json`` reads it back. Raises as ``encode``."""
+    return _spec_out(_spec_in(_spec_out(spec)))
+
+
+def from_json(value: object) -> Spec:
+    """The spec that parsed JSON stands for. Any value gives a spec or ``SpecError``.
+
+    Besides what ``decode`` asks, there must be something to run: this is where specs come from outside.
+    """
+    spec = _spec_in(value)
+    if not spec.services:
+        raise SpecError("services", "is empty; there must be at least one service")
+    for service in spec.services:
+        path = f"services.{service.name}"
+        if service.runtime is not RuntimeName.PROCESS and not service.image:
+            raise SpecError(path, f"needs an image, because it runs on {service.runtime}")
+        if service.runtime is not RuntimeName.DOCKER and not (service.command or service.entrypoint):
+            raise SpecError(path, f"needs a command, because it runs on {service.runtime}")
+    if len(_pack(_spec_out(spec))) > limits.SIZE_BYTES_MAX:
+        raise SpecError("", f"is too large; at most {limits.SIZE_BYTES_MAX} bytes are taken")
+    return spec
+
+
+def fingerprint(service: Service) -> str:
+    """A short hash over all that a container of ``service`` is made of: another hash means that a new one is needed."""
+    plain = _service_out(_service_in(service.name, _service_out(service), "service"))
+    packed = _dump({"name": service.name, **{key: plain[key] for key in plain.keys() - NOT_IN_CONTAINER}})
+    return hashlib.sha256(packed).hexdigest()[:_FINGERPRINT_CHARACTERS]
+
+
+# Writing
+
+
+def _pack(plain: Mapping[str, Any]) -> bytes:
+    packed = _dump(plain)
+    if len(packed) > limits.SIZE_BYTES_MAX:
+        raise SpecError("", f"is {len(packed)} bytes long; at most {limits.SIZE_BYTES_MAX} are taken")
+    return packed
+
+
+def _dump(plain: object) -> bytes:
+    packed: bytes = msgpack.packb(_sorted(plain))
+    return packed
+
+
+def _sorted(plain: object) -> object:
+    if isinstance(plain, dict):
+        return {key: _sorted(plain[key]) for key in sorted(plain)}
+    if isinstance(plain, list):
+        return [_sorted(item) for item in plain]
+    return plain
+
+
+def _spec_out(spec: Spec) -> dict[str, Any]:
+    services: dict[str, Any] = {}
+    for index, service in enumerate(spec.services):
+        if service.name in services:
+            raise SpecError(f"services[{index}]", f"there are two services called {service.name!r}")
+        services[service.name] = _service_out(service)
+    whole = _without_defaults(spec, Spec(name="", services=()), {"services"})
+    return {"name": spec.name, **whole, "services": services}
+
+
+def _service_out(service: Service) -> dict[str, Any]:
+    plain = _without_defaults(service, Service(name=service.name), set())
+    for key in ("environment", "labels"):
+        if key in plain:
+            plain[key] = dict(getattr(service, key))
+    for key in ("ports", "expose", "constraints"):
+        if key in plain:
+            plain[key] = sorted(plain[key], key=lambda item: json.dumps(item, sort_keys=True))
+    for key in ("cap_add", "cap_drop"):
+        if key in plain:
+            plain[key] = sorted(plain[key])
+    return plain
+
+
+_REQUIRED: Final[Mapping[type, frozenset[str]]] = {
+    Port: frozenset({"container"}),
+    Mount: frozenset({"type", "target"}),
+    Constraint: frozenset({"attribute", "equal", "value"}),
+}
+_PROTOTYPES: Final[Mapping[type, Any]] = {
+    Port: Port(0),
+    Mount: Mount(MountType.VOLUME, "", ""),
+    Constraint: Constraint("", True, ""),
+    Healthcheck: Healthcheck(),
+    RestartPolicy: RestartPolicy(),
+    Resources: Resources(),
+}
+
+
+def _without_defaults(value: Any, prototype: Any, skip: set[str]) -> dict[str, Any]:
+    required = _REQUIRED.get(type(value), frozenset())
+    plain = {}
+    for field in fields(value):
+        own = getattr(value, field.name)
+        if field.name not in skip and (field.name in required or own != getattr(prototype, field.name)):
+            plain[field.name] = _value_out(own)
+    return plain
+
+
+def _value_out(value: Any) -> Any:
+    if type(value) in _PROTOTYPES:
+        return _without_defaults(value, _PROTOTYPES[type(value)], set())
+    if isinstance(value, tuple):
+        return [_value_out(item) for item in value]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+# Reading
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+Read = Callable[[object, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A map with known keys, each with its reader; ``required`` ones must be there."""
+
+    keys: Mapping[str, Read]
+    required: tuple[str, ...] = ()
+
+    def __call__(self, value: object, path: str) -> dict[str, Any]:
+        entries = _map(value, path)
+        read = {}
+        for key, entry in entries.items():
+            if key not in self.keys:
+                raise SpecError(_join(path, key), "is not a key that is known here")
+            read[key] = self.keys[key](entry, _join(path, key))
+        for key in self.required:
+            if key not in read:
+                raise SpecError(_join(path, key), "is missing")
+        return read
+
+
+def _join(path: str, key: object) -> str:
+    # A key can be any text of any length; a message carries only its beginning.
+    name = str(key)[:64]
+    return f"{path}.{name}" if path else name
+
+
+def _map(value: object, path: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise SpecError(path, "must be a map")
+    if len(value) > limits.ITEMS_MAX:
+        raise SpecError(path, f"has {len(value)} entries; at most {limits.ITEMS_MAX} are taken")
+    for key in value:
+        if not isinstance(key, str):
+            raise SpecError(path, "has a key that is not text")
+    return value
+
+
+def _list(item: Read, length_max: int = limits.ITEMS_MAX) -> Callable[[object, str], tuple[Any, ...]]:
+    def read(value: object, path: str) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise SpecError(path, "must be a list")
+        if len(value) > length_max:
+            raise SpecError(path, f"has {len(value)} entries; at most {length_max} are taken")
+        return tuple(item(entry, f"{path}[{index}]") for index, entry in enumerate(value))
+
+    return read
+
+
+def _set(item: Read) -> Callable[[object, str], tuple[Any, ...]]:
+    """A list whose order means nothing: sorted, each entry once."""
+    read_list = _list(item)
+
+    def read(value: object, path: str) -> tuple[Any, ...]:
+        return tuple(sorted(set(read_list(value, path)), key=repr))
+
+    return read
+
+
+def _text(length_max: int, *, empty: bool = True) -> Callable[[object, str], str]:
+    def read(value: object, path: str) -> str:
+        if not isinstance(value, str):
+            raise SpecError(path, "must be text")
+        if not value and not empty:
+            raise SpecError(path, "must not be empty")
+        if len(value) > length_max:
+            raise SpecError(path, f"is {len(value)} characters long; at most {length_max} are taken")
+        if "\0" in value:
+            raise SpecError(path, "contains a NUL character")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise SpecError(path, "is not valid Unicode") from error
+        return value
+
+    return read
+
+
+def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[object, str], str]:
+    read_text = _text(limits.WORD_MAX)
+
+    def read(value: object, path: str) -> str:
+        text = read_text(value, path)
+        if not pattern.fullmatch(text):
+            raise SpecError(path, f"must be {rule}")
+        return text
+
+    return read
+
+
+def _integer(low: int, high: int) -> Callable[[object, str], int]:
+    def read(value: object, path: str) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise SpecError(path, "must be a whole number")
+        if not low <= value <= high:
+            raise SpecError(path, f"must be from {low} to {high}")
+        return value
+
+    return read
+
+
+def _number(high: float) -> Callable[[object, str], float]:
+    def read(value: object, path: str) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise SpecError(path, "must be a number")
+        if not (0 <= value <= high) or not math.isfinite(value):
+            raise SpecError(path, f"must be from 0 to {high:g}")
+        # "+ 0.0" so that -0.0, which equals 0.0, does not become other bytes.
+        return float(value) + 0.0
+
+    return read
+
+
+def _flag(value: object, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise SpecError(path, "must be true or false")
+    return value
+
+
+def _one_of(enumeration: type[E]) -> Callable[[object, str], E]:
+    def read(value: object, path: str) -> E:
+        names = [str(member) for member in enumeration]
+        if not isinstance(value, str) or value not in names:
+            raise SpecError(path, f"must be one of {', '.join(names)}")
+        return enumeration(value)
+
+    return read
+
+
+def _word_of(words: tuple[str, ...]) -> Callable[[object, str], str]:
+    def read(value: object, path: str) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise SpecError(path, f"must be one of {', '.join(words)}")
+        return value
+
+    return read
+
+
+def _pairs(name: Read, text: Read) -> Callable[[object, str], tuple[tuple[str, str], ...]]:
+    def read(value: object, path: str) -> tuple[tuple[str, str], ...]:
+        entries = _map(value, path)
+        return tuple(sorted((name(key, path), text(entry, _join(path, key))) for key, entry in entries.items()))
+
+    return read
+
+
+def _instance(type_: Callable[..., T], record: _Record) -> Callable[[object, str], T]:
+    def read(value: object, path: str) -> T:
+        return type_(**record(value, path))
+
+    return read
+
+
+_LONG = _text(limits.TEXT_MAX)
+_WORD = _text(limits.WORD_MAX)
+_SECONDS = _number(limits.SECONDS_MAX)
+_BYTES = _integer(0, limits.BYTES_MAX)
+_PORT_NUMBER = _integer(1, 65_535)
+_NAME = _matching(limits.NAME, limits.NAME_RULE)
+_CAPABILITY = _matching(limits.CAPABILITY, "the name of a capability, such as NET_ADMIN")
+_VARIABLE = _matching(limits.VARIABLE, "a name without '='")
+
+_PORT = _instance(
+    Port,
+    _Record(
+        {
+            "container": _PORT_NUMBER,
+            "protocol": _word_of(limits.PROTOCOLS),
+            "host": _PORT_NUMBER,
+            "host_ip": _WORD,
+        },
+        required=("container",),
+    ),
+)
+
+_MOUNT_KEYS = _Record(
+    {
+        "type": _one_of(MountType),
+        "source": _WORD,
+        "target": _text(limits.WORD_MAX, empty=False),
+        "read_only": _flag,
+        "external_name": _WORD,
+        "size_bytes": _BYTES,
+    },
+    required=("type", "target"),
+)
+
+
+def _mount(value: object, path: str) -> Mount:
+    mount = Mount(**{"source": "", **_MOUNT_KEYS(value, path)})
+    if mount.type is MountType.BIND and not mount.source.startswith("/"):
+        raise SpecError(f"{path}.source", "must be an absolute path of the host")
+    return mount
+
+
+_CONSTRAINT = _instance(
+    Constraint,
+    _Record(
+        {
+            "attribute": _matching(limits.CONSTRAINT_ATTRIBUTE, "node.id, node.hostname or node.labels.NAME"),
+            "equal": _flag,
+            "value": _WORD,
+        },
+        required=("attribute", "equal", "value"),
+    ),
+)
+_HEALTHCHECK = _instance(
+    Healthcheck,
+    _Record(
+        {
+            "test": _list(_LONG),
+            "interval_s": _SECONDS,
+            "timeout_s": _SECONDS,
+            "retries": _integer(0, limits.COUNT_MAX),
+            "start_period_s": _SECONDS,
+            "start_interval_s": _SECONDS,
+        }
+    ),
+)
+_RESTART = _instance(
+    RestartPolicy,
+    _Record(
+        {
+            "condition": _one_of(RestartCondition),
+            "delay_s": _SECONDS,
+            "attempts_max": _integer(0, limits.COUNT_MAX),
+            "window_s": _SECONDS,
+        }
+    ),
+)
+_RESOURCES = _instance(
+    Resources,
+    _Record(
+        {
+            "limit_cpus": _number(limits.CPUS_MAX),
+            "limit_memory_bytes": _BYTES,
+            "limit_pids": _integer(0, limits.COUNT_MAX),
+            "reserve_cpus": _number(limits.CPUS_MAX),
+            "reserve_memory_bytes": _BYTES,
+        }
+    ),
+)
+_SERVICE = _Record(
+    {
+        "image": _WORD,
+        "runtime": _one_of(RuntimeName),
+        "command": _list(_LONG),
+        "entrypoint": _list(_LONG),
+        "environment": _pairs(_VARIABLE, _LONG),
+        "labels": _pairs(_text(limits.WORD_MAX, empty=False), _LONG),
+        "ports": _set(_PORT),
+        "expose": _set(_PORT),
+        "mounts": _list(_mount),
+        "network_mode": _word_of(limits.NETWORK_MODES),
+        "user": _WORD,
+        "working_dir": _WORD,
+        "healthcheck": _HEALTHCHECK,
+        "restart": _RESTART,
+        "stop_grace_period_s": _SECONDS,
+        "stop_signal": _WORD,
+        "init": _flag,
+        "read_only": _flag,
+        "cap_add": _set(_CAPABILITY),
+        "cap_drop": _set(_CAPABILITY),
+        "resources": _RESOURCES,
+        "mode": _one_of(Mode),
+        "replicas": _integer(0, limits.REPLICAS_MAX),
+        "constraints": _set(_CONSTRAINT),
+        "replicas_per_node_max": _integer(0, limits.REPLICAS_MAX),
+        "update_parallelism": _integer(0, limits.REPLICAS_MAX),
+        "partition": _one_of(Partition),
+    }
+)
+
+
+def _services(value: object, path: str) -> tuple[Service, ...]:
+    entries = _map(value, path)
+    if len(entries) > limits.SERVICES_MAX:
+        raise SpecError(path, f"has {len(entries)} services; at most {limits.SERVICES_MAX} are taken")
+    services = []
+    for name in sorted(entries):
+        own = _join(path, name)
+        _NAME(name, own)
+        if name in limits.RESERVED_SERVICES:
+            raise SpecError(own, f"the name {name!r} is Gary's own")
+        services.append(_service_in(name, entries[name], own))
+    return tuple(services)
+
+
+def _service_in(name: str, value: object, path: str) -> Service:
+    return Service(name=name, **_SERVICE(value, path))
+
+
+_SPEC = _Record(
+    {"name": _NAME, "services": _services, "resilience": _integer(1, limits.RESILIENCE_MAX)},
+    required=("name", "services"),
+)
+
+
+def _spec_in(value: object) -> Spec:
+    return Spec(**_SPEC(value, ""))
