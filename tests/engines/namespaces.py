@@ -29,15 +29,15 @@ COMMAND_TIMEOUT_S = 30.0
 _FIRST_PROCESS = "{setup}\necho up\ntrap '' CHLD\nexec cat >/dev/null"
 
 
-class CommandFailed(Exception):
+class CommandError(Exception):
     """A command of the harness itself failed; the text has the command and what it said."""
 
 
 def run(command: Sequence[str], *, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-    """Run a command to its end and return what it printed. Raises ``CommandFailed``."""
+    """Run a command to its end and return what it printed. Raises ``CommandError``."""
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode:
-        raise CommandFailed(
+        raise CommandError(
             f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}"
         )
     return done.stdout
@@ -63,7 +63,7 @@ class Machine:
         return self._first_pid
 
     def power_on(self) -> None:
-        """Make the namespaces. Raises ``CommandFailed`` with what the set-up said."""
+        """Make the namespaces. Raises ``CommandError`` with what the set-up said."""
         assert self._holder is None, "the machine is on"
         script = _FIRST_PROCESS.format(setup=self._setup)
         holder = subprocess.Popen(
@@ -76,7 +76,7 @@ class Machine:
         assert holder.stdout is not None
         if holder.stdout.readline() != b"up\n":
             _, said = holder.communicate()
-            raise CommandFailed(
+            raise CommandError(
                 f"the namespaces of a machine could not be set up: {said.decode(errors='replace').strip()}"
             )
         self._first_pid = int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()[0])
@@ -105,7 +105,7 @@ class Machine:
         return ["nsenter", f"--target={self.first_pid}", "--net", "--mount", "--pid", "--", *assignments, *command]
 
     def run(self, command: Sequence[str], *, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        """Run a command inside, to its end. Raises ``CommandFailed``."""
+        """Run a command inside, to its end. Raises ``CommandError``."""
         return run(self.entering(command), stdin=stdin, timeout_s=timeout_s)
 
     def spawn(self, command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None) -> Process:
@@ -160,6 +160,7 @@ class Switch:
 
     def __init__(self) -> None:
         self._machine = Machine()
+        self._sides = 0
 
     def start(self) -> None:
         self._machine.power_on()
@@ -169,7 +170,11 @@ class Switch:
         self._machine.power_off()
 
     def plug_in(self, machine: Machine, number: int) -> None:
-        """Give the machine an ``eth0`` with the address of ``number``. The old cable went with the machine's old namespace."""
+        """Give the machine an ``eth0`` with the address of ``number``."""
+        with contextlib.suppress(
+            CommandError
+        ):  # the old cable: it goes with the machine's old namespace, but not at once
+            self._ip(f"link del p{number}")
         self._ip(
             f"link add p{number} type veth peer name eth0 netns {machine.first_pid}",
             f"link set p{number} master br0 up",
@@ -189,22 +194,17 @@ class Switch:
         self._ip(f"link set p{number} up")
 
     def separate(self, sides: Sequence[Sequence[int]]) -> None:
-        """Divide the machines into sides that cannot reach each other, though their links stay up: a VLAN for each side."""
-        self._ip("link set br0 type bridge vlan_filtering 1")
-        for vlan, side in enumerate(sides, start=2):
-            for number in side:
-                self._move(number, vlan)
+        """Divide the machines into sides that cannot reach each other, though their links stay up: a bridge to a side."""
+        for side, numbers in enumerate(sides, start=1):
+            moves = [f"link set p{number} master br{side}" for number in numbers]
+            self._ip(f"link add br{side} type bridge", f"link set br{side} up", *moves)
+        self._sides = len(sides)
 
     def unite(self, numbers: Sequence[int]) -> None:
-        """Undo ``separate`` for these machines."""
-        for number in numbers:
-            self._move(number, 1)
-
-    def _move(self, number: int, vlan: int) -> None:
-        """Make ``vlan`` the only one of a port."""
-        program = ["nsenter", f"--net=/proc/{self._machine.first_pid}/ns/net", "bridge"]
-        run([*program, "vlan", "del", "dev", f"p{number}", "vid", "1-4094"])
-        run([*program, "vlan", "add", "dev", f"p{number}", "vid", str(vlan), "pvid", "untagged"])
+        """Undo ``separate``. ``numbers``: the machines that are on."""
+        bridges = [f"link del br{side}" for side in range(1, self._sides + 1)]
+        self._ip(*bridges, *(f"link set p{number} master br0" for number in numbers))
+        self._sides = 0
 
     def _ip(self, *lines: str) -> None:
         # only the network is the switch's own, so that pids mean the same to ip as they do here
