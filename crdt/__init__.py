@@ -1,0 +1,25 @@
+"""A replicated document of byte registers on top of Automerge, and the exchange that keeps replicas equal.
+
+Useful alone: it knows nothing of clocks, sockets or disks, and of peers no more than their names.
+"""
+
+from crdt.changes import ACTOR_SIZE_BYTES
+from crdt.chunks import Limits
+from crdt.errors import CorruptReplica, CrdtError, LibraryFailed, MalformedChange, MalformedMessage, WriteRefused
+from crdt.history import Permit
+from crdt.replica import Applied, Refusal, Replica
+
+__all__ = [
+    "ACTOR_SIZE_BYTES",
+    "Applied",
+    "CorruptReplica",
+    "CrdtError",
+    "LibraryFailed",
+    "Limits",
+    "MalformedChange",
+    "MalformedMessage",
+    "Permit",
+    "Refusal",
+    "Replica",
+    "WriteRefused",
+]

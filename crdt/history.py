@@ -1,0 +1,147 @@
+"""History: which changes are here, and what they make of the registers. Pure Python, no library.
+
+A register is one key of one map of the skeleton. Every write has an id ``(counter, actor)``; a write replaces those that
+its author saw; of those that nobody replaced, the one with the highest id is the register's value. That is Automerge's
+rule for maps, so that values read here are those that Automerge shows (a test compares the two).
+
+``judge`` admits only changes that an honest replica could have made after what it depends on: the next sequence number
+of its author, the next free counter, replacing writes that exist. A counter that jumps ahead would win every later
+conflict, and a replaced write that does not exist is lost when Automerge saves, which spoils the saved document.
+
+Source: Automerge binary document format, section "Operations"; Lamport, "Time, Clocks, and the Ordering of Events in a
+Distributed System" (1978).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from crdt.changes import Change, OpId
+
+Permit = Callable[[bytes, str, str, bytes | None, bytes], str | None]
+"""``permit(actor, map, key, before, after)``: a reason to refuse this write, or None.
+
+``before`` is the value that the *author* saw in the register when it wrote ``after`` (None: no value yet), not what this
+replica shows at the moment. So the question is the same on every replica, in whatever order changes arrive, and replicas
+that use one pure function as their permit accept the same changes.
+"""
+
+
+@dataclass(slots=True)
+class Register:
+    """All writes to one key; ``replaced`` are the ids of those that somebody saw and overwrote."""
+
+    writes: dict[OpId, bytes] = field(default_factory=dict)
+    replaced: set[OpId] = field(default_factory=set)
+
+    def value(self) -> bytes:
+        return self.writes[max(op for op in self.writes if op not in self.replaced)]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is remembered of a change that is here."""
+
+    deps: tuple[bytes, ...]
+    max_op: int
+
+
+class History:
+    """The graph of changes of one replica and the registers that they add up to."""
+
+    __slots__ = ("_heads", "_known", "_last", "_maps", "_order", "_registers", "values")
+
+    def __init__(self, maps: Sequence[str], skeleton: bytes) -> None:
+        """``maps[i]`` is the map that operation ``i + 1`` of the change with hash ``skeleton`` created."""
+        self._maps = tuple(maps)
+        self._known: dict[bytes, Known] = {skeleton: Known((), len(self._maps))}
+        self._order: list[bytes] = [skeleton]
+        self._heads: set[bytes] = {skeleton}
+        self._last: dict[bytes, tuple[int, bytes]] = {}
+        self._registers: dict[tuple[int, str], Register] = {}
+        self.values: dict[str, dict[str, bytes]] = {name: {} for name in self._maps}
+
+    def __len__(self) -> int:
+        return len(self._order) - 1
+
+    def __contains__(self, change_hash: bytes) -> bool:
+        return change_hash in self._known
+
+    def heads(self) -> tuple[bytes, ...]:
+        """Changes that no other change here depends on, sorted."""
+        return tuple(sorted(self._heads))
+
+    def recent(self, count: int) -> tuple[bytes, ...]:
+        """The newest ``count`` hashes and after them ever sparser ones (1, 2, 4 ... steps apart), newest first."""
+        newest = self._order[: -count - 1 : -1]
+        sparse, place, step = [], len(self._order) - count - 1, 1
+        while place >= 0:
+            sparse.append(self._order[place])
+            place, step = place - step, step * 2
+        return (*newest, *sparse)
+
+    def missing(self, change: Change) -> bytes | None:
+        """A dependency of ``change`` that is not here."""
+        return next((dep for dep in change.deps if dep not in self._known), None)
+
+    def covers(self, heads: Iterable[bytes], change_hash: bytes) -> bool:
+        """Whether ``change_hash`` is one of ``heads`` or came before one; heads that are not here count only as such."""
+        heads = list(heads)
+        if change_hash in heads:
+            return True
+        target = self._known.get(change_hash)
+        if target is None:
+            return False
+        seen: set[bytes] = set()
+        while heads:
+            current = heads.pop()
+            known = self._known.get(current)
+            if current == change_hash:
+                return True
+            if known is None or current in seen or known.max_op <= target.max_op:
+                continue
+            seen.add(current)
+            heads.extend(known.deps)
+        return False
+
+    def judge(self, change: Change, permit: Permit) -> str | None:
+        """Why ``change``, whose dependencies are all here, must not be integrated; None if it may be."""
+        if not change.deps:
+            return "does not depend on the skeleton"
+        seq, last = self._last.get(change.actor, (0, b""))
+        if change.seq != seq + 1:
+            return f"has sequence number {change.seq} where its author's next is {seq + 1}"
+        if last and not self.covers(change.deps, last):
+            return "does not depend on its author's previous change"
+        if change.start_op != 1 + max(self._known[dep].max_op for dep in change.deps):
+            return "does not count its operations from those that it depends on"
+        for write in change.writes:
+            if not 1 <= write.object_counter <= len(self._maps):
+                return "writes to something that is no map of the skeleton"
+            writes = self._writes(write.object_counter, write.key)
+            if any(op not in writes or op[0] >= change.start_op for op in write.predecessors):
+                return "replaces a write that is not there"
+            name = self._maps[write.object_counter - 1]
+            before = writes[write.predecessors[-1]] if write.predecessors else None
+            refusal = permit(change.actor, name, write.key, before, write.value)
+            if refusal is not None:
+                return refusal
+        return None
+
+    def integrate(self, change: Change) -> None:
+        """Take in a change that ``judge`` let pass."""
+        for place, write in enumerate(change.writes):
+            register = self._registers.setdefault((write.object_counter, write.key), Register())
+            register.writes[change.start_op + place, change.actor] = write.value
+            register.replaced.update(write.predecessors)
+            self.values[self._maps[write.object_counter - 1]][write.key] = register.value()
+        self._known[change.hash] = Known(change.deps, change.max_op)
+        self._order.append(change.hash)
+        self._last[change.actor] = (change.seq, change.hash)
+        self._heads.difference_update(change.deps)
+        self._heads.add(change.hash)
+
+    def _writes(self, object_counter: int, key: str) -> dict[OpId, bytes]:
+        register = self._registers.get((object_counter, key))
+        return register.writes if register else {}

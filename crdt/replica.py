@@ -1,0 +1,261 @@
+"""Replica: one node's copy of a document of registers, merged with others' by exchanging changes.
+
+A document is a fixed set of maps whose keys are registers holding bytes. The maps are created by one change that is the
+same for everyone, so replicas that were started independently merge, and no object is ever created later. Automerge
+stores, saves and makes the changes; this class decides which ones get that far.
+
+What arrives goes through: the shell (``chunks``), the contents (``changes``), the history (``history``: is this what an
+honest author would have written next?), the caller's ``permit``, and only then a fork of the Automerge document, which
+takes the document's place. A refused change leaves everything as it was, and those that need it wait for ever, bounded.
+
+A replica knows one author per process start: ``actor`` must never have been used before (a node restored from an old
+disk would repeat sequence numbers, which every replica refuses).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from crdt.changes import ACTOR_SIZE_BYTES, Change, decode_change, encode_change
+from crdt.chunks import ChangeChunk, Limits, open_change, seal_change
+from crdt.document import AutomergeDocument
+from crdt.errors import CorruptReplica, LibraryFailed, MalformedChange, WriteRefused
+from crdt.history import History, Permit
+from crdt.snapshots import check_snapshot
+from crdt.waiting import Arrived, Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A change that was not taken in; ``hash`` and ``actor`` are empty if it could not even be read."""
+
+    hash: bytes
+    actor: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch.
+
+    ``changes``: raw changes that are new here, in causal order (also those that had waited for this batch).
+    ``waiting``: how many changes of this batch wait for others. ``refused``: those that were turned away.
+    """
+
+    changes: tuple[bytes, ...] = ()
+    waiting: int = 0
+    refused: tuple[Refusal, ...] = ()
+
+
+class Replica:
+    """Registers of bytes in the maps ``maps``, the same set for all replicas of a document."""
+
+    __slots__ = ("_actor", "_document", "_history", "_limits", "_maps", "_objects", "_skeleton", "_waiting")
+
+    def __init__(self, actor: bytes, maps: Sequence[str], limits: Limits | None = None) -> None:
+        """An empty replica that writes as ``actor`` (24 bytes, never used before)."""
+        if len(actor) != ACTOR_SIZE_BYTES:
+            raise WriteRefused(f"an actor has {ACTOR_SIZE_BYTES} bytes, not {len(actor)}")
+        self._actor = actor
+        self._limits = limits or Limits()
+        self._maps = tuple(sorted(set(maps)))
+        self._document = AutomergeDocument.skeleton(self._maps)
+        (self._skeleton,) = self._document.heads()
+        self._objects = self._document.objects(self._maps)
+        self._history = History(self._maps, self._skeleton)
+        self._waiting = Waiting(self._limits)
+
+    @classmethod
+    def load(
+        cls,
+        actor: bytes,
+        maps: Sequence[str],
+        snapshot: bytes,
+        changes: Sequence[bytes] = (),
+        limits: Limits | None = None,
+    ) -> Replica:
+        """A replica from ``save()`` (or ``b""``) and the changes appended since; ``CorruptReplica`` for other bytes."""
+        replica = cls(actor, maps, limits)
+        if snapshot:
+            replica._restore(snapshot)
+        applied = replica.apply(changes, _permit_all)
+        if applied.refused:
+            raise CorruptReplica(f"an appended change {applied.refused[0].reason}")
+        if len(replica._waiting):
+            raise CorruptReplica(f"{len(replica._waiting)} appended changes depend on changes that are not there")
+        return replica
+
+    @property
+    def actor(self) -> bytes:
+        return self._actor
+
+    @property
+    def change_count(self) -> int:
+        """Changes in the history, without the one that made the maps."""
+        return len(self._history)
+
+    @property
+    def waiting(self) -> int:
+        """Changes that wait for their dependencies."""
+        return len(self._waiting)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the current values and their keys: what the document says, not what its history occupies."""
+        registers = (item for values in self._history.values.values() for item in values.items())
+        return sum(len(key.encode()) + len(value) for key, value in registers)
+
+    def get(self, map: str, key: str) -> bytes | None:
+        """The value of one register. Of concurrent writes all replicas show the same one."""
+        return self._history.values[map].get(key)
+
+    def items(self, map: str) -> dict[str, bytes]:
+        """All registers of one map, sorted by key."""
+        return dict(sorted(self._history.values[map].items()))
+
+    def heads(self) -> tuple[bytes, ...]:
+        """Hashes of the newest changes, sorted: equal heads mean equal replicas."""
+        return self._history.heads()
+
+    def contains(self, heads: Iterable[bytes]) -> bool:
+        """Whether all those changes are here."""
+        return all(head in self._history for head in heads)
+
+    def covers(self, heads: Iterable[bytes], change_hash: bytes) -> bool:
+        """Whether who has ``heads`` also has ``change_hash``, as far as the history here can tell."""
+        return self._history.covers(heads, change_hash)
+
+    def recent(self, count: int) -> tuple[bytes, ...]:
+        """The newest ``count`` hashes and ever sparser ones behind them: enough to find what two replicas share."""
+        return self._history.recent(count)
+
+    def put(self, writes: Mapping[tuple[str, str], bytes]) -> bytes:
+        """Write registers ``(map, key)`` in one transaction; the raw change, or ``b""`` if all have these values.
+
+        Raises ``WriteRefused`` (nothing written) for what other replicas would refuse, ``LibraryFailed`` (nothing
+        written) if Automerge fails.
+        """
+        news = {place: value for place, value in sorted(writes.items()) if self._checked_get(*place) != value}
+        if not news:
+            return b""
+        heads = set(self.heads())
+        document, raw = self._document.put(
+            self._actor, {(self._objects[name], key): value for (name, key), value in news.items()}
+        )
+        try:
+            change = self._decode(open_change(raw, self._limits))
+        except MalformedChange as error:
+            raise WriteRefused(f"the change {error}") from error
+        refusal = self._history.judge(change, _permit_all)
+        if refusal is not None or not heads.issubset(change.deps):
+            raise LibraryFailed(f"Automerge wrote a change that {refusal or 'does not follow what is here'}")
+        self._document = document
+        self._history.integrate(change)
+        return raw
+
+    def apply(self, changes: Sequence[bytes], permit: Permit) -> Applied:
+        """Take in raw changes in any order. Never raises for bad input; what is refused alters nothing."""
+        refused: list[Refusal] = []
+        ready: list[Arrived] = []
+        batch: set[bytes] = set()
+        for raw in changes:
+            try:
+                chunk = open_change(raw, self._limits)
+                if chunk.hash in self._history or chunk.hash in self._waiting or chunk.hash in batch:
+                    continue
+                ready.append(Arrived(self._decode(chunk), raw))
+                batch.add(chunk.hash)
+            except MalformedChange as error:
+                refused.append(Refusal(b"", b"", str(error)))
+        accepted = self._commit(self._integrate(ready, permit, refused), refused)
+        waiting = sum(change_hash in self._waiting for change_hash in batch)
+        return Applied(tuple(arrived.raw for arrived in accepted), waiting, tuple(refused))
+
+    def changes_since(self, heads: Iterable[bytes]) -> list[bytes]:
+        """Raw changes, in causal order, that who has ``heads`` may lack. Heads that are not here are passed over."""
+        known = [self._skeleton, *(head for head in heads if head in self._history)]
+        return self._document.changes_since(known)
+
+    def save(self) -> bytes:
+        """All of it in Automerge's compact form, for ``load``."""
+        return self._document.save()
+
+    def _checked_get(self, name: str, key: str) -> bytes | None:
+        if name not in self._objects:
+            raise WriteRefused(f"there is no map {name!r} in this document")
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            raise WriteRefused(f"key {key!r} is not Unicode text") from error
+        if not 0 < size <= self._limits.key_size_bytes_max:
+            raise WriteRefused(f"a key has 1 to {self._limits.key_size_bytes_max} bytes, not {size}")
+        return self.get(name, key)
+
+    def _decode(self, chunk: ChangeChunk) -> Change:
+        return decode_change(chunk, self._limits)
+
+    def _integrate(self, ready: list[Arrived], permit: Permit, refused: list[Refusal]) -> list[Arrived]:
+        """Bring changes into the history as far as their dependencies are there; those that got in, in that order."""
+        accepted: list[Arrived] = []
+        queue = deque(ready)
+        while queue:
+            arrived = queue.popleft()
+            change = arrived.change
+            missing = self._history.missing(change)
+            if missing is not None:
+                self._waiting.add(arrived, missing)
+                continue
+            refusal = self._history.judge(change, permit)
+            if refusal is not None:
+                refused.append(Refusal(change.hash, change.actor, refusal))
+                continue
+            self._history.integrate(change)
+            accepted.append(arrived)
+            queue.extend(self._waiting.release(change.hash))
+        return accepted
+
+    def _commit(self, accepted: list[Arrived], refused: list[Refusal]) -> list[Arrived]:
+        """Bring what the history accepted into the document. If Automerge fails, the history goes back to it."""
+        if not accepted:
+            return accepted
+        try:
+            raws = [seal_change(encode_change(arrived.change)) for arrived in accepted]
+            self._document = self._document.apply(raws, self.heads())
+        except LibraryFailed as error:
+            self._history = self._read_history(self._document)
+            refused.extend(Refusal(arrived.change.hash, arrived.change.actor, str(error)) for arrived in accepted)
+            return []
+        return accepted
+
+    def _restore(self, snapshot: bytes) -> None:
+        try:
+            check_snapshot(snapshot, self._limits)
+            document = AutomergeDocument.load(snapshot)
+            self._history = self._read_history(document)
+            if document.heads() != self.heads():
+                raise CorruptReplica("the snapshot has other heads than its changes")
+        except (MalformedChange, LibraryFailed) as error:
+            raise CorruptReplica(f"the snapshot {error}") from error
+        self._document = document
+
+    def _read_history(self, document: AutomergeDocument) -> History:
+        """The history of a document that Automerge loaded, every change of it checked as if it had just arrived."""
+        raws = document.changes_since(())
+        history = History(self._maps, self._skeleton)
+        for raw in raws:
+            chunk = open_change(raw, self._limits)
+            if chunk.hash == self._skeleton:
+                continue
+            change = self._decode(chunk)
+            refusal = "depends on a change that is not there" if history.missing(change) else None
+            refusal = refusal or history.judge(change, _permit_all)
+            if refusal is not None:
+                raise MalformedChange(f"has a change that {refusal}")
+            history.integrate(change)
+        return history
+
+
+def _permit_all(actor: bytes, map: str, key: str, before: bytes | None, after: bytes) -> str | None:
+    return None
