@@ -1,9 +1,9 @@
 """Changes: what one author did in one transaction, decoded and checked without Automerge.
 
-This package writes one kind of operation only: *set this key of a skeleton map to these bytes*. ``decode_change`` accepts
-exactly the changes that consist of those, in exactly the bytes that Automerge would write for them. The second half
-matters: Automerge rebuilds changes from columns when it loads what it saved, and a change that was encoded in any other
-way then has another hash, so that the saved document can never be loaded again. Nothing else reaches the library.
+This package writes one kind of operation only: *set this key of a skeleton map to these bytes*. ``decode_change``
+accepts exactly the changes that consist of those, in exactly the bytes that Automerge would write for them. The second
+half matters: Automerge rebuilds changes from columns when it loads what it saved, and a change that was encoded in any
+other way then has another hash, so that the saved document can never be loaded again. Nothing else gets to the library.
 
 Contents of a change: dependencies, author, sequence number, first operation's counter, time, message, other actors,
 column directory, columns. Operation ids are ``(counter, actor)``; their order decides between concurrent writes.
@@ -14,6 +14,7 @@ Source: Automerge binary document format, sections "Change Chunk" and "Operation
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from crdt.chunks import HASH_SIZE_BYTES, ChangeChunk, Limits, Reader, signed, unsigned
 from crdt.columns import decode_deltas, decode_numbers, decode_texts, encode_deltas, encode_numbers, encode_texts
@@ -131,7 +132,7 @@ def _hashes(reader: Reader, count_max: int) -> tuple[bytes, ...]:
     if count > count_max:
         raise MalformedChange(f"depends on more than {count_max} changes")
     hashes = tuple(reader.take(HASH_SIZE_BYTES) for _ in range(count))
-    if any(before >= after for before, after in zip(hashes, hashes[1:], strict=False)):
+    if any(before >= after for before, after in pairwise(hashes)):
         raise MalformedChange("has dependencies out of order")
     return hashes
 

@@ -1,8 +1,8 @@
 """Chunks: the outer shell of everything Automerge writes, opened without Automerge.
 
-A chunk is ``magic, checksum (4 bytes), type (1 byte), length (uLEB128), contents``. The checksum is the beginning of the
-SHA-256 over ``type, length, contents``; for a change that SHA-256 is also its hash. A *compressed change* (type 2) has
-the contents of a change (type 1) as a raw DEFLATE stream and carries the checksum of the change that it inflates to.
+A chunk is ``magic, checksum (4 bytes), type (1 byte), length (uLEB128), contents``. The checksum is the beginning of
+the SHA-256 over ``type, length, contents``; for a change that SHA-256 is also its hash. A *compressed change* (type 2)
+has the contents of a change (type 1) as a raw DEFLATE stream and carries the checksum of the change it inflates to.
 
 Bytes from outside are opened here first, so that the library behind the binding sees neither a wrong checksum nor a
 stream that inflates to a thousand times its size.
@@ -36,9 +36,10 @@ class Limits:
 
     ``change_size_bytes_max``: one change, inflated. ``inflation_max``: how many times larger than on the wire a change
     may be once it is larger than ``inflation_free_bytes``. ``writes_max``: registers written by one change.
-    ``predecessors_max``: earlier writes that one change replaces. ``key_size_bytes_max``: one key. ``dependencies_max``: heads that one change merges. ``waiting_max`` and
-    ``waiting_size_bytes_max``: changes kept until what they depend on arrives. ``snapshot_size_bytes_max`` and
-    ``snapshot_rows_max``: one snapshot, inflated, and the rows of any of its columns.
+    ``predecessors_max``: earlier writes that one change replaces. ``key_size_bytes_max``: one key.
+    ``dependencies_max``: heads that one change merges. ``waiting_max`` and ``waiting_size_bytes_max``: changes kept
+    until what they depend on arrives. ``snapshot_size_bytes_max`` and ``snapshot_rows_max``: one snapshot, inflated,
+    and the rows of any of its columns.
     """
 
     change_size_bytes_max: int = 4 * 1024 * 1024

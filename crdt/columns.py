@@ -1,9 +1,9 @@
 """Columns: the run-length encodings in which Automerge stores operations.
 
 A column is a sequence of runs: a positive length and one value, a negative length and that many different values, or
-zero and a number of nulls. Delta columns store differences; boolean columns alternate between counts of false and true.
-Decoders are told how many rows may come, so a run of 2**60 values costs nothing. They accept any form; whether it is the
-one that Automerge itself would write is decided by encoding again (see ``changes``).
+zero and a number of nulls. Delta columns store differences. Boolean columns alternate between counts of false and true.
+Decoders are told how many rows may come, so a run of 2**60 values costs nothing. They accept any form; whether it is
+the one that Automerge itself would write is decided by encoding again (see ``changes``).
 
 Source: Automerge binary document format, sections "Run Length Encoding", "Delta Encoding", "Boolean Encoding".
 """

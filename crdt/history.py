@@ -1,8 +1,8 @@
 """History: which changes are here, and what they make of the registers. Pure Python, no library.
 
-A register is one key of one map of the skeleton. Every write has an id ``(counter, actor)``; a write replaces those that
-its author saw; of those that nobody replaced, the one with the highest id is the register's value. That is Automerge's
-rule for maps, so that values read here are those that Automerge shows (a test compares the two).
+A register is one key of one map of the skeleton. Every write has an id ``(counter, actor)``; a write replaces those
+that its author saw; of those that nobody replaced, the one with the highest id is the register's value. That is
+Automerge's rule for maps, so that values read here are those that Automerge shows (a test compares the two).
 
 ``judge`` admits only changes that an honest replica could have made after what it depends on: the next sequence number
 of its author, the next free counter, replacing writes that exist. A counter that jumps ahead would win every later
@@ -22,9 +22,9 @@ from crdt.changes import Change, OpId
 Permit = Callable[[bytes, str, str, bytes | None, bytes], str | None]
 """``permit(actor, map, key, before, after)``: a reason to refuse this write, or None.
 
-``before`` is the value that the *author* saw in the register when it wrote ``after`` (None: no value yet), not what this
-replica shows at the moment. So the question is the same on every replica, in whatever order changes arrive, and replicas
-that use one pure function as their permit accept the same changes.
+``before`` is the value that the *author* saw in the register when it wrote ``after`` (None: no value yet), not what
+this replica shows at the moment. So the question is the same on every replica, in whatever order changes arrive, and
+replicas that use one pure function as their permit accept the same changes.
 """
 
 
@@ -86,7 +86,7 @@ class History:
         return next((dep for dep in change.deps if dep not in self._known), None)
 
     def covers(self, heads: Iterable[bytes], change_hash: bytes) -> bool:
-        """Whether ``change_hash`` is one of ``heads`` or came before one; heads that are not here count only as such."""
+        """Whether ``change_hash`` is one of ``heads`` or came before one. Heads that are not here are only themselves."""
         heads = list(heads)
         if change_hash in heads:
             return True
