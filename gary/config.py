@@ -42,7 +42,7 @@ class AgentConfig:
     """All settings of one agent.
 
     ``state_dir``: absolute; the agent's socket is in it. ``bind``: ``host:port`` of the probe lane; the bulk lane takes
-    the next port. ``advertise``: ``host:port`` that others dial; empty: see ``advertised_address``. ``runtimes``: names,
+    the next port. ``advertise``: ``host:port`` that others dial; empty: ``advertised_address``. ``runtimes``: names,
     none means docker if it answers, and process. ``docker_host``: ``unix://`` or ``tcp://`` address of the engine.
     ``containers_max``: how many containers this node takes on in all. ``metrics_bind``: ``host:port`` at which
     Prometheus finds ``/metrics`` over TCP; empty: only on the agent's socket.

@@ -67,3 +67,7 @@ class ConfigError(GaryError):
     def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+class SocketTaken(GaryError):  # noqa: N818
+    """The agent's socket cannot be made: something else is at its path. Nothing was changed there."""
