@@ -1,7 +1,8 @@
 """What Gary asks of something that runs containers.
 
-A runtime starts, lists and stops *containers*: whatever it is that keeps one slot. It is level-triggered: ``containers``
-says what is there, and every operation can be repeated without harm, because a container is found by its labels.
+A runtime starts, lists and stops *containers*: whatever it is that keeps one slot. It is level-triggered:
+``containers`` says what is there, and every operation can be repeated without harm, because a container is known by
+its name and its labels.
 
 An implementation is found by name through the entry point group ``gary.runtimes``. ``gary.runtime.testing`` holds the
 contract suite that every implementation passes. All methods raise only the errors of ``gary.runtime.errors``.
@@ -9,7 +10,7 @@ contract suite that every implementation passes. All methods raise only the erro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.metadata import entry_points
@@ -50,6 +51,14 @@ class Labels:
     fingerprint: str
     node: str
 
+    def owns(self, other: Labels) -> bool:
+        """Whether ``other`` marks a container of the same deployment, slot and node, at any generation."""
+        return (self.deployment, self.slot, self.node) == (other.deployment, other.slot, other.node)
+
+    def satisfied_by(self, other: Labels) -> bool:
+        """Whether a container marked ``other`` is what these labels ask for."""
+        return self.owns(other) and (self.generation == other.generation or self.fingerprint == other.fingerprint)
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedPort:
@@ -65,8 +74,9 @@ class PublishedPort:
 class Container:
     """A container as the runtime sees it now.
 
-    ``exit_code`` is None while it runs or when nobody saw it end. ``started_at_s`` and ``finished_at_s``: the runtime's
-    clock, seconds since 1970, 0 if never; only differences between two of the same container mean anything.
+    ``exit_code`` is None while it runs or when nobody saw it end. ``reason``: why it ended or is unhealthy, where the
+    runtime knows. ``started_at_s`` and ``finished_at_s``: the runtime's clock, seconds since 1970, 0 if never; only
+    differences between two of the same container mean anything. ``id`` and ``started_at_s`` together name one run.
     """
 
     id: str
@@ -115,7 +125,7 @@ class LogChunk:
 
 
 class ContainerRuntime(Protocol):
-    """One host's engine."""
+    """One host's engine. Methods may run at the same time; those for one container name should not."""
 
     @property
     def name(self) -> str:
@@ -124,24 +134,43 @@ class ContainerRuntime(Protocol):
     async def capacity(self) -> Capacity:
         """What this host can give. Raises ``EngineUnavailable``."""
 
-    async def containers(self, node: str) -> Sequence[Container]:
-        """Every container labelled with ``node``, in any state, sorted by name. Raises ``EngineUnavailable``."""
+    async def containers(self, node: str | None) -> Sequence[Container]:
+        """Every container labelled with ``node``, in any state, sorted by name; None: with any node's labels.
+
+        Cheap enough to be called on every change. Raises ``EngineUnavailable``; never answers with a part.
+        """
 
     async def start(self, request: StartRequest) -> Container:
-        """Make it run. A container with equal labels is reused (started when it stands still, replaced when it cannot be).
+        """Make the container ``request.name`` run, and give it as it then is.
 
-        Raises ``ImageMissing`` (neither here nor to be pulled), ``NameTaken`` (a container that is not ours has the name;
-        it is not touched), ``PortTaken``, ``StartRefused`` (the engine says no, with its words) or ``EngineUnavailable``.
+        The one of that name is returned when it already runs for the same deployment, slot and node with the same
+        generation or fingerprint, is started again when it stands still, and is replaced when it cannot be started or
+        is of another generation and fingerprint.
+
+        Raises ``ImageMissing`` (neither here nor to be pulled), ``NameTaken`` (the name belongs to a container that is
+        not of this deployment, slot and node; it is not touched), ``PortTaken``, ``StartRefused`` (the engine says no,
+        with its words) or ``EngineUnavailable``.
         """
 
     async def stop(self, container_id: str, grace_s: float) -> None:
-        """Ask it to end, kill it after ``grace_s`` seconds, remove it. Named volumes stay. One that is gone is no error."""
+        """Ask it to end, kill it after ``grace_s`` seconds, remove it. Named volumes stay; repeating it is no error.
 
-    def logs(self, container_id: str, *, follow: bool, tail: int | None) -> AsyncIterator[LogChunk]:
-        """What it wrote: the last ``tail`` lines (None: all), and with ``follow`` what it will write until it ends."""
+        Raises ``StopFailed`` or ``EngineUnavailable``.
+        """
 
-    def changes(self) -> AsyncIterator[None]:
-        """Yields when something may have changed; a hint, so repeats are fine. Ends with ``EngineUnavailable`` when the engine goes."""
+    def logs(self, container_id: str, *, follow: bool, tail: int | None) -> AsyncGenerator[LogChunk, None]:
+        """What it wrote: the last ``tail`` lines (None: all), and with ``follow`` what it will write until it ends.
+
+        Close the generator (``aclose``) when it is not read to its end. Raises ``ContainerMissing`` or
+        ``EngineUnavailable``.
+        """
+
+    def changes(self) -> AsyncGenerator[None, None]:
+        """Yields once when it has begun to listen, and then when something may have changed; repeats are fine.
+
+        It never ends by itself: it raises ``EngineUnavailable`` when the engine goes away. Close the generator
+        (``aclose``) when it is not wanted any more.
+        """
 
     async def close(self) -> None:
         """Let go of connections. Containers run on."""

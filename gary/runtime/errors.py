@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class RuntimeFailure(Exception):
+class RuntimeFailure(Exception):  # noqa: N818 - RuntimeError means something else in Python
     """The runtime could not do what it was asked. State is as it was before, unless a subclass says otherwise."""
 
 
@@ -61,3 +61,19 @@ class StartRefused(RuntimeFailure):
     def __init__(self, detail: str) -> None:
         super().__init__(f"the runtime refused to start it: {detail}")
         self.detail = detail
+
+
+class StopFailed(RuntimeFailure):
+    """It could not be stopped or removed; ``detail`` is why. It may still run; repeat it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"the container could not be stopped: {detail}")
+        self.detail = detail
+
+
+class ContainerMissing(RuntimeFailure):
+    """There is no container with this id (any more)."""
+
+    def __init__(self, container_id: str) -> None:
+        super().__init__(f"there is no container {container_id!r} on this host")
+        self.container_id = container_id
