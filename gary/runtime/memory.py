@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -215,7 +216,7 @@ class MemoryEngine:
         return record
 
     @staticmethod
-    def _free_ports(taken: frozenset[int]) -> Iterable[int]:
+    def _free_ports(taken: frozenset[int]) -> Iterator[int]:
         return (port for port in range(FIRST_CHOSEN_PORT, 65536) if port not in taken)
 
     def _run(self, record: _Record, now: float) -> Container:
@@ -295,27 +296,29 @@ class MemoryRuntime:
         self.engine.stop(container_id, grace_s, self._clock())
 
     async def logs(self, container_id: str, *, follow: bool, tail: int | None) -> AsyncGenerator[LogChunk, None]:
-        given = 0
-        async for _ in self._turns():
-            try:
-                written = self.engine.logs(container_id)
-            except ContainerMissing:
-                if given:
+        written = self.engine.logs(container_id)
+        given = len(written)
+        for chunk in written if tail is None else last_lines(written, tail):
+            yield chunk
+        if not follow:
+            return
+        async with aclosing(self._turns()) as turns:
+            async for _ in turns:
+                found = [c for c in self.engine.containers(None, self._clock()) if c.id == container_id]
+                if not found:
                     return  # it was removed while it was followed: that is its end
-                raise
-            news = written[given:]
-            given = len(written)
-            for chunk in last_lines(news, tail) if tail is not None else news:
-                yield chunk
-            tail = None
-            ids = {c.id for c in self.engine.containers(None, self._clock()) if c.state is ContainerState.RUNNING}
-            if not follow or container_id not in ids:
-                return
+                written = self.engine.logs(container_id)
+                for chunk in written[given:]:
+                    yield chunk
+                given = len(written)
+                if found[0].state is not ContainerState.RUNNING:
+                    return
 
     async def changes(self) -> AsyncGenerator[None, None]:
-        async for _ in self._turns():
-            self.engine.capacity(self._clock())  # raises when the engine is down
-            yield None
+        async with aclosing(self._turns()) as turns:
+            async for _ in turns:
+                self.engine.capacity(self._clock())  # raises when the engine is down
+                yield None
 
     async def close(self) -> None:
         return None
