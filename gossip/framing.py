@@ -20,8 +20,9 @@ from gossip.transport import Lane
 VERSION = 1
 WINDOW = 2
 INSTANCE_BYTES = 8
-OVERHEAD_BYTES = 9
-"""What a message needs beside its one frame."""
+FRAME_OVERHEAD_BYTES = 4
+MESSAGE_OVERHEAD_BYTES = 5 + FRAME_OVERHEAD_BYTES
+"""What a message of one frame is longer than it."""
 
 _MAGIC = b"gary"
 _NODE_BYTES = 16

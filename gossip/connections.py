@@ -1,0 +1,451 @@
+"""One lane of a transport that is made of connections: who is connected, who is being dialled, and what waits.
+
+What a connection is underneath stays behind ``Link``; ``gossip.framing`` says what travels on one. A frame waits in the
+queue of its peer until the connection to it has room, or until there is one: whichever side dialled it, a connection
+serves both directions. All of this runs on the event loop's thread, but for ``Link.dial``, which blocks a thread of
+``Dialler``. Nothing ticks: timers exist only while a dial or a handshake is under way, while the second of two
+connections retires, or while something waits for room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from gossip import framing
+from gossip.dialling import DIAL_TIMEOUT_S, Dial, Dialler, split_address
+from gossip.errors import BadFrame, TransportError
+from gossip.framing import Flow, Hello
+from gossip.transport import Lane, Peer, Receiver, TransportConfig
+
+RETIRE_DELAY_S = 1.0
+"""How long the second of two connections to one peer stays, for what is on its way."""
+STALL_LIMIT_S = {Lane.PROBE: 5.0, Lane.BULK: 30.0}
+"""A connection whose window has been full for this long is replaced by the next send: TCP itself needs minutes to
+notice that a peer vanished, and after a partition up to two more to try again.
+"""
+RETRY_DELAY_S = 0.001
+BATCH_BYTES = 256 * 1024
+DRAIN_MESSAGES_MAX = 32
+DRAIN_BYTES_MAX = 1024 * 1024
+"""What one wake-up takes in at most, so that the loop's other work gets its turn."""
+_GONE_MAX = 1024
+_SILENT = "not a Gary node: it did not say hello"
+_HUNG_UP = "not a Gary node: it hung up before its hello"
+
+
+@dataclass(slots=True, eq=False)
+class Pipe:
+    """One connection. It has a ``peer`` once its hello has come."""
+
+    id: int
+    dialer: int
+    dial: Dial | None
+    heard: float
+    used: float
+    peer: Peer | None = None
+    instance: bytes = b""
+    keys: tuple[Peer, ...] = ()
+    flow: Flow = field(default_factory=Flow)
+    full_since: float | None = None
+    timer: asyncio.TimerHandle | None = None
+    retiring: bool = False
+
+
+class Link(Protocol):
+    """What a lane needs of the socket below. Connections and dialers are numbers, a dialer's above zero."""
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """The next message and its connection, or None if there is none."""
+
+    def transmit(self, pipe: int, data: bytes) -> bool:
+        """Send ``data`` on ``pipe``; False when there is no room now. On a connection that is gone it is dropped."""
+
+    def close_pipe(self, pipe: int) -> None:
+        """Close a connection, if it is there."""
+
+    def dialer_of(self, pipe: int) -> int:
+        """The dialer that made ``pipe``; -1 if the peer dialled, or nobody knows any more."""
+
+    def create_dialer(self, host: str, port: int) -> int:
+        """Prepare a dial. Raises ``TransportError``."""
+
+    def dial(self, dial: Dial) -> str | None:
+        """Block until the connection is made (None) or is not to be had, or the dialer is closed (the reason)."""
+
+    def close_dialer(self, dialer: int) -> None:
+        """Give up a dial, or close its connection; it is never dialled again."""
+
+
+class LaneEnd:
+    """This node's end of one lane. ``count`` is shared by both lanes."""
+
+    def __init__(
+        self, lane: Lane, config: TransportConfig, link: Link, dialler: Dialler, receiver: Receiver, count: Counter[str]
+    ) -> None:
+        self._lane = lane
+        self._config = config
+        self._link = link
+        self._dialler = dialler
+        self._receiver = receiver
+        self._count = count
+        self._loop = asyncio.get_running_loop()
+        self._hello = Hello(config.node, bytes(framing.INSTANCE_BYTES), "", lane)
+        self._pipes: dict[int, Pipe] = {}
+        self._gone: OrderedDict[int, None] = OrderedDict()
+        self._routes: dict[Peer, list[Pipe]] = {}
+        self._queues: dict[Peer, deque[bytes]] = {}
+        self._dials: dict[str, Dial] = {}
+        self._dirty: dict[Peer, None] = {}
+        self._owing: dict[int, Pipe] = {}
+        self._flush_handle: asyncio.Handle | None = None
+        self._closed = False
+
+    def open(self, hello: Hello) -> None:
+        """Begin, in the same turn of the loop in which ``Link`` does; every connection starts with ``hello``."""
+        self._hello = hello
+
+    @property
+    def connections(self) -> int:
+        """How many connections are in use."""
+        return sum(pipe.peer is not None for pipe in self._pipes.values())
+
+    def close(self) -> None:
+        """Nothing is delivered from here on. The connections are left to whoever closes the link."""
+        self._closed = True
+        for handle in (self._flush_handle, *(pipe.timer for pipe in self._pipes.values())):
+            if handle is not None:
+                handle.cancel()
+        for dial in tuple(self._dials.values()):
+            self._give_up(dial)
+
+    # -- sending
+
+    def send(self, peer: Peer, frame: bytes) -> None:
+        """Queue ``frame``; what waits at the end of this turn of the loop leaves together."""
+        if len(self._queues.get(peer, ())) >= self._config.queue_frames_max:
+            self._pump(peer)
+        queue = self._queues.setdefault(peer, deque())
+        if len(queue) >= self._config.queue_frames_max:
+            queue.popleft()
+            self._count["dropped_overflow"] += 1
+        queue.append(frame)
+        self._dirty[peer] = None
+        self._flush_soon()
+
+    def forget(self, peer: Peer) -> None:
+        """Drop what waits for ``peer``, its connections, and the dial if nobody else lives at its address."""
+        self._count["dropped_forgotten"] += len(self._queues.pop(peer, ()))
+        for pipe in tuple(self._routes.get(peer, ())):
+            self._drop(pipe)
+        dial = self._dials.get(peer.address)
+        if dial is not None and not any(waiting.address == peer.address for waiting in self._queues):
+            self._give_up(dial)
+
+    def _flush_soon(self, delay_s: float = 0.0) -> None:
+        if self._flush_handle is None:
+            later = partial(self._loop.call_later, delay_s) if delay_s else self._loop.call_soon
+            self._flush_handle = later(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        dirty, self._dirty = self._dirty, {}
+        for peer in dirty:
+            self._pump(peer)
+        owing, self._owing = self._owing, {}
+        for pipe in owing.values():
+            if pipe.id in self._pipes and pipe.flow.owes and not self._transmit(pipe, ()):
+                self._owing[pipe.id] = pipe
+                self._flush_soon(RETRY_DELAY_S)
+
+    def _pump(self, peer: Peer) -> None:
+        """Move what waits for ``peer`` as far as it goes: onto its connection, or towards a new one."""
+        queue = self._queues.get(peer)
+        if not queue:
+            return
+        pipe = self._best(peer)
+        if pipe is not None and self._stalled(pipe):
+            self._count["connections_stalled"] += 1
+            self._drop(pipe)
+            pipe = self._best(peer)
+        if pipe is None:
+            self._dial(peer.address)
+            return
+        while queue and pipe.flow.open:
+            frames = _take(queue)
+            if not self._transmit(pipe, frames):
+                queue.extendleft(reversed(frames))
+                self._dirty[peer] = None
+                self._flush_soon(RETRY_DELAY_S)
+                return
+        if not queue:
+            del self._queues[peer]
+
+    def _transmit(self, pipe: Pipe, frames: tuple[bytes, ...]) -> bool:
+        batch = pipe.flow.compose(frames)
+        if not self._link.transmit(pipe.id, framing.encode_batch(batch)):
+            return False
+        pipe.flow.left(batch)
+        if frames:
+            now = pipe.used = self._loop.time()
+            self._count["frames_sent"] += len(frames)
+            self._count["bytes_sent"] += sum(map(len, frames))
+            if not pipe.flow.open:
+                pipe.full_since = now
+        return True
+
+    def _best(self, peer: Peer) -> Pipe | None:
+        """Of several connections to one peer, the one that was heard from last is surely alive."""
+        pipes = self._routes.get(peer)
+        return max(pipes, key=lambda pipe: (not pipe.retiring, pipe.heard)) if pipes else None
+
+    def _stalled(self, pipe: Pipe) -> bool:
+        return pipe.full_since is not None and self._loop.time() - pipe.full_since > STALL_LIMIT_S[self._lane]
+
+    # -- dialling
+
+    def _dial(self, address: str) -> None:
+        if address in self._dials:
+            return
+        try:
+            host, port = split_address(address)
+        except ValueError as error:
+            dial = self._dials[address] = Dial(address, "", 0)
+            self._loop.call_soon(self._failed, dial, str(error))
+            return
+        dial = self._dials[address] = Dial(address, host, port + self._lane)
+        self._dialler.submit(partial(self._begin, dial), partial(self._link.dial, dial), partial(self._dialled, dial))
+
+    def _begin(self, dial: Dial) -> bool:
+        if dial.over or self._closed:
+            return False
+        try:
+            dial.dialer = self._link.create_dialer(dial.host, dial.port)
+        except TransportError as error:
+            self._failed(dial, str(error))
+            return False
+        self._count["dials"] += 1
+        dial.timer = self._loop.call_later(DIAL_TIMEOUT_S, self._expired, dial)
+        return True
+
+    def _dialled(self, dial: Dial, reason: str | None) -> None:
+        dial.connected = reason is None
+        if reason is not None:
+            self._failed(dial, reason)
+        elif dial.expired:
+            self._failed(dial, _SILENT)
+
+    def _expired(self, dial: Dial) -> None:
+        dial.expired = True
+        self._link.close_dialer(dial.dialer)
+        if dial.connected:
+            self._failed(dial, _SILENT)
+
+    def _failed(self, dial: Dial, reason: str) -> None:
+        """Tell everybody who waited for ``dial``, once; not those who meanwhile were dialled by the peer."""
+        if self._closed or not self._give_up(dial):
+            return
+        self._count["dials_failed"] += 1
+        for peer in [waiting for waiting in self._queues if waiting.address == dial.address]:
+            if peer not in self._routes:
+                self._unreachable(peer, reason)
+
+    def _give_up(self, dial: Dial) -> bool:
+        """End ``dial``; False if it was over."""
+        if dial.over:
+            return False
+        self._settle(dial)
+        if dial.dialer:
+            self._link.close_dialer(dial.dialer)
+        return True
+
+    def _settle(self, dial: Dial) -> None:
+        dial.over = True
+        del self._dials[dial.address]
+        if dial.timer is not None:
+            dial.timer.cancel()
+
+    def _unreachable(self, peer: Peer, reason: str) -> None:
+        self._count["dropped_unreachable"] += len(self._queues.pop(peer, ()))
+        self._receiver.unreachable(peer, reason)
+
+    # -- connections
+
+    def added(self, pipe_id: int, dialer: int) -> None:
+        """A connection was made, by our ``dialer`` or (-1) by the peer."""
+        if self._closed or pipe_id in self._pipes or pipe_id in self._gone:
+            return
+        dial = next((dial for dial in self._dials.values() if dialer > 0 and dial.dialer == dialer), None)
+        now = self._loop.time()
+        pipe = self._pipes[pipe_id] = Pipe(pipe_id, dialer, dial, heard=now, used=now)
+        if dial is None:
+            self._count["connections_accepted"] += 1
+            pipe.timer = self._loop.call_later(DIAL_TIMEOUT_S, self._drop, pipe)
+        abandoned = dialer > 0 and dial is None
+        # Room is lacking only if hundreds of messages to others wait in this very moment; the peer tries again.
+        if abandoned or not self._link.transmit(pipe_id, framing.encode_hello(self._hello)):
+            self._drop(pipe)
+
+    def removed(self, pipe_id: int) -> None:
+        """A connection is gone; whatever still comes from it is too late."""
+        self._bury(pipe_id)
+        pipe = self._pipes.get(pipe_id)
+        if pipe is not None and not self._closed:
+            self._drop(pipe)
+
+    def _bury(self, pipe_id: int) -> None:
+        self._gone[pipe_id] = None
+        if len(self._gone) > _GONE_MAX:
+            self._gone.popitem(last=False)
+
+    def _drop(self, pipe: Pipe) -> None:
+        """Close ``pipe`` and find another way for what still waits for its peer."""
+        if self._pipes.pop(pipe.id, None) is None:
+            return
+        self._bury(pipe.id)
+        if pipe.timer is not None:
+            pipe.timer.cancel()
+        self._link.close_pipe(pipe.id)
+        if pipe.dialer > 0:
+            self._link.close_dialer(pipe.dialer)
+        if pipe.dial is not None and not pipe.dial.over:
+            self._failed(pipe.dial, _HUNG_UP)
+        for key in pipe.keys:
+            self._routes[key].remove(pipe)
+            if not self._routes[key]:
+                del self._routes[key]
+            if key in self._queues:
+                self._dirty[key] = None
+                self._flush_soon()
+
+    def _identify(self, pipe: Pipe, hello: Hello) -> tuple[Peer, str | None]:
+        """Who is at the other end of ``pipe``, and why it is refused, if it is. What a hello claims is believed."""
+        peer = Peer(hello.node, hello.address)
+        if hello.instance == self._hello.instance:
+            return peer, "that is this node itself"
+        if hello.lane != self._lane:
+            return peer, f"that is the {hello.lane.name.lower()} port of the node at {hello.address}"
+        return peer, None
+
+    def _greeted(self, pipe: Pipe, message: bytes) -> None:
+        """Take a connection into use, or refuse it."""
+        try:
+            hello = framing.decode_hello(message)
+        except BadFrame as error:
+            self._count[f"dropped_{error.cause}"] += 1
+            self._refuse(pipe, f"not a Gary node of this kind: {error}")
+            return
+        peer, refusal = self._identify(pipe, hello)
+        if refusal is not None:
+            self._refuse(pipe, refusal)
+            return
+        if pipe.timer is not None:
+            pipe.timer.cancel()
+        pipe.peer, pipe.instance, pipe.flow.taken = peer, hello.instance, 1
+        addresses = {hello.address: None} if pipe.dial is None else {hello.address: None, pipe.dial.address: None}
+        pipe.keys = tuple(Peer(node, address) for node in (hello.node, "") for address in addresses)
+        self._settle_duplicates(pipe)
+        for key in pipe.keys:
+            self._routes.setdefault(key, []).append(pipe)
+            self._pump(key)
+        if pipe.dial is not None and not pipe.dial.over:
+            self._settle(pipe.dial)
+            for waiting in [peer for peer in self._queues if peer.address == pipe.dial.address]:
+                if waiting not in self._routes:
+                    self._unreachable(waiting, f"another node answers there: {hello.node}")
+        self._evict(pipe)
+
+    def _refuse(self, pipe: Pipe, reason: str) -> None:
+        if pipe.dial is not None:
+            self._failed(pipe.dial, reason)
+        self._drop(pipe)
+
+    def _settle_duplicates(self, new: Pipe) -> None:
+        """Of connections to one peer keep one: of those to an earlier start of it none, of two dialled by one side the
+        newer, of two dialled by both the one that the lower node dialled. The others stay a moment for what is on its
+        way, and are closed by their dialler, who alone knows that it has another.
+        """
+        assert new.peer is not None
+        for old in tuple(self._routes.get(new.peer, ())):
+            if old.instance != new.instance:
+                self._drop(old)
+                continue
+            if (old.dialer > 0) == (new.dialer > 0):
+                surplus = old
+            else:
+                ours, theirs = (old, new) if old.dialer > 0 else (new, old)
+                surplus = theirs if self._config.node < new.peer.node else ours
+            if surplus.dialer > 0 and not surplus.retiring:
+                surplus.retiring = True
+                surplus.timer = self._loop.call_later(RETIRE_DELAY_S, self._drop, surplus)
+
+    def _evict(self, newest: Pipe) -> None:
+        pipes = [pipe for pipe in self._pipes.values() if pipe.peer is not None and pipe is not newest]
+        if len(pipes) >= self._config.connections_max:
+            self._count["connections_evicted"] += 1
+            self._drop(min(pipes, key=lambda pipe: max(pipe.used, pipe.heard)))
+
+    # -- receiving
+
+    def readable(self) -> None:
+        """Take in some of the messages that are there; to be called again while there are more."""
+        size = 0
+        for _ in range(DRAIN_MESSAGES_MAX):
+            received = self._link.receive() if size < DRAIN_BYTES_MAX and not self._closed else None
+            if received is None:
+                return
+            size += len(received[1])
+            self._message(*received)
+
+    def _message(self, pipe_id: int, message: bytes) -> None:
+        pipe = self._pipes.get(pipe_id)
+        if pipe is not None and pipe.peer is not None:
+            self._batch(pipe, pipe.peer, message)
+        elif framing.is_hello(message):
+            # It may have overtaken the news of its connection, which nng tells on a thread of its own.
+            self.added(pipe_id, self._link.dialer_of(pipe_id))
+            if pipe_id in self._pipes:
+                self._greeted(self._pipes[pipe_id], message)
+        else:
+            self._count["dropped_before_hello"] += 1
+
+    def _batch(self, pipe: Pipe, sender: Peer, message: bytes) -> None:
+        try:
+            batch = framing.decode_batch(message)
+            pipe.flow.receive(batch)
+        except BadFrame as error:
+            self._count[f"dropped_{error.cause}"] += 1
+            self._drop(pipe)
+            return
+        pipe.heard = self._loop.time()
+        if pipe.flow.open:
+            pipe.full_since = None
+        if pipe.flow.owes:
+            self._owing[pipe.id] = pipe
+            self._flush_soon()
+        for key in pipe.keys:
+            if key in self._queues:
+                self._dirty[key] = None
+                self._flush_soon()
+        for frame in batch.frames:
+            if self._closed:
+                return
+            if len(frame) > self._config.frame_size_bytes_max:
+                self._count["dropped_oversized"] += 1
+                continue
+            self._count["frames_received"] += 1
+            self._count["bytes_received"] += len(frame)
+            self._receiver.received(sender.node, self._lane, frame)
+
+
+def _take(queue: deque[bytes]) -> tuple[bytes, ...]:
+    """Remove from ``queue`` what goes into one message: as much as fits, and one frame in any case."""
+    frames = [queue.popleft()]
+    size = len(frames[0])
+    while queue and size + len(queue[0]) + framing.FRAME_OVERHEAD_BYTES <= BATCH_BYTES:
+        size += len(queue[0]) + framing.FRAME_OVERHEAD_BYTES
+        frames.append(queue.popleft())
+    return tuple(frames)
