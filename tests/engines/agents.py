@@ -70,6 +70,11 @@ class Agent:
         return f"{address(self._number)}:{PORT}"
 
     @property
+    def socket(self) -> Path:
+        """The socket of its API, as seen from outside of the machine."""
+        return self._machine.outside(self.directory / "agent.sock")
+
+    @property
     def runs(self) -> bool:
         return self._process is not None and self._process.exit_code is None and self._process.pid is not None
 
@@ -141,7 +146,7 @@ class Agent:
     def read(self, target: str) -> bytes:
         """``GET target`` of its API, as bytes. Raises ``AgentError``."""
         try:
-            status, answer = request(self._machine.outside(self.directory / "agent.sock"), "GET", target)
+            status, answer = request(self.socket, "GET", target)
         except (OSError, http.client.HTTPException) as error:
             raise AgentError(f"the agent of {self._name} does not answer: {error}") from error
         if status >= 400:

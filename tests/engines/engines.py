@@ -71,7 +71,7 @@ class RunningContainer:
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: Path, timeout_s: float = 30.0) -> None:
+    def __init__(self, path: Path, timeout_s: float | None = 30.0) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
 
@@ -168,6 +168,11 @@ class Engine:
             self._process.send(signal.SIGKILL)
             self._process.wait(STOP_TIMEOUT_S)
         self._process = None
+
+    def forget_swarm(self) -> None:
+        """Drop what Docker Swarm has on the disk of a stopped engine."""
+        assert self._process is None, "the engine runs"
+        shutil.rmtree(self._directory / "data" / "swarm", ignore_errors=True)
 
     def gone(self) -> None:
         """The machine was switched off, and ``dockerd`` with it."""

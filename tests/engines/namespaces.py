@@ -119,6 +119,16 @@ class Machine:
         )
         return Process(entering)
 
+    def processes(self) -> list[int]:
+        """The pids, as seen from outside, of all processes in its network: its daemons, and containers in host mode."""
+        network = Path(f"/proc/{self.first_pid}/ns/net").stat().st_ino
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                if (entry / "ns/net").stat().st_ino == network:
+                    found.append(int(entry.name))
+        return sorted(found)
+
     def outside(self, path: Path) -> Path:
         """Where the file that is at ``path`` inside is found from outside, be it on a mount of the machine's own or not."""
         return Path(f"/proc/{self.first_pid}/root") / path.relative_to("/")
