@@ -16,9 +16,9 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
-import pynng
-from pynng import ffi, lib
+import pynng as untyped_pynng
 
 from gossip import framing
 from gossip.connections import BATCH_BYTES, LaneEnd
@@ -26,6 +26,10 @@ from gossip.dialling import Dial, Dialler, join_address, split_address
 from gossip.errors import TransportError
 from gossip.framing import Hello
 from gossip.transport import Lane, Peer, Receiver, TransportConfig
+
+pynng: Any = untyped_pynng
+ffi: Any = pynng.ffi
+lib: Any = pynng.lib
 
 DIAGNOSIS_TIMEOUT_S = 0.5
 PORT_PAIR_ATTEMPTS = 64

@@ -1,0 +1,389 @@
+"""What every transport promises, as tests that an outside author runs against their own.
+
+Subclass ``TransportContract``, say how a transport is built, and let pytest collect the subclass, with an asyncio
+plugin that runs ``async def`` tests (pytest-asyncio in auto mode does)::
+
+    class TestCarrierPigeon(TransportContract):
+        def create(self, config: TransportConfig) -> Transport:
+            return CarrierPigeon(config)
+
+Each test breaks one promise of ``gossip.transport`` if the transport does. They wait for events, never for time to
+pass; ``timeout_s`` only bounds a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from gossip.errors import TransportError
+from gossip.transport import Lane, Peer, Transport, TransportConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One call of ``Receiver.received``."""
+
+    sender: str
+    lane: Lane
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """One call of ``Receiver.unreachable``."""
+
+    peer: Peer
+    reason: str
+
+
+class Recorder:
+    """A ``Receiver`` that remembers what it was told and wakes whoever waits for it."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.frames: list[Received] = []
+        self.failures: list[Unreachable] = []
+        self._timeout_s = timeout_s
+        self._told = asyncio.Event()
+
+    def received(self, sender: str, lane: Lane, frame: bytes) -> None:
+        self.frames.append(Received(sender, lane, frame))
+        self._told.set()
+
+    def unreachable(self, peer: Peer, reason: str) -> None:
+        self.failures.append(Unreachable(peer, reason))
+        self._told.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds after something was told; ``AssertionError`` if it does not come to that."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while not condition():
+                    self._told.clear()
+                    await self._told.wait()
+        except TimeoutError:
+            heard = f"{len(self.frames)} frames, the last {self.frames[-1:]!r:.200}; {self.failures!r:.500}"
+            raise AssertionError(f"waited {self._timeout_s} s in vain, having heard {heard}") from None
+
+    async def frame(self, frame: bytes) -> Received:
+        """Wait for ``frame``."""
+        await self.until(lambda: any(received.frame == frame for received in self.frames))
+        return next(received for received in self.frames if received.frame == frame)
+
+    async def all_of(self, wanted: Iterable[Received]) -> None:
+        """Wait for each of ``wanted``."""
+        missing = set(wanted)
+        await self.until(lambda: missing <= set(self.frames))
+
+    async def failure(self, peer: Peer) -> Unreachable:
+        """Wait to be told that ``peer`` is unreachable."""
+        await self.until(lambda: any(failure.peer == peer for failure in self.failures))
+        return next(failure for failure in self.failures if failure.peer == peer)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A started transport and what it heard. ``peer`` is how others address it."""
+
+    id: str
+    transport: Transport
+    heard: Recorder
+
+    @property
+    def peer(self) -> Peer:
+        return Peer(self.id, self.transport.address)
+
+    def tell(self, other: Node, frame: bytes, lane: Lane = Lane.PROBE) -> None:
+        """Send ``frame`` to ``other``."""
+        self.transport.send(other.peer, lane, frame)
+
+
+def node_id(number: int) -> str:
+    """A node id for tests."""
+    return f"{number:032x}"
+
+
+class TransportContract:
+    """The promises. ``bind`` is an address at which any number of transports can be started, each at one of its own."""
+
+    bind = "127.0.0.1:0"
+    timeout_s = 10.0
+
+    def create(self, config: TransportConfig) -> Transport:
+        """A transport that is not started yet."""
+        raise NotImplementedError
+
+    async def start(self, config: TransportConfig) -> Node:
+        """A started transport; whoever calls this closes it."""
+        transport = self.create(config)
+        heard = Recorder(self.timeout_s)
+        await transport.start(heard)
+        return Node(config.node, transport, heard)
+
+    @asynccontextmanager
+    async def nodes(self, *configs: TransportConfig) -> AsyncIterator[list[Node]]:
+        """Started transports, closed at the end; by default two."""
+        async with AsyncExitStack() as stack:
+            started = []
+            for config in configs or (TransportConfig(node_id(1), self.bind), TransportConfig(node_id(2), self.bind)):
+                started.append(await self.start(config))
+                stack.push_async_callback(started[-1].transport.close)
+            yield started
+
+    async def vacant_address(self) -> str:
+        """An address at which nobody listens any more."""
+        async with self.nodes(TransportConfig(node_id(99), self.bind)) as (node,):
+            return node.transport.address
+
+    # -- arriving
+
+    async def test_frames_arrive_whole_and_with_their_sender_on_both_lanes(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for lane in Lane:
+                for size in (0, 1, 1_000, 300_000):
+                    frame = bytes([lane + 1]) * size
+                    alice.tell(bob, frame, lane)
+                    await bob.heard.all_of([Received(alice.id, lane, frame)])
+            assert len(bob.heard.frames) == 2 * 4
+
+    async def test_the_largest_allowed_frame_arrives(self) -> None:
+        configs = [TransportConfig(node_id(n), self.bind, frame_size_bytes_max=2_000_000) for n in (1, 2)]
+        async with self.nodes(*configs) as (alice, bob):
+            alice.tell(bob, b"x" * 2_000_000, Lane.BULK)
+            assert (await bob.heard.frame(b"x" * 2_000_000)).sender == alice.id
+
+    async def test_an_address_is_enough_to_reach_whoever_lives_there(self) -> None:
+        async with self.nodes() as (alice, bob):
+            alice.transport.send(Peer("", bob.transport.address), Lane.PROBE, b"who are you?")
+            assert await bob.heard.frame(b"who are you?") == Received(alice.id, Lane.PROBE, b"who are you?")
+
+    async def test_a_frame_is_not_given_to_another_node_than_the_one_meant(self) -> None:
+        async with self.nodes() as (alice, bob):
+            moved = Peer(node_id(77), bob.transport.address)
+            alice.transport.send(moved, Lane.PROBE, b"for somebody else")
+            await alice.heard.failure(moved)
+            alice.tell(bob, b"for bob")
+            await bob.heard.frame(b"for bob")
+            assert [received.frame for received in bob.heard.frames] == [b"for bob"]
+
+    async def test_a_reply_needs_no_address_that_can_be_dialled(self) -> None:
+        vacant = await self.vacant_address()
+        configs = (TransportConfig(node_id(1), self.bind, advertise=vacant), TransportConfig(node_id(2), self.bind))
+        async with self.nodes(*configs) as (alice, bob):
+            for lane in Lane:
+                alice.tell(bob, b"question", lane)
+                await bob.heard.all_of([Received(alice.id, lane, b"question")])
+                bob.tell(alice, b"answer", lane)
+                await alice.heard.all_of([Received(bob.id, lane, b"answer")])
+
+    async def test_a_burst_that_fits_the_queue_arrives(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for burst in (b"cold", b"warm"):
+                sent = {Received(alice.id, lane, burst + b" %d" % number) for lane in Lane for number in range(200)}
+                for received in sent:
+                    alice.tell(bob, received.frame, received.lane)
+                await bob.heard.all_of(sent)
+
+    async def test_nodes_that_call_each_other_at_once_both_get_through_and_stay_connected(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for number in range(20):
+                frame = b"%d" % number
+                for lane in Lane:
+                    alice.tell(bob, frame, lane)
+                    bob.tell(alice, frame, lane)
+                for lane in Lane:
+                    await bob.heard.all_of([Received(alice.id, lane, frame)])
+                    await alice.heard.all_of([Received(bob.id, lane, frame)])
+
+    async def test_a_saturated_bulk_lane_does_not_hold_up_the_probe_lane(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for lane in Lane:
+                alice.tell(bob, b"hello", lane)
+                await bob.heard.all_of([Received(alice.id, lane, b"hello")])
+            for _ in range(200):
+                alice.tell(bob, b"x" * 200_000, Lane.BULK)
+            alice.tell(bob, b"ping", Lane.PROBE)
+            await bob.heard.frame(b"ping")
+            assert sum(received.lane is Lane.BULK for received in bob.heard.frames) < 201
+            await bob.heard.until(lambda: sum(received.lane is Lane.BULK for received in bob.heard.frames) == 201)
+
+    # -- not arriving
+
+    async def test_a_vacant_address_is_reported_with_a_reason_once_per_attempt(self) -> None:
+        vacant = Peer(node_id(3), await self.vacant_address())
+        async with self.nodes() as (alice, bob):
+            alice.transport.send(vacant, Lane.PROBE, b"anybody there?")
+            alice.transport.send(vacant, Lane.PROBE, b"anybody?")
+            await alice.heard.until(lambda: len(alice.heard.failures) == 1)
+            alice.transport.send(vacant, Lane.PROBE, b"anybody now?")
+            await alice.heard.until(lambda: len(alice.heard.failures) == 2)
+            assert {failure.peer for failure in alice.heard.failures} == {vacant}
+            assert all(failure.reason for failure in alice.heard.failures)
+            alice.tell(bob, b"still here")
+            await bob.heard.frame(b"still here")
+            assert len(alice.heard.failures) == 2
+            assert alice.transport.counters()["dropped_unreachable"] == 3
+
+    async def test_send_accepts_any_address_and_reports_those_that_make_no_sense(self) -> None:
+        async with self.nodes() as (alice, _):
+            for address in ("", "nonsense", "127.0.0.1", "127.0.0.1:port", "[::1:7", ":0"):
+                peer = Peer(node_id(3), address)
+                alice.transport.send(peer, Lane.BULK, b"?")
+                assert (await alice.heard.failure(peer)).reason
+
+    async def test_nothing_is_reported_before_send_has_returned(self) -> None:
+        async with self.nodes() as (alice, _):
+            alice.transport.send(Peer("", "nonsense"), Lane.PROBE, b"?")
+            assert alice.heard.failures == []
+            await alice.heard.failure(Peer("", "nonsense"))
+
+    async def test_reaching_oneself_does_not_pass_in_silence(self) -> None:
+        async with self.nodes() as (alice, _):
+            alice.transport.send(Peer("", alice.transport.address), Lane.PROBE, b"me?")
+            await alice.heard.until(
+                lambda: alice.heard.failures != [] or Received(alice.id, Lane.PROBE, b"me?") in alice.heard.frames
+            )
+
+    async def test_a_full_queue_drops_its_oldest_frames_and_counts_them(self) -> None:
+        configs = (TransportConfig(node_id(1), self.bind, queue_frames_max=10), TransportConfig(node_id(2), self.bind))
+        async with self.nodes(*configs) as (alice, bob):
+            for number in range(25):
+                alice.tell(bob, b"%d" % number)
+            await bob.heard.frame(b"24")
+            assert [received.frame for received in bob.heard.frames] == [b"%d" % number for number in range(15, 25)]
+            assert alice.transport.counters()["dropped_overflow"] == 15
+
+    async def test_an_oversized_frame_is_dropped_and_counted_by_its_sender(self) -> None:
+        configs = [TransportConfig(node_id(n), self.bind, frame_size_bytes_max=1_000) for n in (1, 2)]
+        async with self.nodes(*configs) as (alice, bob):
+            alice.tell(bob, b"x" * 1_001)
+            alice.tell(bob, b"x" * 1_000)
+            await bob.heard.frame(b"x" * 1_000)
+            assert len(bob.heard.frames) == 1
+            assert alice.transport.counters()["dropped_oversized"] == 1
+
+    async def test_an_oversized_frame_is_not_accepted_and_does_not_cut_off_its_sender(self) -> None:
+        configs = (
+            TransportConfig(node_id(1), self.bind, frame_size_bytes_max=2_000_000),
+            TransportConfig(node_id(2), self.bind, frame_size_bytes_max=1_000),
+        )
+        for size in (1_001, 2_000_000):
+            async with self.nodes(*configs) as (alice, bob):
+                alice.tell(bob, b"x" * size)
+                await self.gets_through(alice, bob)
+                assert {received.frame for received in bob.heard.frames} == {b"through"}
+
+    async def gets_through(self, alice: Node, bob: Node) -> None:
+        """Repeat a frame until it arrives, as protocols do."""
+        for _ in range(200):
+            alice.tell(bob, b"through")
+            try:
+                async with asyncio.timeout(self.timeout_s / 200):
+                    await bob.heard.frame(b"through")
+            except TimeoutError:
+                continue
+            return
+        raise AssertionError("nothing got through")
+
+    async def test_an_unreachable_peer_holds_up_nobody_else(self) -> None:
+        vacant = Peer(node_id(3), await self.vacant_address())
+        async with self.nodes() as (alice, bob):
+            for number in range(50):
+                alice.transport.send(vacant, Lane.PROBE, b"anybody?")
+                alice.tell(bob, b"%d" % number)
+                await bob.heard.frame(b"%d" % number)
+            await alice.heard.failure(vacant)
+
+    # -- coming and going
+
+    async def test_an_address_that_is_taken_is_an_error(self) -> None:
+        async with self.nodes() as (alice, _):
+            try:
+                await self.start(TransportConfig(node_id(3), alice.transport.address))
+            except TransportError as error:
+                assert alice.transport.address in str(error)
+            else:
+                raise AssertionError("two transports listen at one address")
+
+    async def test_forgetting_a_peer_drops_what_waits_for_it_and_nothing_else(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for lane in Lane:
+                alice.tell(bob, b"forgotten", lane)
+            alice.transport.forget(bob.peer)
+            for lane in Lane:
+                alice.tell(bob, b"later", lane)
+                await bob.heard.all_of([Received(alice.id, lane, b"later")])
+            assert {received.frame for received in bob.heard.frames} == {b"later"}
+
+    async def test_a_node_that_went_away_is_reported_and_reached_again_when_it_is_back(self) -> None:
+        async with self.nodes(TransportConfig(node_id(1), self.bind)) as (alice,):
+            bob = await self.start(TransportConfig(node_id(2), self.bind))
+            config = TransportConfig(node_id(2), bob.transport.address)
+            alice.tell(bob, b"before")
+            await bob.heard.frame(b"before")
+            await bob.transport.close()
+            await self.fails(alice, bob.peer)
+            async with self.nodes(config) as (bob,):
+                await self.gets_through(alice, bob)
+
+    async def test_an_address_can_get_a_new_tenant(self) -> None:
+        async with self.nodes(TransportConfig(node_id(1), self.bind)) as (alice,):
+            old = await self.start(TransportConfig(node_id(2), self.bind))
+            config = TransportConfig(node_id(3), old.transport.address)
+            alice.tell(old, b"before")
+            await old.heard.frame(b"before")
+            await old.transport.close()
+            async with self.nodes(config) as (new,):
+                await self.gets_through(alice, new)
+                await self.fails(alice, old.peer)
+                assert {received.frame for received in new.heard.frames} == {b"through"}
+                new.tell(alice, b"pleased to meet you")
+                assert (await alice.heard.frame(b"pleased to meet you")).sender == new.id
+
+    async def fails(self, alice: Node, peer: Peer) -> None:
+        """Repeat a frame until ``peer`` is reported unreachable, as protocols do."""
+        for _ in range(200):
+            alice.transport.send(peer, Lane.PROBE, b"still there?")
+            try:
+                async with asyncio.timeout(self.timeout_s / 200):
+                    await alice.heard.failure(peer)
+            except TimeoutError:
+                continue
+            return
+        raise AssertionError("a peer that is gone was not reported")
+
+    async def test_nothing_is_delivered_after_close(self) -> None:
+        async with self.nodes() as (alice, bob):
+            alice.tell(bob, b"before")
+            await bob.heard.frame(b"before")
+            await bob.transport.close()
+            for lane in Lane:
+                bob.tell(alice, b"from the grave", lane)
+            bob.transport.forget(alice.peer)
+            await self.fails(alice, bob.peer)
+            assert [received.frame for received in bob.heard.frames] == [b"before"]
+            assert b"from the grave" not in [received.frame for received in alice.heard.frames]
+            assert bob.heard.failures == []
+
+    async def test_close_leaves_no_tasks_and_can_be_repeated(self) -> None:
+        before = asyncio.all_tasks()
+        vacant = Peer(node_id(3), await self.vacant_address())
+        async with self.nodes() as (alice, bob):
+            alice.tell(bob, b"hello")
+            await bob.heard.frame(b"hello")
+            alice.transport.send(vacant, Lane.PROBE, b"still dialling when closed")
+            await alice.transport.close()
+            await alice.transport.close()
+        assert asyncio.all_tasks() <= before
+
+    async def test_counters_are_numbers_by_name_that_follow_what_happens(self) -> None:
+        async with self.nodes() as (alice, bob):
+            alice.tell(bob, b"four")
+            await bob.heard.frame(b"four")
+            sent, received = alice.transport.counters(), bob.transport.counters()
+            assert all(isinstance(value, int) and value >= 0 for value in (*sent.values(), *received.values()))
+            assert (sent["frames_sent"], sent["bytes_sent"]) == (1, 4)
+            assert (received["frames_received"], received["bytes_received"]) == (1, 4)
+            assert sent["connections"] == received["connections"] == 1
