@@ -40,3 +40,11 @@ class BadFrame(GossipError):
     def __init__(self, cause: str, detail: str = "") -> None:
         self.cause = cause
         super().__init__(f"{cause}: {detail}" if detail else cause)
+
+
+class AdvertisementTooLarge(GossipError):
+    """Our mistake: an advertisement that not every node of the cluster could be asked to hold."""
+
+    def __init__(self, size_bytes: int, size_bytes_max: int) -> None:
+        self.size_bytes = size_bytes
+        super().__init__(f"the advertisement has {size_bytes} bytes, at most {size_bytes_max} are allowed")

@@ -1,0 +1,71 @@
+"""Membership by gossip: who is there, what they publish about themselves, and bytes from node to node.
+
+``Swim`` is the protocol without IO: inputs in, effects out. ``gossip.transport`` is what it asks of a network;
+``gossip.nng`` and ``gossip.memory`` are networks, and ``gossip.testing`` is the contract suite for writing another.
+"""
+
+from gossip.config import SwimConfig
+from gossip.directory import Advertisement, Directory
+from gossip.effects import (
+    AdvertisementChanged,
+    Deliver,
+    Effect,
+    Forgotten,
+    IdentityConflict,
+    Joined,
+    JoinFailed,
+    JoinFailure,
+    MemberChanged,
+    Send,
+    SetTimer,
+    Timer,
+    TimerKind,
+)
+from gossip.errors import (
+    AdvertisementTooLarge,
+    BadFrame,
+    GossipError,
+    InvalidConfig,
+    TransportError,
+    UnknownTransport,
+)
+from gossip.member import Claim, Incarnation, Member, Status
+from gossip.swim import Swim
+from gossip.transport import Lane, Peer, Receiver, Transport, TransportConfig, TransportFactory, load_transport
+
+__all__ = [
+    "Advertisement",
+    "AdvertisementChanged",
+    "AdvertisementTooLarge",
+    "BadFrame",
+    "Claim",
+    "Deliver",
+    "Directory",
+    "Effect",
+    "Forgotten",
+    "GossipError",
+    "IdentityConflict",
+    "Incarnation",
+    "InvalidConfig",
+    "JoinFailed",
+    "JoinFailure",
+    "Joined",
+    "Lane",
+    "Member",
+    "MemberChanged",
+    "Peer",
+    "Receiver",
+    "Send",
+    "SetTimer",
+    "Status",
+    "Swim",
+    "SwimConfig",
+    "Timer",
+    "TimerKind",
+    "Transport",
+    "TransportConfig",
+    "TransportError",
+    "TransportFactory",
+    "UnknownTransport",
+    "load_transport",
+]

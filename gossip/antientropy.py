@@ -1,0 +1,213 @@
+"""Comparing whole views, so that what gossip lost is found.
+
+Every ping and ack carries one hash of all that its sender knows, kept up to date at no cost; so an idle cluster checks
+itself with the probes it sends anyway. Where two hashes differ and no news is on its way, the views are compared:
+
+    who noticed            the other
+    Buckets           ->                 a hash for each bucket of node ids
+                      <-   Versions      how new the knowledge in the buckets that differ is
+    Records, Wanted   ->                 what is newer here; what is newer there
+                      <-   Records
+
+Every step is stateless, capped and may be lost. What does not fit is found again by the next comparison.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from typing import Final
+
+from gossip.config import SwimConfig
+from gossip.directory import Directory, Publication
+from gossip.member import Claim, Incarnation, Member
+from gossip.membership import Membership
+from gossip.messages import HASH_SIZE_BYTES, Buckets, Records, Version, Versions, Wanted
+from gossip.outbox import Outbox
+from gossip.transport import Lane, Peer
+
+BUCKETS: Final = 64
+_VERSIONS_MAX: Final = 1024
+_WANTED_MAX: Final = 4096
+# Sizes on the wire, for cutting answers into pieces; rounded up.
+_CLAIM_SIZE_BYTES: Final = 128
+_PUBLICATION_SIZE_BYTES: Final = 64
+
+
+def bucket_of(node: str) -> int:
+    """Node ids are hashes: their first bits spread evenly."""
+    return int(node[:2], 16) % BUCKETS
+
+
+def version_of(member: Member, published: Incarnation) -> Version:
+    """How new this knowledge is. Suspect counts as alive: suspicions come and go, and news takes care of them."""
+    return Version(member.node, member.incarnation, 0 if member.status.live else member.status.rank, published)
+
+
+class Digest:
+    """The hash of everything known about every member, and one for each bucket."""
+
+    def __init__(self) -> None:
+        self._hash_of: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
+        self._buckets = [0] * BUCKETS
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Equal at two nodes exactly if they know the same (but for chance)."""
+        return self._total
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The same for each bucket of nodes."""
+        return tuple(self._buckets)
+
+    def nodes(self, bucket: int) -> tuple[str, ...]:
+        """Who falls into ``bucket``, longest known first."""
+        return tuple(self._hash_of[bucket])
+
+    def put(self, version: Version) -> None:
+        """What is known about one node has changed."""
+        text = f"{version.node} {version.incarnation} {version.down} {version.published}"
+        new = int.from_bytes(blake2b(text.encode(), digest_size=HASH_SIZE_BYTES).digest(), "big")
+        self._swap(version.node, new)
+
+    def remove(self, node: str) -> None:
+        """Nothing is known about ``node`` any more."""
+        self._swap(node, 0)
+        self._hash_of[bucket_of(node)].pop(node, None)
+
+    def _swap(self, node: str, new: int) -> None:
+        bucket = bucket_of(node)
+        difference = self._hash_of[bucket].get(node, 0) ^ new
+        self._hash_of[bucket][node] = new
+        self._buckets[bucket] ^= difference
+        self._total ^= difference
+
+
+class Reconciliation:
+    """When to compare views with whom, and the answers to each step."""
+
+    def __init__(
+        self,
+        *,
+        config: SwimConfig,
+        membership: Membership,
+        directory: Directory,
+        digest: Digest,
+        outbox: Outbox,
+        counters: Counter[str],
+        claim_about: Callable[[str, float], Claim],
+    ) -> None:
+        self._config = config
+        self._membership = membership
+        self._directory = directory
+        self._digest = digest
+        self._outbox = outbox
+        self._counters = counters
+        self._claim_about = claim_about
+        self._interval_s = config.sync_interval_s
+        self._not_before = float("-inf")
+        self._started_at = float("-inf")
+        self._answers = 0
+        self._answers_since = float("-inf")
+
+    def heard(self, peer: Peer, digest: int, now: float) -> None:
+        """A ping or ack told what ``peer`` knows: start a comparison if there is a difference that news won't heal."""
+        if digest == self._digest.total:
+            self._interval_s = self._config.sync_interval_s
+            return
+        if now < self._not_before:
+            return
+        if self._outbox.has_news and now < self._started_at + self._config.sync_interval_max_s:
+            return
+        self._started_at = now
+        self._not_before = now + self._interval_s
+        self._interval_s = min(self._interval_s * 2, self._config.sync_interval_max_s)
+        self._counters["syncs_started"] += 1
+        self._outbox.send(peer, Lane.BULK, Buckets(self._digest.buckets))
+
+    def buckets(self, peer: Peer, message: Buckets, now: float) -> None:
+        """Step one arrived: answer with versions from the buckets that differ."""
+        if now >= self._answers_since + 1.0:
+            self._answers, self._answers_since = 0, now
+        if len(message.hashes) != BUCKETS or self._answers >= self._config.sync_answers_max:
+            self._counters["drop_sync"] += 1
+            return
+        self._answers += 1
+        chosen: list[int] = []
+        versions: list[Version] = []
+        own = self._digest.buckets
+        for bucket in range(BUCKETS):
+            if own[bucket] != message.hashes[bucket]:
+                nodes = self._digest.nodes(bucket)
+                if versions and len(versions) + len(nodes) > _VERSIONS_MAX:
+                    break
+                chosen.append(bucket)
+                versions += [self._version(node) for node in nodes]
+        if chosen:
+            self._outbox.send(peer, Lane.BULK, Versions(tuple(chosen), tuple(versions)))
+
+    def versions(self, peer: Peer, message: Versions, now: float) -> None:
+        """Step two arrived: send what is newer here, ask for what is newer there."""
+        theirs = {version.node: version for version in message.versions}
+        wanted = [version.node for version in message.versions if self._is_newer(version)]
+        chosen = [bucket for bucket in dict.fromkeys(message.buckets) if bucket < BUCKETS]
+        newer = [
+            node
+            for bucket in chosen
+            for node in self._digest.nodes(bucket)
+            if node not in theirs or _newer(self._version(node), theirs[node])
+        ]
+        self.send_records(peer, newer, now)
+        if wanted:
+            self._outbox.send(peer, Lane.BULK, Wanted(tuple(wanted[:_WANTED_MAX])))
+
+    def wanted(self, peer: Peer, message: Wanted, now: float) -> None:
+        """Step three arrived: send what was asked for."""
+        nodes = [node for node in dict.fromkeys(message.nodes) if self._membership.get(node) is not None]
+        self.send_records(peer, nodes, now)
+
+    def send_records(self, peer: Peer, nodes: Iterable[str], now: float) -> None:
+        """Send all that is known about ``nodes``, in pieces, as many as are allowed."""
+        for count, piece in enumerate(self.pieces(nodes, now)):
+            if count == self._config.sync_pieces_max:
+                self._counters["drop_sync_piece"] += 1
+                return
+            self._outbox.send(peer, Lane.BULK, piece)
+
+    def pieces(self, nodes: Iterable[str], now: float) -> Iterator[Records]:
+        """All that is known about ``nodes``, cut into messages of a moderate size."""
+        claims: list[Claim] = []
+        publications: list[Publication] = []
+        size_bytes = 0
+        for node in nodes:
+            if size_bytes >= self._config.sync_piece_bytes:
+                yield Records(tuple(claims), tuple(publications))
+                claims, publications, size_bytes = [], [], 0
+            claims.append(self._claim_about(node, now))
+            size_bytes += _CLAIM_SIZE_BYTES
+            publication = self._directory.publication(node)
+            if publication is not None:
+                publications.append(publication)
+                advertisement = publication.advertisement
+                size_bytes += len(advertisement.body) + _PUBLICATION_SIZE_BYTES
+                size_bytes += sum(len(name) + 3 for name in advertisement.names)
+        if claims:
+            yield Records(tuple(claims), tuple(publications))
+
+    def _version(self, node: str) -> Version:
+        member = self._membership.get(node)
+        assert member is not None, "the digest covers members only"
+        return version_of(member, self._directory.version(node))
+
+    def _is_newer(self, theirs: Version) -> bool:
+        if self._membership.get(theirs.node) is None:
+            return True
+        return _newer(theirs, self._version(theirs.node))
+
+
+def _newer(one: Version, other: Version) -> bool:
+    """``one`` knows something that ``other`` does not; both may, of each other."""
+    return (one.incarnation, one.down) > (other.incarnation, other.down) or one.published > other.published

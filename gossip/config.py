@@ -1,0 +1,152 @@
+"""How fast, how wide and how big: the settings of the membership protocol."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from gossip.errors import InvalidConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwimConfig:
+    """Defaults are for a LAN and fast failover: a node that goes silent among five is held dead within about 3 s.
+
+    Times are seconds, sizes bytes. All nodes of a cluster should agree on the timing fields; nothing breaks if they
+    do not. Raises ``InvalidConfig`` when a field is out of bounds.
+    """
+
+    probe_interval_s: float = 0.5
+    """Between two probes, and how long one probe may take in all. Lower finds failures sooner and costs one frame
+    each way per interval. Above ``probe_timeout_s``."""
+
+    probe_timeout_s: float = 0.2
+    """How long a direct ping waits for its ack before relays are asked. At least a few round trips of the network;
+    too low makes relays work for nothing, too high leaves them no time."""
+
+    probe_subset: int = 32
+    """How many members are probed in turn before any is replaced, at least 1. Higher spreads probes over more
+    connections, which the transport must keep open."""
+
+    probe_rotation: int = 2
+    """How many of the subset are exchanged for others after each round, at least 1. Higher rotates sooner and opens
+    more connections."""
+
+    probe_relays: int = 3
+    """Members that are asked to probe for us when a ping is not answered, at least 0. Each costs up to four frames per
+    failed ping, and each makes a false suspicion less likely."""
+
+    probe_early_jitter_s: float = 0.1
+    """On hearing of a suspicion, the suspect is probed out of turn within this time. Lower gives faster
+    confirmations, and less spread of the load on the suspect."""
+
+    probe_early_peers: int = 10
+    """How many members, on average over a large cluster, probe a suspect out of turn. At least 1; more is faster and
+    burdens the suspect. Also the limit of such probes waiting in one node."""
+
+    relayed_probes_max: int = 256
+    """Probes on behalf of others that run at once; more are declined by silence."""
+
+    suspicion_min_s: float = 1.5
+    """How long a suspect has to refute once enough others confirm, in clusters of up to 10; grows with log10 of the
+    cluster size. Lower is faster failover and more false deaths. Above ``probe_interval_s``."""
+
+    suspicion_max_factor: float = 6.0
+    """An unconfirmed suspicion takes this many times as long as a confirmed one, at least 1. Higher protects against
+    an accuser that is itself slow, and delays detection when confirmations are lost."""
+
+    suspicion_confirmations: int = 3
+    """Independent confirmations after which only the minimum is waited, at least 0. Higher asks more of the others."""
+
+    gossip_interval_s: float = 0.1
+    """Between two rounds of gossip while there is news. Lower spreads faster, in more frames."""
+
+    gossip_fanout: int = 3
+    """Members that get news in each round, at least 1."""
+
+    gossip_membership_bytes: int = 1024
+    """Room for membership news in one frame. One claim is about 70 bytes."""
+
+    gossip_advertisement_bytes: int = 4096
+    """Room for advertisements in one frame; a larger one travels in a frame of its own."""
+
+    gossip_dead_window_s: float = 10.0
+    """News also goes to members held dead for less than this, so that one held dead by mistake learns of it."""
+
+    retransmit_mult: int = 4
+    """A piece of news is sent mult x ceil(log10(N + 1)) times by each node, at least 1. Higher survives more loss."""
+
+    sync_interval_s: float = 1.0
+    """At least this long between two comparisons of whole views that this node starts; doubles while they differ."""
+
+    sync_interval_max_s: float = 60.0
+    """The longest that comparisons are put off while views differ."""
+
+    sync_piece_bytes: int = 64 * 1024
+    """Size of one piece of a comparison's answer. Larger needs fewer frames and blocks the bulk lane longer."""
+
+    sync_pieces_max: int = 64
+    """Pieces in one answer; what does not fit waits for the next comparison."""
+
+    sync_answers_max: int = 8
+    """Comparisons answered per second; more are dropped."""
+
+    redial_interval_s: float = 2.0
+    """How often members held dead are pinged, in clusters of up to five; grows with the cluster so that the dead host
+    sees a constant rate. Lower heals partitions sooner."""
+
+    redial_interval_max_s: float = 30.0
+    """The longest time between two such pings, however large the cluster."""
+
+    redial_peers: int = 3
+    """How many of the dead are pinged each time, at least 1."""
+
+    forget_after_s: float = 72 * 3600.0
+    """Members that are down are kept, dialled and listed in the directory for so long. Costs memory per dead member."""
+
+    join_timeout_s: float = 5.0
+    """After so long without any answer a join has failed."""
+
+    join_retry_s: float = 0.5
+    """How often the first message of a join is sent again."""
+
+    answer_interval_s: float = 1.0
+    """A member held dead that keeps talking is told so at most this often."""
+
+    advertisement_bytes_max: int = 64 * 1024
+    """The largest advertisement, encoded. Every node of the cluster holds every advertisement."""
+
+    frame_size_bytes_max: int = 4 * 1024 * 1024
+    """Larger frames are neither sent nor read. No more than the transport's own limit."""
+
+    members_max: int = 20_000
+    """Members known at once, down ones included; claims about further ones are dropped."""
+
+    orphans_max: int = 64
+    """Advertisements kept for nodes that are not known yet."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not math.isfinite(value) or value < 0:
+                raise InvalidConfig(field.name, "must be a finite number of at least 0")
+            if value == 0 and field.name not in _MAY_BE_ZERO:
+                raise InvalidConfig(field.name, "must be above 0")
+        if self.probe_timeout_s >= self.probe_interval_s:
+            raise InvalidConfig("probe_timeout_s", "must be below probe_interval_s, or relays have no time")
+        if self.suspicion_max_factor < 1:
+            raise InvalidConfig("suspicion_max_factor", "must be at least 1")
+        if self.advertisement_bytes_max + 1024 > self.frame_size_bytes_max:
+            raise InvalidConfig("advertisement_bytes_max", "must fit into a frame")
+
+    def suspicion_bounds_s(self, members: int) -> tuple[float, float]:
+        """Shortest and longest time a suspicion lasts in a cluster of ``members``."""
+        shortest = self.suspicion_min_s * max(1.0, math.log10(max(1, members)))
+        return shortest, shortest * self.suspicion_max_factor
+
+    def retransmit_limit(self, members: int) -> int:
+        """How often each node sends one piece of news in a cluster of ``members``."""
+        return self.retransmit_mult * math.ceil(math.log10(members + 1))
+
+
+_MAY_BE_ZERO = frozenset({"probe_relays", "probe_early_jitter_s", "suspicion_confirmations", "gossip_dead_window_s"})

@@ -1,0 +1,100 @@
+"""What nodes publish about themselves, and the directory that follows from it.
+
+An advertisement has one writer, the node it is about, and a version that only grows. The directory (name -> responsible
+nodes) is the union of all advertisements, kept as they change. Members that are down stay listed until forgotten: who
+was responsible is worth most when the responsible are gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gossip.member import Incarnation
+
+NEVER = Incarnation(-1, 0)
+"""The version of an advertisement that was never published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advertisement:
+    """``names`` feed the directory; ``body`` is opaque to gossip."""
+
+    names: tuple[str, ...] = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An advertisement as it travels: who wrote it, and which version it is."""
+
+    node: str
+    version: Incarnation
+    advertisement: Advertisement
+
+
+class Directory:
+    """All advertisements of known members, and the index from names to nodes."""
+
+    def __init__(self, orphans_max: int) -> None:
+        self._publications: dict[str, Publication] = {}
+        self._nodes_by_name: dict[str, dict[str, None]] = {}
+        self._orphans: dict[str, Publication] = {}
+        self._orphans_max = orphans_max
+
+    def responsible(self, name: str) -> tuple[str, ...]:
+        """The nodes that list ``name``, down ones included, sorted."""
+        return tuple(sorted(self._nodes_by_name.get(name, ())))
+
+    def names(self) -> tuple[str, ...]:
+        """Every name that any node lists, sorted."""
+        return tuple(sorted(self._nodes_by_name))
+
+    def publication(self, node: str) -> Publication | None:
+        """The newest known advertisement of ``node`` with its version."""
+        return self._publications.get(node)
+
+    def version(self, node: str) -> Incarnation:
+        """The version of what ``node`` has published, ``NEVER`` if nothing."""
+        held = self._publications.get(node)
+        return held.version if held else NEVER
+
+    def publish(self, publication: Publication) -> bool:
+        """Take a newer version; False if it is not newer than what is held."""
+        node = publication.node
+        held = self._publications.get(node)
+        if held and publication.version <= held.version:
+            return False
+        self._publications[node] = publication
+        self._unlist(node, held.advertisement.names if held else (), keep=publication.advertisement.names)
+        for name in publication.advertisement.names:
+            self._nodes_by_name.setdefault(name, {})[node] = None
+        return True
+
+    def forget(self, node: str) -> None:
+        """Drop everything that ``node`` published."""
+        held = self._publications.pop(node, None)
+        if held:
+            self._unlist(node, held.advertisement.names, keep=())
+
+    def set_aside(self, publication: Publication) -> None:
+        """Keep an advertisement that came before its node is known; the oldest one makes room."""
+        held = self._orphans.pop(publication.node, None)
+        if held and held.version > publication.version:
+            publication = held
+        elif not held and len(self._orphans) >= self._orphans_max:
+            del self._orphans[next(iter(self._orphans))]
+        self._orphans[publication.node] = publication
+
+    def claim_orphan(self, node: str) -> Publication | None:
+        """What was set aside for ``node``, which is known from now on."""
+        return self._orphans.pop(node, None)
+
+    def _unlist(self, node: str, names: tuple[str, ...], *, keep: tuple[str, ...]) -> None:
+        kept = frozenset(keep)
+        for name in names:
+            nodes = self._nodes_by_name.get(name)
+            if name in kept or nodes is None:
+                continue
+            nodes.pop(node, None)
+            if not nodes:
+                del self._nodes_by_name[name]

@@ -1,0 +1,130 @@
+"""What the membership core asks its driver to do, in the order in which it must happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gossip.member import Member, Status
+from gossip.transport import Lane, Peer
+
+
+class TimerKind(StrEnum):
+    """What a timer is for."""
+
+    PROBE = "probe"
+    PROBE_DIRECT = "probe-direct"
+    PROBE_END = "probe-end"
+    PROBE_EARLY = "probe-early"
+    RELAY = "relay"
+    SUSPICION = "suspicion"
+    GOSSIP = "gossip"
+    REDIAL = "redial"
+    REAP = "reap"
+    JOIN = "join"
+    REJOIN = "rejoin"
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Given back to ``Swim.timer`` once its delay has passed. A timer whose token was superseded is a no-op."""
+
+    kind: TimerKind
+    key: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Give ``frame`` to the transport."""
+
+    peer: Peer
+    lane: Lane
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Call ``Swim.timer(timer, now)`` in ``delay_s`` seconds."""
+
+    timer: Timer
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """An application payload arrived from the node ``sender``."""
+
+    sender: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """A member is new (``before`` is None), changed its status, restarted, or moved to another address."""
+
+    member: Member
+    before: Status | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertisementChanged:
+    """``Swim.advertisement(node)`` has a new value."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """This node is part of ``cluster``; ``welcome`` is what the node that let it in had to give."""
+
+    cluster: bytes
+    welcome: bytes
+
+
+class JoinFailure(StrEnum):
+    """Why a join came to nothing."""
+
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    NOT_GARY = "not_gary"
+    SELF = "self"
+    VERSION = "version"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinFailed:
+    """The join of ``address`` ended; nothing has changed."""
+
+    address: str
+    reason: JoinFailure
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityConflict:
+    """Another process lives under this node's id, at ``address``: a copied state directory."""
+
+    node: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A member that was down for so long that nothing is kept about it any more."""
+
+    node: str
+
+
+Effect = (
+    Send
+    | SetTimer
+    | Deliver
+    | MemberChanged
+    | AdvertisementChanged
+    | Joined
+    | JoinFailed
+    | IdentityConflict
+    | Forgotten
+)

@@ -1,0 +1,75 @@
+"""A member and the order in which claims about it supersede each other.
+
+All merging rests on one total order: (incarnation, status). A higher incarnation wins; within one incarnation
+alive < suspect < dead < left. Whatever order claims arrive in, and however often, everyone ends with the greatest, so
+views converge without agreement. Only the member itself raises its incarnation, therefore only it can refute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Status(StrEnum):
+    """What is believed about a member. ``LEFT`` is a death that the member announced itself."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+    LEFT = "left"
+
+    @property
+    def rank(self) -> int:
+        """Position in the order in which one incarnation ages."""
+        return _RANK[self]
+
+    @property
+    def live(self) -> bool:
+        """Counts as part of the cluster: alive, or suspect and not yet given up."""
+        return self is Status.ALIVE or self is Status.SUSPECT
+
+
+_RANK = {Status.ALIVE: 0, Status.SUSPECT: 1, Status.DEAD: 2, Status.LEFT: 3}
+STATUS_BY_RANK = tuple(Status)
+
+
+class Incarnation(NamedTuple):
+    """(boot epoch, counter): the epoch is persisted and grows at every start, so a restart supersedes its past."""
+
+    epoch: int
+    counter: int
+
+    def above(self, other: Incarnation) -> Incarnation:
+        """The lowest incarnation that is higher than both this one and ``other``."""
+        top = max(self, other)
+        return Incarnation(top.epoch, top.counter + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node as membership sees it. The address is data: identity is ``node`` alone."""
+
+    node: str
+    address: str
+    incarnation: Incarnation
+    status: Status
+
+    @property
+    def precedence(self) -> tuple[Incarnation, int]:
+        """Where this stands in the total order of claims about one node."""
+        return (self.incarnation, self.status.rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A statement about a member that travels from node to node.
+
+    ``accusers``: who found a suspect unresponsive, each from own experience. ``down_for_s``: how long a dead or left
+    member has been down, so that everyone forgets it at about the same time.
+    """
+
+    member: Member
+    accusers: tuple[str, ...] = ()
+    down_for_s: int = 0

@@ -1,0 +1,371 @@
+"""Frames and messages: how the protocol looks on the wire.
+
+A frame is msgpack ``[version, cluster, sender, [message, ...]]`` and a message is ``[kind, field, ...]``. This outer
+shape holds for every version to come. Fields are only ever added at the end: unknown trailing fields and unknown kinds
+are skipped. Node ids travel as 16 raw bytes, incarnations as two integers. Whatever is not of this shape is a
+``BadFrame``; nothing else leaves the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from gossip.directory import NEVER, Advertisement, Publication
+from gossip.errors import BadFrame
+from gossip.member import STATUS_BY_RANK, Claim, Incarnation, Member
+
+VERSION: Final = 1
+CLUSTER_SIZE_BYTES: Final = 16
+NODE_SIZE_BYTES: Final = 16
+HASH_SIZE_BYTES: Final = 8
+ADDRESS_LENGTH_MAX: Final = 300
+ACCUSERS_MAX: Final = 8
+NAMES_MAX: Final = 4096
+# The decoder reserves room for an array as soon as it reads its length, at every depth: this bounds the sum.
+ARRAY_LENGTH_MAX: Final = 8192
+_INTEGER_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there? Carries who asks (address and incarnation) and the hash of all that it knows."""
+
+    sequence: int
+    digest: int
+    address: str
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Yes, or: the one you asked me to ping is."""
+
+    sequence: int
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class PingRequest:
+    """Ping ``target`` for me."""
+
+    sequence: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """I am here, and the one you asked me to ping has not answered."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Anti-entropy, first: one hash for every bucket of node ids."""
+
+    hashes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """How new the knowledge about one node is. ``down`` is the rank of dead or left, 0 for both live states."""
+
+    node: str
+    incarnation: Incarnation
+    down: int
+    published: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """Anti-entropy, second: all that is known in the buckets that differ, as versions."""
+
+    buckets: tuple[int, ...]
+    versions: tuple[Version, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Anti-entropy, third: send me what you know about these."""
+
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Anti-entropy, last: knowledge as it is held, not news. Another's "dead" in it only raises a suspicion."""
+
+    claims: tuple[Claim, ...]
+    publications: tuple[Publication, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Let me in. ``attempt`` is random, and comes back with the answer."""
+
+    attempt: int
+    address: str
+    incarnation: Incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """You are in; the cluster is the one in the frame's head."""
+
+    attempt: int
+    welcome: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """You cannot come in. ``reason`` is one of ``version``, ``identity``, ``leaving``, ``full``."""
+
+    attempt: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Bytes of the application."""
+
+    body: bytes
+
+
+Message = (
+    Ping
+    | Ack
+    | PingRequest
+    | Nack
+    | Claim
+    | Publication
+    | Buckets
+    | Versions
+    | Wanted
+    | Records
+    | Join
+    | Welcome
+    | Refuse
+    | Payload
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded frame. Of another ``version`` only the head is known. ``skipped`` counts messages of unknown kinds."""
+
+    version: int
+    cluster: bytes
+    sender: str
+    messages: tuple[Message, ...]
+    skipped: int = 0
+
+
+# Encoding. Messages are encoded one by one, so that news is encoded once however often it is sent.
+
+
+def encode(message: Message) -> bytes:
+    """One message as it stands in a frame."""
+    kind, fields = _ENCODERS[type(message)]
+    packed: bytes = msgpack.packb([kind, *fields(message)])
+    return packed
+
+
+def frame_head(cluster: bytes, sender: str) -> bytes:
+    """Everything of a frame that comes before its messages."""
+    head: bytes = msgpack.packb([VERSION, cluster, bytes.fromhex(sender), None])
+    return head[:-1]
+
+
+def frame(head: bytes, messages: Sequence[bytes]) -> bytes:
+    """A frame from its head and encoded messages, at most ``ARRAY_LENGTH_MAX``."""
+    count = len(messages)
+    assert count <= ARRAY_LENGTH_MAX
+    prefix = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return b"".join((head, prefix, *messages))
+
+
+def _encode_claim(claim: Claim) -> list[Any]:
+    member = claim.member
+    return [
+        bytes.fromhex(member.node),
+        member.address,
+        *member.incarnation,
+        member.status.rank,
+        [bytes.fromhex(node) for node in claim.accusers],
+        claim.down_for_s,
+    ]
+
+
+def _encode_publication(publication: Publication) -> list[Any]:
+    advertisement = publication.advertisement
+    return [bytes.fromhex(publication.node), *publication.version, list(advertisement.names), advertisement.body]
+
+
+def _encode_version(version: Version) -> list[Any]:
+    return [bytes.fromhex(version.node), *version.incarnation, version.down, *version.published]
+
+
+def _encode_hash(value: int) -> bytes:
+    return value.to_bytes(HASH_SIZE_BYTES, "big")
+
+
+# Decoding. A reader takes the fields of one message and raises ``BadFrame`` for anything out of shape.
+
+
+def decode(data: bytes, size_bytes_max: int) -> Frame:
+    """Read a frame. Raises ``BadFrame`` with cause ``oversized`` or ``malformed``, and nothing else."""
+    if len(data) > size_bytes_max:
+        raise BadFrame("oversized", f"{len(data)} bytes")
+    try:
+        parts = msgpack.unpackb(data, use_list=False, max_array_len=ARRAY_LENGTH_MAX, max_map_len=ARRAY_LENGTH_MAX)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise BadFrame("malformed", type(error).__name__) from error
+    if type(parts) is not tuple or len(parts) < 4:
+        raise BadFrame("malformed", "not a frame")
+    version = _integer(parts[0])
+    cluster = _bytes(parts[1])
+    if len(cluster) not in (0, CLUSTER_SIZE_BYTES):
+        raise BadFrame("malformed", "cluster id")
+    sender = _node(parts[2])
+    if version != VERSION:
+        return Frame(version, cluster, sender, ())
+    messages: list[Message] = []
+    skipped = 0
+    for item in _sequence(parts[3]):
+        if type(item) is not tuple or not item:
+            raise BadFrame("malformed", "not a message")
+        reader = _READERS.get(item[0]) if type(item[0]) is int else None
+        if reader is None:
+            skipped += 1
+            continue
+        try:
+            messages.append(reader(item))
+        except IndexError as error:
+            raise BadFrame("malformed", "missing field") from error
+    return Frame(version, cluster, sender, tuple(messages), skipped)
+
+
+def _integer(value: object, most: int = _INTEGER_MAX) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise BadFrame("malformed", "integer")
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    if type(value) is not bytes:
+        raise BadFrame("malformed", "bytes")
+    return value
+
+
+def _text(value: object, length_max: int) -> str:
+    if type(value) is not str or len(value) > length_max:
+        raise BadFrame("malformed", "text")
+    return value
+
+
+def _address(value: object) -> str:
+    if not value:
+        raise BadFrame("malformed", "address")
+    return _text(value, ADDRESS_LENGTH_MAX)
+
+
+def _sequence(value: object, length_max: int = ARRAY_LENGTH_MAX) -> tuple[Any, ...]:
+    if type(value) is not tuple or len(value) > length_max:
+        raise BadFrame("malformed", "array")
+    return value
+
+
+def _node(value: object) -> str:
+    if type(value) is not bytes or len(value) != NODE_SIZE_BYTES:
+        raise BadFrame("malformed", "node id")
+    return value.hex()
+
+
+def _nodes(value: object, length_max: int = ARRAY_LENGTH_MAX) -> tuple[str, ...]:
+    return tuple(_node(item) for item in _sequence(value, length_max))
+
+
+def _hash(value: object) -> int:
+    if type(value) is not bytes or len(value) != HASH_SIZE_BYTES:
+        raise BadFrame("malformed", "hash")
+    return int.from_bytes(value, "big")
+
+
+def _incarnation(epoch: object, counter: object) -> Incarnation:
+    return Incarnation(_integer(epoch), _integer(counter))
+
+
+def _published(epoch: object, counter: object) -> Incarnation:
+    return NEVER if epoch == NEVER.epoch else _incarnation(epoch, counter)
+
+
+def _read_claim(item: Sequence[Any]) -> Claim:
+    member = Member(
+        node=_node(item[1]),
+        address=_address(item[2]),
+        incarnation=_incarnation(item[3], item[4]),
+        status=STATUS_BY_RANK[_integer(item[5], len(STATUS_BY_RANK) - 1)],
+    )
+    return Claim(member, _nodes(item[6], ACCUSERS_MAX), _integer(item[7]))
+
+
+def _read_publication(item: Sequence[Any]) -> Publication:
+    names = tuple(_text(name, ADDRESS_LENGTH_MAX) for name in _sequence(item[4], NAMES_MAX))
+    return Publication(_node(item[1]), _incarnation(item[2], item[3]), Advertisement(names, _bytes(item[5])))
+
+
+def _read_version(value: object) -> Version:
+    item = _sequence(value)
+    down = _integer(item[3], len(STATUS_BY_RANK) - 1)
+    return Version(_node(item[0]), _incarnation(item[1], item[2]), down, _published(item[4], item[5]))
+
+
+def _each(value: object, read: Callable[[Sequence[Any]], Any]) -> Iterable[Any]:
+    """Nested records have the fields of the message of their kind, without the kind."""
+    return (read((None, *_sequence(item))) for item in _sequence(value))
+
+
+_ENCODERS: dict[type, tuple[int, Callable[[Any], list[Any]]]] = {
+    Ping: (1, lambda m: [m.sequence, _encode_hash(m.digest), m.address, *m.incarnation]),
+    Ack: (2, lambda m: [m.sequence, _encode_hash(m.digest)]),
+    PingRequest: (3, lambda m: [m.sequence, bytes.fromhex(m.target)]),
+    Nack: (4, lambda m: [m.sequence]),
+    Claim: (5, _encode_claim),
+    Publication: (6, _encode_publication),
+    Buckets: (7, lambda m: [[_encode_hash(value) for value in m.hashes]]),
+    Versions: (8, lambda m: [list(m.buckets), [_encode_version(version) for version in m.versions]]),
+    Wanted: (9, lambda m: [[bytes.fromhex(node) for node in m.nodes]]),
+    Records: (
+        10,
+        lambda m: [[_encode_claim(c) for c in m.claims], [_encode_publication(p) for p in m.publications]],
+    ),
+    Join: (11, lambda m: [m.attempt, m.address, *m.incarnation]),
+    Welcome: (12, lambda m: [m.attempt, m.welcome]),
+    Refuse: (13, lambda m: [m.attempt, m.reason, m.detail]),
+    Payload: (14, lambda m: [m.body]),
+}
+
+_READERS: dict[int, Callable[[Sequence[Any]], Message]] = {
+    1: lambda f: Ping(_integer(f[1]), _hash(f[2]), _address(f[3]), _incarnation(f[4], f[5])),
+    2: lambda f: Ack(_integer(f[1]), _hash(f[2])),
+    3: lambda f: PingRequest(_integer(f[1]), _node(f[2])),
+    4: lambda f: Nack(_integer(f[1])),
+    5: _read_claim,
+    6: _read_publication,
+    7: lambda f: Buckets(tuple(_hash(value) for value in _sequence(f[1]))),
+    8: lambda f: Versions(
+        tuple(_integer(bucket) for bucket in _sequence(f[1])),
+        tuple(_read_version(version) for version in _sequence(f[2])),
+    ),
+    9: lambda f: Wanted(_nodes(f[1])),
+    10: lambda f: Records(tuple(_each(f[1], _read_claim)), tuple(_each(f[2], _read_publication))),
+    11: lambda f: Join(_integer(f[1]), _address(f[2]), _incarnation(f[3], f[4])),
+    12: lambda f: Welcome(_integer(f[1]), _bytes(f[2])),
+    13: lambda f: Refuse(_integer(f[1]), _text(f[2], ADDRESS_LENGTH_MAX), _text(f[3], ADDRESS_LENGTH_MAX)),
+    14: lambda f: Payload(_bytes(f[1])),
+}

@@ -1,0 +1,332 @@
+"""Finding out who does not answer.
+
+One member is pinged per interval. A ping that is not acked in time, or is refused outright, is tried again through
+relays; what is not acked by the end of the interval has failed, and the member is accused. An accusation is not yet a
+death: see ``gossip.suspicion``.
+
+Members are also probed out of turn, soon and with jitter, when there is reason to doubt them: somebody else accuses
+them, a frame to them was refused, or they were asked to relay and stayed silent. That is what brings confirmations
+within one probe's time, and it finds the many that vanish at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from gossip.config import SwimConfig
+from gossip.effects import TimerKind
+from gossip.member import Claim, Status
+from gossip.membership import Membership, Roster
+from gossip.messages import Ack, Message, Nack, Ping, PingRequest
+from gossip.outbox import Outbox
+from gossip.suspicion import Suspicions
+from gossip.transport import Lane, Peer
+
+# A relay says that it has no answer a little before the one who asked stops waiting (Lifeguard).
+_NACK_AT: Final = 0.8
+
+
+class Rotation:
+    """Whose turn it is: round-robin in random order over a subset of the members that slowly changes."""
+
+    def __init__(self, config: SwimConfig, rng: random.Random, candidates: Roster) -> None:
+        self._config = config
+        self._rng = rng
+        self._candidates = candidates
+        self._subset: list[str] = []
+        self._turn: list[str] = []
+
+    def next(self) -> str | None:
+        """The next member to probe; None when there is none."""
+        for _ in range(2):
+            while self._turn:
+                node = self._turn.pop()
+                if node in self._candidates:
+                    return node
+            self._new_round()
+        return None
+
+    def _new_round(self) -> None:
+        subset = [node for node in self._subset if node in self._candidates]
+        self._rng.shuffle(subset)
+        if len(self._candidates) > self._config.probe_subset:
+            del subset[self._config.probe_subset - self._config.probe_rotation :]
+        missing = min(self._config.probe_subset, len(self._candidates)) - len(subset)
+        if missing > 0:
+            subset += self._candidates.sample(self._rng, missing, without=subset)
+            self._rng.shuffle(subset)
+        self._subset = subset
+        self._turn = list(subset)
+
+
+@dataclass(slots=True)
+class Flight:
+    """A probe of our own that is under way. ``silent`` holds the relays that have said nothing yet."""
+
+    node: str
+    sequence: int
+    direct: bool = True
+    refused: bool = False
+    relays: tuple[str, ...] = ()
+    silent: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Relayed:
+    """A ping sent for somebody else."""
+
+    target: str
+    requester: str
+    requester_sequence: int
+    nacked: bool = False
+
+
+class Prober:
+    """The probes that this node makes, for itself and for others."""
+
+    def __init__(
+        self,
+        *,
+        config: SwimConfig,
+        rng: random.Random,
+        membership: Membership,
+        suspicions: Suspicions,
+        outbox: Outbox,
+        counters: Counter[str],
+        digest: Callable[[], int],
+        claim_about: Callable[[str, float], Claim],
+        accuse: Callable[[str, float], None],
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._membership = membership
+        self._suspicions = suspicions
+        self._outbox = outbox
+        self._counters = counters
+        self._digest = digest
+        self._claim_about = claim_about
+        self._accuse = accuse
+        self._rotation = Rotation(config, rng, membership.live_others)
+        self._sequence = rng.getrandbits(32)
+        self._flights: dict[int, Flight] = {}
+        self._sequence_of: dict[str, int] = {}
+        self._relayed: dict[int, Relayed] = {}
+        self._early: dict[str, None] = {}
+
+    # Whom to probe, and when
+
+    def start(self) -> None:
+        """Begin to probe, at a random point of the interval."""
+        self._outbox.arm(TimerKind.PROBE, self._rng.uniform(0, self._config.probe_interval_s))
+
+    def stop(self) -> None:
+        """Probe nobody any more, except for others."""
+        self._outbox.disarm(TimerKind.PROBE)
+        for flight in list(self._flights.values()):
+            self._land(flight)
+        for node in list(self._early):
+            self._cancel_early(node)
+
+    def turn(self, now: float) -> None:
+        """The interval has passed: probe the next member."""
+        self._outbox.arm(TimerKind.PROBE, self._config.probe_interval_s)
+        node = self._rotation.next()
+        if node is not None:
+            self._probe(node, now)
+
+    def doubt(self, node: str) -> None:
+        """There is reason to probe ``node`` out of turn."""
+        doubted = node in self._early or node in self._sequence_of or self._sure_about(node)
+        if doubted or len(self._early) >= self._config.probe_early_peers:
+            return
+        self._early[node] = None
+        self._outbox.arm(TimerKind.PROBE_EARLY, self._rng.uniform(0, self._config.probe_early_jitter_s), node)
+
+    def doubt_with_others(self, node: str) -> None:
+        """Likewise, when all the cluster has the same reason: enough members do it, wherever the cluster is large."""
+        if self._rng.random() * self._membership.size < self._config.probe_early_peers:
+            self.doubt(node)
+
+    def early(self, node: str, now: float) -> None:
+        """The time for a probe out of turn has come."""
+        self._early.pop(node, None)
+        if not self._sure_about(node):
+            self._probe(node, now)
+
+    def forget(self, node: str) -> None:
+        """``node`` is down or gone: what is under way to it ends without a verdict."""
+        self._cancel_early(node)
+        sequence = self._sequence_of.get(node)
+        if sequence is not None:
+            self._land(self._flights[sequence])
+
+    def ping(self, peer: Peer, now: float) -> None:
+        """Ping without waiting for an answer: whoever is there will make itself known."""
+        self._sequence += 1
+        self._send_ping(peer, self._sequence, now)
+
+    # What is heard
+
+    def pinged(self, sender: Peer, ping: Ping, now: float) -> None:
+        """Somebody asks whether we are there."""
+        self._outbox.send_with_news(sender, Ack(ping.sequence, self._digest()), *self._doubts_about(sender.node, now))
+
+    def acked(self, sender: str, ack: Ack) -> None:
+        """An ack, from the member that was pinged or from a relay."""
+        flight = self._flights.get(ack.sequence)
+        if flight is not None:
+            if sender == flight.node or sender in flight.relays:
+                self._land(flight)
+            return
+        relayed = self._relayed.get(ack.sequence)
+        if relayed is not None and relayed.target == sender:
+            self._end_relayed(ack.sequence)
+            self._answer(relayed, Ack(relayed.requester_sequence, self._digest()))
+
+    def asked(self, sender: str, request: PingRequest, now: float) -> None:
+        """Somebody asks us to ping another member."""
+        target = self._membership.get(request.target)
+        if len(self._relayed) >= self._config.relayed_probes_max:
+            self._counters["drop_relayed_probe"] += 1
+            return
+        relayed = Relayed(request.target, sender, request.sequence)
+        if target is None or target.node == self._membership.node:
+            self._answer(relayed, Nack(request.sequence))
+            return
+        self._sequence += 1
+        self._relayed[self._sequence] = relayed
+        delay_s = self._config.probe_timeout_s * _NACK_AT
+        self._outbox.arm(TimerKind.RELAY, delay_s, str(self._sequence))
+        self._send_ping(Peer(target.node, target.address), self._sequence, now)
+
+    def nacked(self, sender: str, nack: Nack, now: float) -> None:
+        """A relay is there, but has got no answer."""
+        flight = self._flights.get(nack.sequence)
+        if flight is not None and sender in flight.silent:
+            self._without_relay(flight, sender, now)
+
+    def refused(self, node: str, now: float) -> None:
+        """A frame to ``node`` could not be delivered, for certain."""
+        sequence = self._sequence_of.get(node)
+        if sequence is None:
+            if node in self._membership.live_others:
+                self.doubt(node)
+        elif self._flights[sequence].direct:
+            self._flights[sequence].refused = True
+            self._outbox.disarm(TimerKind.PROBE_DIRECT, str(sequence))
+            self._ask_relays(self._flights[sequence], now)
+        for own_sequence, relayed in list(self._relayed.items()):
+            if relayed.target == node and not relayed.nacked:
+                self._end_relayed(own_sequence)
+                self._answer(relayed, Nack(relayed.requester_sequence))
+        for flight in list(self._flights.values()):
+            if node in flight.silent:
+                self._without_relay(flight, node, now)
+
+    # What times out
+
+    def direct_timeout(self, sequence: int, now: float) -> None:
+        """The direct ping was not acked in time."""
+        flight = self._flights.get(sequence)
+        if flight is not None and flight.direct:
+            self._ask_relays(flight, now)
+
+    def end(self, sequence: int, now: float) -> None:
+        """The whole time of a probe has passed without an ack."""
+        flight = self._flights.get(sequence)
+        if flight is not None:
+            self._fail(flight, now)
+
+    def relay_timeout(self, sequence: int) -> None:
+        """A ping for somebody else was not acked in time. A late ack is still passed on."""
+        relayed = self._relayed.get(sequence)
+        if relayed is None:
+            return
+        if relayed.nacked:
+            del self._relayed[sequence]
+            return
+        relayed.nacked = True
+        self._outbox.arm(TimerKind.RELAY, self._config.probe_interval_s, str(sequence))
+        self._answer(relayed, Nack(relayed.requester_sequence))
+
+    # The course of one probe
+
+    def _probe(self, node: str, now: float) -> None:
+        member = self._membership.get(node)
+        if node in self._sequence_of or member is None or not member.status.live:
+            return
+        self._counters["probes"] += 1
+        self._sequence += 1
+        flight = Flight(node, self._sequence)
+        self._flights[flight.sequence] = flight
+        self._sequence_of[node] = flight.sequence
+        self._outbox.arm(TimerKind.PROBE_DIRECT, self._config.probe_timeout_s, str(flight.sequence))
+        self._outbox.arm(TimerKind.PROBE_END, self._config.probe_interval_s, str(flight.sequence))
+        self._send_ping(Peer(node, member.address), flight.sequence, now)
+
+    def _ask_relays(self, flight: Flight, now: float) -> None:
+        flight.direct = False
+        relays = self._membership.live_others.sample(self._rng, self._config.probe_relays, without=(flight.node,))
+        flight.relays = tuple(relays)
+        flight.silent = dict.fromkeys(relays)
+        self._counters["probes_indirect"] += 1
+        for relay in relays:
+            self._send_to(relay, PingRequest(flight.sequence, flight.node))
+        if not relays and flight.refused:
+            self._fail(flight, now)
+
+    def _without_relay(self, flight: Flight, relay: str, now: float) -> None:
+        del flight.silent[relay]
+        if flight.refused and not flight.silent:
+            self._fail(flight, now)
+
+    def _fail(self, flight: Flight, now: float) -> None:
+        self._counters["probes_failed"] += 1
+        self._land(flight)
+        for relay in flight.silent:
+            self.doubt(relay)
+        self._accuse(flight.node, now)
+
+    def _land(self, flight: Flight) -> None:
+        del self._flights[flight.sequence]
+        del self._sequence_of[flight.node]
+        self._outbox.disarm(TimerKind.PROBE_DIRECT, str(flight.sequence))
+        self._outbox.disarm(TimerKind.PROBE_END, str(flight.sequence))
+
+    def _end_relayed(self, sequence: int) -> None:
+        del self._relayed[sequence]
+        self._outbox.disarm(TimerKind.RELAY, str(sequence))
+
+    def _cancel_early(self, node: str) -> None:
+        if node in self._early:
+            del self._early[node]
+            self._outbox.disarm(TimerKind.PROBE_EARLY, node)
+
+    def _sure_about(self, node: str) -> bool:
+        """Another probe would add nothing: we accuse already, or enough others do."""
+        accusers = self._suspicions.accusers(node)
+        return self._membership.node in accusers or len(accusers) > self._config.suspicion_confirmations
+
+    def _doubts_about(self, node: str, now: float) -> tuple[Claim, ...]:
+        """What a member must hear that is held suspect or dead, so that it can refute."""
+        member = self._membership.get(node)
+        if member is None or member.status in (Status.ALIVE, Status.LEFT):
+            return ()
+        return (self._claim_about(node, now),)
+
+    def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
+        myself = self._membership.myself
+        ping = Ping(sequence, self._digest(), myself.address, myself.incarnation)
+        self._outbox.send_with_news(peer, ping, *self._doubts_about(peer.node, now))
+
+    def _answer(self, relayed: Relayed, message: Ack | Nack) -> None:
+        self._send_to(relayed.requester, message)
+
+    def _send_to(self, node: str, message: Message) -> None:
+        member = self._membership.get(node)
+        if member is not None:
+            self._outbox.send(Peer(node, member.address), Lane.PROBE, message)

@@ -1,0 +1,89 @@
+"""How long a suspect has to speak up.
+
+A suspicion starts at the longest time and shortens with every further member that says, from own experience, that it
+gets no answer either (Lifeguard, Dadgar, Phillips and Currey 2018, section IV-B):
+
+    timeout = max(Min, Max - (Max - Min) x ln(C + 1) / ln(K + 1))
+
+K is the number of confirmations that bring it down to Min. Nobody waits for confirmations that cannot come: only
+members that are themselves alive and unsuspected can confirm, so K shrinks when most of a cluster vanishes at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from gossip.config import SwimConfig
+from gossip.member import Incarnation
+
+
+def suspicion_timeout_s(confirmations: int, wanted: int, min_s: float, max_s: float) -> float:
+    """Lifeguard's timeout after ``confirmations`` (C) of the ``wanted`` (K) ones."""
+    if wanted <= 0:
+        return min_s
+    share = math.log(confirmations + 1) / math.log(wanted + 1)
+    return max(min_s, max_s - (max_s - min_s) * share)
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """One running suspicion: against which incarnation, since when, and who accuses."""
+
+    incarnation: Incarnation
+    started: float
+    accusers: dict[str, None] = field(default_factory=dict)
+
+
+class Suspicions:
+    """All suspicions that run at this node."""
+
+    def __init__(self, config: SwimConfig) -> None:
+        self._config = config
+        self._running: dict[str, Suspicion] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def nodes(self) -> tuple[str, ...]:
+        """The suspects, longest suspected first."""
+        return tuple(self._running)
+
+    def start(self, node: str, incarnation: Incarnation, accusers: tuple[str, ...], now: float) -> None:
+        """Suspect ``node``; a suspicion of an older incarnation ends."""
+        self._running[node] = Suspicion(incarnation, now)
+        self.accuse(node, accusers)
+
+    def accuse(self, node: str, accusers: tuple[str, ...]) -> bool:
+        """Add accusers, as many as can make a difference. True if any was new: that is worth passing on."""
+        known = self._running[node].accusers
+        before = len(known)
+        for accuser in accusers:
+            if len(known) > self._config.suspicion_confirmations:
+                break
+            known[accuser] = None
+        return len(known) > before
+
+    def accusers(self, node: str) -> tuple[str, ...]:
+        """Who accuses ``node``, first accuser first; empty when nobody does."""
+        running = self._running.get(node)
+        return tuple(running.accusers) if running else ()
+
+    def incarnation(self, node: str) -> Incarnation:
+        """The incarnation that is suspected."""
+        return self._running[node].incarnation
+
+    def wanted(self, able: int) -> int:
+        """K: confirmations to wait for when ``able`` members could give one."""
+        return max(0, min(self._config.suspicion_confirmations, able))
+
+    def deadline(self, node: str, able: int, members: int) -> float:
+        """When ``node`` is given up, with ``able`` possible confirmers in a cluster of ``members``."""
+        running = self._running[node]
+        min_s, max_s = self._config.suspicion_bounds_s(members)
+        confirmations = max(0, len(running.accusers) - 1)
+        return running.started + suspicion_timeout_s(confirmations, self.wanted(able), min_s, max_s)
+
+    def end(self, node: str) -> None:
+        """The suspect refuted, died or left."""
+        self._running.pop(node, None)

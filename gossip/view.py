@@ -1,0 +1,383 @@
+"""What this node believes about the cluster, and how it changes its mind.
+
+A claim is taken over if it supersedes what is held (``gossip.member``); what is new here is passed on. Claims about
+this node itself are never taken over: they are answered, and refuted with a higher incarnation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from gossip.antientropy import Digest, version_of
+from gossip.config import SwimConfig
+from gossip.directory import Advertisement, Directory, Publication
+from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
+from gossip.member import Claim, Incarnation, Member, Status
+from gossip.membership import Membership
+from gossip.messages import encode
+from gossip.outbox import Outbox
+from gossip.suspicion import Suspicions
+from gossip.transport import Lane, Peer
+
+# What is about to be forgotten is not taken up again from somebody whose clock started a little later.
+_TOO_OLD: Final = 0.98
+_CONFLICT_INTERVAL_S: Final = 10.0
+# Timers may come a hair early; a suspicion is not armed again for less than this.
+_EARLY_S: Final = 0.001
+
+
+class View:
+    """The members, their advertisements and the suspicions among them, as one node sees them.
+
+    ``doubted(node)`` is called when others accuse a member, ``gone(node)`` when one is down.
+    """
+
+    def __init__(
+        self,
+        *,
+        myself: Member,
+        config: SwimConfig,
+        rng: random.Random,
+        outbox: Outbox,
+        counters: Counter[str],
+        doubted: Callable[[str], None],
+        gone: Callable[[str], None],
+    ) -> None:
+        self.node = myself.node
+        self.membership = Membership(myself)
+        self.directory = Directory(config.orphans_max)
+        self.digest = Digest()
+        self.suspicions = Suspicions(config)
+        self.recently_dead: dict[str, float] = {}
+        self._config = config
+        self._rng = rng
+        self._outbox = outbox
+        self._counters = counters
+        self._doubted = doubted
+        self._gone = gone
+        self._confirmations_wanted = 0
+        self._reap_at = float("inf")
+        self._conflict_at = float("-inf")
+        self._own_version = Incarnation(myself.incarnation.epoch, 0)
+        self._measure(self.node)
+
+    @property
+    def has_left(self) -> bool:
+        """This node has said that it leaves."""
+        return self.membership.myself.status is Status.LEFT
+
+    def claim_about(self, node: str, now: float) -> Claim:
+        """What this node would say about ``node``, which it knows."""
+        record = self.membership.record(node)
+        assert record is not None
+        member = record.member
+        down_for_s = 0 if member.status.live else max(0, int(now - record.down_since))
+        return Claim(member, self.suspicions.accusers(node), down_for_s)
+
+    # Claims
+
+    def hear(self, claim: Claim, sender: str, now: float, *, record: bool = False, quiet: bool = False) -> None:
+        """Take over ``claim`` if it supersedes what is held.
+
+        ``record``: it is not news but what ``sender`` holds, possibly for long: a death then only raises a suspicion.
+        ``quiet``: everybody else knows, so it is not passed on.
+        """
+        member = claim.member
+        if member.node == self.node:
+            self._hear_about_myself(claim, sender, now)
+            return
+        held = self.membership.get(member.node)
+        if held is None:
+            if not self._worth_knowing(claim):
+                return
+        elif record and member.status is Status.DEAD and held.status.live and member.precedence > held.precedence:
+            claim = Claim(replace(member, status=Status.SUSPECT), (sender,))
+        self._merge(claim, held, sender, now, quiet)
+
+    def accuse(self, node: str, now: float) -> None:
+        """This node itself has got no answer from ``node``."""
+        held = self.membership.get(node)
+        if held is None or not held.status.live:
+            return
+        self._merge(Claim(replace(held, status=Status.SUSPECT), (self.node,)), held, self.node, now, quiet=False)
+
+    def suspicion_over(self, node: str, now: float) -> None:
+        """The time of a suspect is over: it is dead, unless the time has been changed meanwhile."""
+        held = self.membership.get(node)
+        if held is None or held.status is not Status.SUSPECT:
+            return
+        if self._deadline(node) > now + _EARLY_S:
+            self._time_suspicion(node, now)
+            return
+        self._counters["deaths_declared"] += 1
+        self._apply(Claim(replace(held, status=Status.DEAD)), now, quiet=False)
+
+    def end_suspicions(self) -> None:
+        """This node stops judging others."""
+        for node in self.suspicions.nodes():
+            self.suspicions.end(node)
+            self._outbox.disarm(TimerKind.SUSPICION, node)
+
+    def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
+        """Change what this node is, and tell everybody."""
+        before = self.membership.myself
+        self.membership.put(replace(before, status=status, incarnation=incarnation), now)
+        self._measure(self.node)
+        self.spread_myself(now)
+        if status is not before.status:
+            self._outbox.emit(MemberChanged(self.membership.myself, before.status))
+
+    def spread_myself(self, now: float) -> None:
+        """Pass on what this node is and publishes, again."""
+        self._spread(self.node, now)
+        self._spread_publication(self.node)
+
+    def contradict(self, held: Member, address: str, now: float) -> None:
+        """One node id, one incarnation, two addresses: tell both who live under it."""
+        if not self.may_answer(held.node, now):
+            return
+        self._counters["identity_contradictions"] += 1
+        other = replace(held, address=address, status=Status.ALIVE)
+        self._outbox.send(Peer(held.node, held.address), Lane.PROBE, Claim(other))
+        self._outbox.send(Peer(held.node, address), Lane.PROBE, Claim(replace(held, status=Status.ALIVE)))
+
+    def conflict(self, address: str, now: float) -> None:
+        """Another process lives under this node's own id."""
+        if now >= self._conflict_at + _CONFLICT_INTERVAL_S:
+            self._conflict_at = now
+            self._counters["identity_conflicts"] += 1
+            self._outbox.emit(IdentityConflict(self.node, address))
+
+    def may_answer(self, node: str, now: float) -> bool:
+        """Whether ``node`` may be told again what is held about it; counts as told."""
+        record = self.membership.record(node)
+        if record is None:
+            return False
+        if record.answered_at is not None and now < record.answered_at + self._config.answer_interval_s:
+            return False
+        record.answered_at = now
+        return True
+
+    # Advertisements
+
+    def publish(self, advertisement: Advertisement) -> None:
+        """Publish ``advertisement`` as this node's own, in a version above all that anybody may hold."""
+        version = max(self._own_version, Incarnation(self.membership.myself.incarnation.epoch, 0))
+        self._own_version = Incarnation(version.epoch, version.counter + 1)
+        self.directory.publish(Publication(self.node, self._own_version, advertisement))
+        self._measure(self.node)
+        self._spread_publication(self.node)
+
+    def hear_publication(self, publication: Publication, *, quiet: bool = False) -> None:
+        """Take over what another node publishes, if it is newer; if it is not known yet, when it is."""
+        node = publication.node
+        if node == self.node:
+            self._hear_own_publication(publication)
+            return
+        if self.membership.get(node) is None:
+            self.directory.set_aside(publication)
+            return
+        if self.directory.publish(publication):
+            self._measure(node)
+            if not quiet:
+                self._spread_publication(node)
+            self._outbox.emit(AdvertisementChanged(node))
+
+    # Forgetting
+
+    def reap(self, now: float) -> None:
+        """Forget members that have been down for long enough."""
+        self._reap_at = float("inf")
+        for record in self.membership.down():
+            if record.member.node == self.node:
+                continue
+            if record.down_since + self._config.forget_after_s <= now + _EARLY_S:
+                self.forget(record.member.node)
+            else:
+                self._reap_at = min(self._reap_at, record.down_since + self._config.forget_after_s)
+        if self._reap_at < float("inf"):
+            self._outbox.arm(TimerKind.REAP, self._reap_at - now)
+
+    def forget(self, node: str) -> None:
+        """Keep nothing about ``node``."""
+        self.membership.remove(node)
+        self.directory.forget(node)
+        self.digest.remove(node)
+        self.suspicions.end(node)
+        self.recently_dead.pop(node, None)
+        self._outbox.disarm(TimerKind.SUSPICION, node)
+        self._outbox.membership_news.drop(node)
+        self._outbox.advertisement_news.drop(node)
+        self._gone(node)
+        self._outbox.emit(Forgotten(node))
+
+    def forget_all(self) -> None:
+        """Keep nothing about anybody else: this node goes to another cluster."""
+        for member in self.membership.members():
+            if member.node != self.node:
+                self.forget(member.node)
+
+    # How a claim is merged
+
+    def _worth_knowing(self, claim: Claim) -> bool:
+        """A member that is not known yet should be."""
+        if not claim.member.status.live and claim.down_for_s >= self._config.forget_after_s * _TOO_OLD:
+            return False
+        if len(self.membership) >= self._config.members_max:
+            self._counters["drop_members_full"] += 1
+            return False
+        return True
+
+    def _merge(self, claim: Claim, held: Member | None, sender: str, now: float, quiet: bool) -> None:
+        member = claim.member
+        if held is None or member.precedence > held.precedence:
+            if member.status.live and member.address == self.membership.myself.address:
+                # Whoever lived at our address before does so no more.
+                claim = Claim(replace(member, status=Status.DEAD))
+            self._apply(claim, now, quiet=quiet)
+        elif member.precedence == held.precedence and member.status is Status.SUSPECT:
+            self._confirm(member.node, claim.accusers, now)
+        elif _is_elsewhere(held, member):
+            self.contradict(held, member.address, now)
+
+    def _apply(self, claim: Claim, now: float, *, quiet: bool) -> None:
+        member = claim.member
+        node = member.node
+        held = self.membership.get(node)
+        former = self.membership.at(member.address) if member.status.live else None
+        self.membership.put(member, now, claim.down_for_s)
+        self._measure(node)
+        if member.status is Status.SUSPECT:
+            self._suspect(claim, now)
+        elif held is not None and held.status is Status.SUSPECT:
+            self.suspicions.end(node)
+            self._outbox.disarm(TimerKind.SUSPICION, node)
+        if not member.status.live:
+            self._down(member, now)
+        else:
+            self.recently_dead.pop(node, None)
+        if not quiet:
+            self._spread(node, now)
+        if held is None or _is_event(held, member):
+            self._outbox.emit(MemberChanged(member, held.status if held else None))
+        if held is None:
+            self._adopt_orphan(node)
+        if former is not None and former != node:
+            self._replaced(former, now)
+        self._review_suspicions(now)
+
+    def _suspect(self, claim: Claim, now: float) -> None:
+        node = claim.member.node
+        self._counters["suspicions"] += 1
+        self.suspicions.start(node, claim.member.incarnation, claim.accusers, now)
+        self._time_suspicion(node, now)
+        if self.node not in claim.accusers:
+            self._doubted(node)
+
+    def _confirm(self, node: str, accusers: tuple[str, ...], now: float) -> None:
+        if self.suspicions.accuse(node, accusers):
+            self._spread(node, now)
+            self._time_suspicion(node, now)
+
+    def _down(self, member: Member, now: float) -> None:
+        self._gone(member.node)
+        if member.status is Status.DEAD:
+            self.recently_dead[member.node] = now
+        record = self.membership.record(member.node)
+        assert record is not None
+        forget_at = record.down_since + self._config.forget_after_s
+        if forget_at < self._reap_at:
+            self._reap_at = forget_at
+            self._outbox.arm(TimerKind.REAP, forget_at - now)
+
+    def _replaced(self, former: str, now: float) -> None:
+        """Another node lives at the address of ``former``. If that is old news, ``former`` refutes."""
+        held = self.membership.get(former)
+        if held is not None and held.status.live:
+            self._counters["members_replaced"] += 1
+            self._apply(Claim(replace(held, status=Status.DEAD)), now, quiet=False)
+
+    def _adopt_orphan(self, node: str) -> None:
+        orphan = self.directory.claim_orphan(node)
+        if orphan is not None:
+            self.hear_publication(orphan)
+
+    # How suspicions are timed
+
+    def _deadline(self, node: str) -> float:
+        return self.suspicions.deadline(node, self.membership.able_to_confirm, self.membership.size)
+
+    def _time_suspicion(self, node: str, now: float) -> None:
+        self._outbox.arm(TimerKind.SUSPICION, self._deadline(node) - now, node)
+
+    def _review_suspicions(self, now: float) -> None:
+        """Time all suspicions anew if fewer, or more, members can confirm than before."""
+        wanted = self.suspicions.wanted(self.membership.able_to_confirm)
+        if wanted != self._confirmations_wanted:
+            self._confirmations_wanted = wanted
+            for node in self.suspicions.nodes():
+                self._time_suspicion(node, now)
+
+    # What others say about this node
+
+    def _hear_about_myself(self, claim: Claim, sender: str, now: float) -> None:
+        mine, said = self.membership.myself, claim.member
+        if self.has_left:
+            return
+        elsewhere = said.address != mine.address and said.incarnation.epoch == mine.incarnation.epoch
+        if said.status.live and elsewhere and said.incarnation >= mine.incarnation:
+            self.conflict(said.address, now)
+            return
+        doubted = said.status is not Status.ALIVE
+        if said.incarnation > mine.incarnation or (doubted and said.incarnation == mine.incarnation):
+            self._counters["refutations"] += 1
+            self.become(Status.ALIVE, mine.incarnation.above(said.incarnation), now)
+        elif not doubted:
+            return
+        teller = self.membership.get(sender)
+        if teller is not None:
+            self._outbox.send(Peer(sender, teller.address), Lane.PROBE, self.claim_about(self.node, now))
+
+    def _hear_own_publication(self, publication: Publication) -> None:
+        """Others hold a version of ours that we do not remember, from before a restart or a restored disk."""
+        own = self.directory.publication(self.node)
+        if publication.version < self._own_version or publication == own:
+            return
+        self._own_version = publication.version
+        if own is not None:
+            self.publish(own.advertisement)
+
+    # What follows from every change
+
+    def _measure(self, node: str) -> None:
+        member = self.membership.get(node)
+        assert member is not None
+        self.digest.put(version_of(member, self.directory.version(node)))
+        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
+
+    def _spread(self, node: str, now: float) -> None:
+        self._outbox.membership_news.put(node, encode(self.claim_about(node, now)))
+
+    def _spread_publication(self, node: str) -> None:
+        publication = self.directory.publication(node)
+        if publication is not None:
+            self._outbox.advertisement_news.put(node, encode(publication))
+
+
+def _is_event(before: Member, after: Member) -> bool:
+    """The application should know: another status, a restart, another address. A refutation alone is none of these."""
+    return (before.status, before.incarnation.epoch, before.address) != (
+        after.status,
+        after.incarnation.epoch,
+        after.address,
+    )
+
+
+def _is_elsewhere(held: Member, said: Member) -> bool:
+    """The same incarnation of a live member, at two addresses."""
+    both_live = held.status.live and said.status.live
+    return both_live and held.incarnation == said.incarnation and held.address != said.address

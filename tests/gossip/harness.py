@@ -1,0 +1,238 @@
+"""A cluster of membership cores in virtual time: a heap of events, and links between addresses that can be broken.
+
+Frames cross encode and decode. The same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from gossip import (
+    Effect,
+    IdentityConflict,
+    Joined,
+    JoinFailed,
+    Lane,
+    MemberChanged,
+    Peer,
+    Send,
+    SetTimer,
+    Status,
+    Swim,
+    SwimConfig,
+    Timer,
+)
+
+CLUSTER = bytes(range(16))
+CONFIG = SwimConfig()
+
+
+def node_id(number: int) -> str:
+    """The id of the node with this number; spread over all buckets."""
+    return f"{(number * 37) % 256:02x}{number:030x}"
+
+
+def address_of(number: int) -> str:
+    return f"10.0.{number // 256}.{number % 256}:7946"
+
+
+def make_swim(
+    number: int = 1,
+    *,
+    config: SwimConfig = CONFIG,
+    cluster: bytes = CLUSTER,
+    epoch: int = 1,
+    address: str = "",
+    seed: int = 0,
+) -> Swim:
+    """One core on its own."""
+    return Swim(
+        node=node_id(number),
+        address=address or address_of(number),
+        cluster=cluster,
+        epoch=epoch,
+        config=config,
+        rng=random.Random(f"{seed}/{number}/{epoch}"),
+        welcome=lambda: b"secret",
+    )
+
+
+T = TypeVar("T")
+
+
+def of_type(effects: Sequence[Effect], kind: type[T]) -> list[T]:
+    """The effects of one kind, in order."""
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+@dataclass
+class Host:
+    """Where one core runs: its events so far, and whether it is up."""
+
+    number: int
+    swim: Swim
+    up: bool = True
+    events: list[tuple[float, Effect]] = field(default_factory=list)
+
+    @property
+    def node(self) -> str:
+        return self.swim.node
+
+    @property
+    def address(self) -> str:
+        return self.swim.address
+
+
+@dataclass
+class Network:
+    """Many hosts, one clock. ``loss`` and ``duplication`` are probabilities; ``cut`` says which pairs cannot talk."""
+
+    seed: int = 0
+    config: SwimConfig = CONFIG
+    latency_s: tuple[float, float] = (0.0002, 0.001)
+    loss: float = 0.0
+    duplication: float = 0.0
+    now: float = 100.0
+    hosts: dict[int, Host] = field(default_factory=dict)
+    cut: Callable[[int, int], bool] = lambda sender, receiver: False
+    frames: int = 0
+    bytes_sent: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._by_address: dict[str, Host] = {}
+
+    def add(self, number: int, *, epoch: int = 1, address: str = "", cluster: bytes = CLUSTER) -> Host:
+        """A new core, or one that starts again with a later epoch; it does not run yet."""
+        swim = make_swim(number, config=self.config, cluster=cluster, epoch=epoch, address=address, seed=self.seed)
+        host = Host(number, swim)
+        if number in self.hosts:
+            self.hosts[number].up = False
+        self.hosts[number] = host
+        self._by_address[host.address] = host
+        return host
+
+    def start(self, host: Host, seeds: Sequence[Peer] = ()) -> None:
+        self.perform(host, host.swim.start(self.now, seeds))
+
+    def cluster_of(self, count: int) -> list[Host]:
+        """``count`` hosts that have joined the first and see each other."""
+        hosts = [self.add(number) for number in range(1, count + 1)]
+        for host in hosts:
+            self.start(host)
+        for host in hosts[1:]:
+            self.perform(host, host.swim.join(hosts[0].address, self.now))
+        self.run_until(lambda: self.all_see_all(hosts), 30)
+        return hosts
+
+    def all_see_all(self, hosts: Sequence[Host]) -> bool:
+        nodes = tuple(sorted(host.node for host in hosts))
+        return all(host.swim.alive() == nodes for host in hosts)
+
+    def kill(self, host: Host) -> None:
+        """The process ends: whoever dials its host is refused."""
+        host.up = False
+
+    def isolate(self, *hosts: Host) -> None:
+        """Frames from and to these hosts vanish, also among themselves."""
+        gone = [host.number for host in hosts]
+        self.cut = lambda sender, receiver: sender in gone or receiver in gone
+
+    def partition(self, side: Sequence[Host]) -> None:
+        """Frames between ``side`` and the others vanish."""
+        inside = [host.number for host in side]
+        self.cut = lambda sender, receiver: (sender in inside) != (receiver in inside)
+
+    def heal(self) -> None:
+        self.cut = lambda sender, receiver: False
+
+    def perform(self, host: Host, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._send(host, effect)
+            elif isinstance(effect, SetTimer):
+                self._at(self.now + effect.delay_s, self._fire(host, effect.timer))
+            else:
+                host.events.append((self.now, effect))
+
+    def run(self, duration_s: float) -> None:
+        """Let so much time pass."""
+        end = self.now + duration_s
+        while self._heap and self._heap[0][0] <= end:
+            self._step()
+        self.now = end
+
+    def run_until(self, condition: Callable[[], bool], timeout_s: float) -> float:
+        """Let time pass until ``condition``; returns how long it took. Fails when it takes too long."""
+        start = self.now
+        while not condition():
+            assert self._heap, "nothing will happen any more"
+            assert self._heap[0][0] <= start + timeout_s, f"not so within {timeout_s} s (seed {self.seed})"
+            self._step()
+        return self.now - start
+
+    def died_at(self, observer: Host, victim: Host) -> float | None:
+        """When ``observer`` last learned that ``victim`` is dead."""
+        times = [
+            at
+            for at, event in observer.events
+            if isinstance(event, MemberChanged)
+            and event.member.node == victim.node
+            and event.member.status is Status.DEAD
+        ]
+        return times[-1] if times else None
+
+    def joins(self, host: Host) -> list[Joined | JoinFailed]:
+        return [event for _, event in host.events if isinstance(event, Joined | JoinFailed)]
+
+    def conflicts(self, host: Host) -> list[IdentityConflict]:
+        return [event for _, event in host.events if isinstance(event, IdentityConflict)]
+
+    def _step(self) -> None:
+        self.now, _, action = heapq.heappop(self._heap)
+        action()
+
+    def _at(self, when: float, action: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._heap, (when, self._order, action))
+
+    def _fire(self, host: Host, timer: Timer) -> Callable[[], None]:
+        def fire() -> None:
+            if host.up:
+                self.perform(host, host.swim.timer(timer, self.now))
+
+        return fire
+
+    def _send(self, sender: Host, send: Send) -> None:
+        self.frames += 1
+        self.bytes_sent += len(send.frame)
+        target = self._by_address.get(send.peer.address)
+        if target is None or not target.up:
+            if target is None or not self.cut(sender.number, target.number):
+                self._at(self.now + self.latency_s[1], self._refuse(sender, send.peer))
+            return
+        copies = 2 if self.rng.random() < self.duplication else 1
+        for _ in range(copies):
+            if not self.cut(sender.number, target.number) and self.rng.random() >= self.loss:
+                delay_s = self.rng.uniform(*self.latency_s)
+                self._at(self.now + delay_s, self._deliver(sender, target, send.lane, send.frame))
+
+    def _deliver(self, sender: Host, target: Host, lane: Lane, frame: bytes) -> Callable[[], None]:
+        def deliver() -> None:
+            if target.up:
+                self.perform(target, target.swim.receive(sender.node, lane, frame, self.now))
+
+        return deliver
+
+    def _refuse(self, sender: Host, peer: Peer) -> Callable[[], None]:
+        def refuse() -> None:
+            if sender.up:
+                self.perform(sender, sender.swim.unreachable(peer, "connection refused", self.now))
+
+        return refuse
