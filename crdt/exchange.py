@@ -126,6 +126,10 @@ class Exchange:
         held = sorted(self._held.items())
         return tuple(fellow for fellow, heads in held if self.replica.covers(heads, change_hash))
 
+    def is_level_with(self, fellow: str) -> bool:
+        """Whether ``fellow`` has told its heads, and all that they stand for is here, too."""
+        return fellow in self._held and self.replica.contains(self._held[fellow])
+
     def forget(self, fellow: str) -> None:
         """Drop what ``fellow`` acknowledged: it may have lost its disk."""
         self._held.pop(fellow, None)

@@ -30,13 +30,13 @@ replicas that use one pure function as their permit accept the same changes.
 
 @dataclass(slots=True)
 class Register:
-    """All writes to one key; ``replaced`` are the ids of those that somebody saw and overwrote."""
+    """All writes to one key; ``live`` are the ids of those that nobody has seen and overwritten."""
 
     writes: dict[OpId, bytes] = field(default_factory=dict)
-    replaced: set[OpId] = field(default_factory=set)
+    live: set[OpId] = field(default_factory=set)
 
     def value(self) -> bytes:
-        return self.writes[max(op for op in self.writes if op not in self.replaced)]
+        return self.writes[max(self.live)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Known:
 
     deps: tuple[bytes, ...]
     max_op: int
+    raw: bytes
 
 
 class History:
@@ -55,7 +56,7 @@ class History:
     def __init__(self, maps: Sequence[str], skeleton: bytes) -> None:
         """``maps[i]`` is the map that operation ``i + 1`` of the change with hash ``skeleton`` created."""
         self._maps = tuple(maps)
-        self._known: dict[bytes, Known] = {skeleton: Known((), len(self._maps))}
+        self._known: dict[bytes, Known] = {skeleton: Known((), len(self._maps), b"")}
         self._order: list[bytes] = [skeleton]
         self._heads: set[bytes] = {skeleton}
         self._last: dict[bytes, tuple[int, bytes]] = {}
@@ -129,14 +130,36 @@ class History:
                 return refusal
         return None
 
-    def integrate(self, change: Change) -> None:
-        """Take in a change that ``judge`` let pass."""
+    def since(self, heads: Iterable[bytes]) -> list[bytes]:
+        """Raw changes that are neither among ``heads`` nor before one of them, in the order in which they came here."""
+        shared = {head for head in heads if head in self._known}
+        shared.add(self._order[0])
+        wanted = self._heads - shared
+        lacking = []
+        for change_hash in reversed(self._order):
+            if not wanted:
+                break
+            known = self._known[change_hash]
+            if change_hash in shared:
+                shared.update(known.deps)
+                wanted.difference_update(known.deps)
+            else:
+                wanted.remove(change_hash)
+                wanted.update(dep for dep in known.deps if dep not in shared)
+                lacking.append(known.raw)
+        lacking.reverse()
+        return lacking
+
+    def integrate(self, change: Change, raw: bytes) -> None:
+        """Take in a change that ``judge`` let pass, and the bytes in which it came."""
         for place, write in enumerate(change.writes):
             register = self._registers.setdefault((write.object_counter, write.key), Register())
-            register.writes[change.start_op + place, change.actor] = write.value
-            register.replaced.update(write.predecessors)
+            op = change.start_op + place, change.actor
+            register.writes[op] = write.value
+            register.live.difference_update(write.predecessors)
+            register.live.add(op)
             self.values[self._maps[write.object_counter - 1]][write.key] = register.value()
-        self._known[change.hash] = Known(change.deps, change.max_op)
+        self._known[change.hash] = Known(change.deps, change.max_op, raw)
         self._order.append(change.hash)
         self._last[change.actor] = (change.seq, change.hash)
         self._heads.difference_update(change.deps)

@@ -5,8 +5,9 @@ same for everyone, so replicas that were started independently merge, and no obj
 stores, saves and makes the changes; this class decides which ones get that far.
 
 What arrives goes through: the shell (``chunks``), the contents (``changes``), the history (``history``: is this what an
-honest author would have written next?), the caller's ``permit``, and only then a fork of the Automerge document, which
-takes the document's place. A refused change leaves everything as it was, and those that need it wait for ever, bounded.
+honest author would have written next?), the caller's ``permit``, and only then into the Automerge document. So a refused
+change has touched nothing. Should Automerge fail after all that, the document is built again from the changes that were
+in it, and the batch is refused. Changes that depend on a refused one wait, in a bounded buffer.
 
 A replica knows one author per process start: ``actor`` must never have been used before (a node restored from an old
 disk would repeat sequence numbers, which every replica refuses).
@@ -15,10 +16,10 @@ disk would repeat sequence numbers, which every replica refuses).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crdt.changes import ACTOR_SIZE_BYTES, Change, decode_change, encode_change
+from crdt.changes import ACTOR_SIZE_BYTES, Change, decode_change
 from crdt.chunks import ChangeChunk, Limits, open_change, seal_change
 from crdt.document import AutomergeDocument
 from crdt.errors import CorruptReplica, LibraryFailed, MalformedChange, WriteRefused
@@ -102,6 +103,11 @@ class Replica:
         return len(self._waiting)
 
     @property
+    def waiting_dropped(self) -> int:
+        """Changes that had to make room for others while they waited, since the start."""
+        return self._waiting.dropped
+
+    @property
     def size_bytes(self) -> int:
         """Size of the current values and their keys: what the document says, not what its history occupies."""
         registers = (item for values in self._history.values.values() for item in values.items())
@@ -140,19 +146,19 @@ class Replica:
         news = {place: value for place, value in sorted(writes.items()) if self._checked_get(*place) != value}
         if not news:
             return b""
-        heads = set(self.heads())
-        document, raw = self._document.put(
-            self._actor, {(self._objects[name], key): value for (name, key), value in news.items()}
-        )
         try:
+            raw = self._document.put(self._actor, {(self._objects[name], key): news[name, key] for name, key in news})
             change = self._decode(open_change(raw, self._limits))
-        except MalformedChange as error:
+            refusal = self._history.judge(change, _permit_all)
+        except (LibraryFailed, MalformedChange) as error:
+            self._rebuild()
+            if isinstance(error, LibraryFailed):
+                raise
             raise WriteRefused(f"the change {error}") from error
-        refusal = self._history.judge(change, _permit_all)
-        if refusal is not None or not heads.issubset(change.deps):
-            raise LibraryFailed(f"Automerge wrote a change that {refusal or 'does not follow what is here'}")
-        self._document = document
-        self._history.integrate(change)
+        if refusal is not None:
+            self._rebuild()
+            raise LibraryFailed(f"Automerge wrote a change that {refusal}")
+        self._history.integrate(change, raw)
         return raw
 
     def apply(self, changes: Sequence[bytes], permit: Permit) -> Applied:
@@ -163,20 +169,20 @@ class Replica:
         for raw in changes:
             try:
                 chunk = open_change(raw, self._limits)
-                if chunk.hash in self._history or chunk.hash in self._waiting or chunk.hash in batch:
+                if chunk.hash in self._history or chunk.hash in batch:
                     continue
-                ready.append(Arrived(self._decode(chunk), raw))
+                if chunk.hash not in self._waiting:
+                    ready.append(Arrived(self._decode(chunk), raw))
                 batch.add(chunk.hash)
             except MalformedChange as error:
                 refused.append(Refusal(b"", b"", str(error)))
-        accepted = self._commit(self._integrate(ready, permit, refused), refused)
+        accepted = self._integrate(ready, permit, refused)
         waiting = sum(change_hash in self._waiting for change_hash in batch)
         return Applied(tuple(arrived.raw for arrived in accepted), waiting, tuple(refused))
 
     def changes_since(self, heads: Iterable[bytes]) -> list[bytes]:
         """Raw changes, in causal order, that who has ``heads`` may lack. Heads that are not here are passed over."""
-        known = [self._skeleton, *(head for head in heads if head in self._history)]
-        return self._document.changes_since(known)
+        return self._history.since(heads)
 
     def save(self) -> bytes:
         """All of it in Automerge's compact form, for ``load``."""
@@ -196,9 +202,26 @@ class Replica:
     def _decode(self, chunk: ChangeChunk) -> Change:
         return decode_change(chunk, self._limits)
 
-    def _integrate(self, ready: list[Arrived], permit: Permit, refused: list[Refusal]) -> list[Arrived]:
-        """Bring changes into the history as far as their dependencies are there; those that got in, in that order."""
+    def _integrate(self, ready: Sequence[Arrived], permit: Permit, refused: list[Refusal]) -> list[Arrived]:
+        """Take in changes as far as their dependencies are there; those that got in, in that order."""
         accepted: list[Arrived] = []
+        try:
+            for arrived in self._admissible(ready, permit, refused):
+                self._history.integrate(arrived.change, arrived.raw)
+                accepted.append(arrived)
+            if accepted:
+                self._document.apply([self._uncompressed(arrived.raw) for arrived in accepted], self.heads())
+        except LibraryFailed as error:
+            self._rebuild(without=accepted)
+            refused.extend(Refusal(arrived.change.hash, arrived.change.actor, str(error)) for arrived in accepted)
+            return []
+        except BaseException:  # the caller's permit failed, in the middle of the batch
+            self._rebuild(without=accepted)
+            raise
+        return accepted
+
+    def _admissible(self, ready: Sequence[Arrived], permit: Permit, refused: list[Refusal]) -> Iterator[Arrived]:
+        """Yield changes that may be integrated; each must be, before the next is asked for."""
         queue = deque(ready)
         while queue:
             arrived = queue.popleft()
@@ -211,50 +234,46 @@ class Replica:
             if refusal is not None:
                 refused.append(Refusal(change.hash, change.actor, refusal))
                 continue
-            self._history.integrate(change)
-            accepted.append(arrived)
+            yield arrived
             queue.extend(self._waiting.release(change.hash))
-        return accepted
 
-    def _commit(self, accepted: list[Arrived], refused: list[Refusal]) -> list[Arrived]:
-        """Bring what the history accepted into the document. If Automerge fails, the history goes back to it."""
-        if not accepted:
-            return accepted
-        try:
-            raws = [seal_change(encode_change(arrived.change)) for arrived in accepted]
-            self._document = self._document.apply(raws, self.heads())
-        except LibraryFailed as error:
-            self._history = self._read_history(self._document)
-            refused.extend(Refusal(arrived.change.hash, arrived.change.actor, str(error)) for arrived in accepted)
-            return []
-        return accepted
+    def _rebuild(self, without: Sequence[Arrived] = ()) -> None:
+        """Make document and history again from the changes that are here, except those of a batch that failed."""
+        failed = {arrived.change.hash for arrived in without}
+        raws = [raw for raw in self._history.since(()) if open_change(raw, self._limits).hash not in failed]
+        self._history = self._read(raws)
+        self._document = AutomergeDocument.skeleton(self._maps)
+        if raws:
+            self._document.apply([self._uncompressed(raw) for raw in raws], self.heads())
 
     def _restore(self, snapshot: bytes) -> None:
         try:
             check_snapshot(snapshot, self._limits)
             document = AutomergeDocument.load(snapshot)
-            self._history = self._read_history(document)
-            if document.heads() != self.heads():
-                raise CorruptReplica("the snapshot has other heads than its changes")
+            history = self._read(document.changes())
         except (MalformedChange, LibraryFailed) as error:
             raise CorruptReplica(f"the snapshot {error}") from error
-        self._document = document
+        if document.heads() != history.heads():
+            raise CorruptReplica("the snapshot has other heads than its changes add up to")
+        self._document, self._history = document, history
 
-    def _read_history(self, document: AutomergeDocument) -> History:
-        """The history of a document that Automerge loaded, every change of it checked as if it had just arrived."""
-        raws = document.changes_since(())
+    def _read(self, raws: Iterable[bytes]) -> History:
+        """The history of these changes, in causal order, each checked as if it had just arrived."""
         history = History(self._maps, self._skeleton)
         for raw in raws:
             chunk = open_change(raw, self._limits)
-            if chunk.hash == self._skeleton:
+            if chunk.hash in history:
                 continue
             change = self._decode(chunk)
             refusal = "depends on a change that is not there" if history.missing(change) else None
             refusal = refusal or history.judge(change, _permit_all)
             if refusal is not None:
                 raise MalformedChange(f"has a change that {refusal}")
-            history.integrate(change)
+            history.integrate(change, raw)
         return history
+
+    def _uncompressed(self, raw: bytes) -> bytes:
+        return seal_change(open_change(raw, self._limits).contents)
 
 
 def _permit_all(actor: bytes, map: str, key: str, before: bytes | None, after: bytes) -> str | None:
