@@ -31,7 +31,7 @@ _NACK_AT: Final = 0.8
 
 
 class Rotation:
-    """Whose turn it is: round-robin in random order over a subset of the members that slowly changes."""
+    """Whose turn it is: round-robin over a subset of the members, in an order drawn by chance, that slowly changes."""
 
     def __init__(self, config: SwimConfig, rng: random.Random, candidates: Roster) -> None:
         self._config = config
@@ -51,16 +51,17 @@ class Rotation:
         return None
 
     def _new_round(self) -> None:
+        # The order stays from round to round: each member's turn then comes after the same time, where a new shuffle
+        # could leave almost two rounds between two probes of one member.
         subset = [node for node in self._subset if node in self._candidates]
-        self._rng.shuffle(subset)
+        size = min(self._config.probe_subset, len(self._candidates))
         if len(self._candidates) > self._config.probe_subset:
-            del subset[self._config.probe_subset - self._config.probe_rotation :]
-        missing = min(self._config.probe_subset, len(self._candidates)) - len(subset)
-        if missing > 0:
-            subset += self._candidates.sample(self._rng, missing, without=subset)
-            self._rng.shuffle(subset)
+            for _ in range(min(self._config.probe_rotation, len(subset))):
+                del subset[self._rng.randrange(len(subset))]
+        for node in self._candidates.sample(self._rng, size - len(subset), without=subset):
+            subset.insert(self._rng.randint(0, len(subset)), node)
         self._subset = subset
-        self._turn = list(subset)
+        self._turn = subset[::-1]
 
 
 @dataclass(slots=True)
