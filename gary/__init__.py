@@ -1,1 +1,3 @@
 """Gary: a container orchestrator without a control plane."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,149 @@
+"""What the core asks its driver to do, in the order in which it must happen.
+
+``gossip.Send`` and ``gossip.SetTimer`` are passed on as they are; the rest is here. The daemon executes effects on the
+real world, the simulation executes them in virtual time; nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gary.identity import DeploymentId, NodeId, Slot
+from gary.runtime.base import StartRequest
+from gary.storage import Write
+from gossip import Send, SetTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A timer of Gary's own. A stale one is a no-op: whoever set it compares ``token`` with the one it expects."""
+
+    kind: str
+    key: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAlarm:
+    """Give ``alarm`` back to ``Agent.alarm`` after ``delay_s``."""
+
+    alarm: Alarm
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make ``writes`` durable, after all earlier ones, then call ``Agent.persisted`` or ``Agent.persist_failed``."""
+
+    token: int
+    writes: tuple[Write, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    """Have ``runtime`` start it, then call ``Agent.operated``."""
+
+    operation: int
+    runtime: str
+    request: StartRequest
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer:
+    """Have ``runtime`` stop and remove it, then call ``Agent.operated``."""
+
+    operation: int
+    runtime: str
+    container_id: str
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Look at the containers of ``nodes`` (this node and the ids it had before) and call ``Agent.observed``."""
+
+    nodes: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One item of the answer to a local command. ``error`` set: it failed, with that answer; ``last``: nothing follows."""
+
+    command: int
+    item: Mapping[str, object] = field(default_factory=dict)
+    last: bool = True
+    error: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something a person may want to know. ``at_s``: seconds since 1970 by this node's clock."""
+
+    at_s: float
+    kind: str
+    message: str
+    deployment: str = ""
+    slot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLogs:
+    """Read a container's output and feed it to ``Agent.logged``. ``tail`` None: from the beginning."""
+
+    stream: int
+    runtime: str
+    container_id: str
+    follow: bool
+    tail: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopLogs:
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The node has left its cluster; the agent ends."""
+
+
+Effect = (
+    Send
+    | SetTimer
+    | SetAlarm
+    | Persist
+    | StartContainer
+    | StopContainer
+    | Observe
+    | Reply
+    | Notify
+    | ReadLogs
+    | StopLogs
+    | Exit
+)
+
+__all__ = [
+    "Alarm",
+    "DeploymentId",
+    "Effect",
+    "Event",
+    "Exit",
+    "Notify",
+    "Observe",
+    "Persist",
+    "ReadLogs",
+    "Reply",
+    "Send",
+    "SetAlarm",
+    "SetTimer",
+    "Slot",
+    "StartContainer",
+    "StopContainer",
+    "StopLogs",
+]

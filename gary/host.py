@@ -1,0 +1,85 @@
+"""What a deployment asks of the node that it lives on. The agent is the only implementation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from gary.assignment import View
+from gary.document import State
+from gary.effects import Effect
+from gary.identity import DeploymentId, NodeId, Slot
+from gary.messages import Message
+from gary.runtime.base import Container, StartRequest
+from gary.spec import Service
+from gary.volunteering import Room
+
+
+class Host(Protocol):
+    """One node, as its deployments see it."""
+
+    node: NodeId
+    epoch: int
+    rng: random.Random
+
+    @property
+    def is_draining(self) -> bool:
+        """The node is about to leave: its promises are to be handed over."""
+
+    @property
+    def is_isolated(self) -> bool:
+        """It sees no other node alive."""
+
+    def view(self, state: State) -> View:
+        """Who is alive, as this node believes."""
+
+    def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
+        """The nodes that advertise to hold that document, sorted."""
+
+    def missing_since_s(self, node: NodeId) -> float:
+        """Since when ``node`` has not been alive; the agent's start if it was never seen."""
+
+    def vanished_lately(self, now: float) -> int:
+        """How many nodes stopped being alive at about the same time as the latest that did."""
+
+    def room(self) -> Room:
+        """What this node has to offer now."""
+
+    def advertised(self, node: NodeId) -> Room | None:
+        """What another node last advertised."""
+
+    def display_name(self, node: NodeId) -> str: ...
+
+    def containers(self, deployment: DeploymentId) -> Sequence[Container]:
+        """The containers of that deployment that were last observed here, in any runtime that answers."""
+
+    def runtime_for(self, service: Service) -> str | None:
+        """The runtime that would keep the service here; None if this node has none for it."""
+
+    def away_since_s(self, runtime: str | None) -> float | None:
+        """Since when that runtime has not answered; None if it does."""
+
+    def start_container(self, runtime: str, request: StartRequest) -> None:
+        """Start a container; how it went comes back through ``Deployment.operated``."""
+
+    def stop_container(self, deployment: DeploymentId, slot: Slot, container: Container, grace_s: float) -> None: ...
+
+    def send(self, node: NodeId, message: Message) -> None: ...
+
+    def emit(self, effects: Sequence[Effect]) -> None: ...
+
+    def next_number(self) -> int:
+        """A number that this process has not used yet."""
+
+    def tell(self, kind: str, message: str, *, deployment: str = "", slot: Slot = "") -> None:
+        """Record an event."""
+
+    def bury(self, deployment: DeploymentId, instances: Sequence[str]) -> None:
+        """The deployment is removed and nothing of it runs here: keep a tombstone, drop the document."""
+
+    def part_with(self, deployment: DeploymentId) -> None:
+        """This node is no member any more: drop the document."""
+
+    def changed(self, deployment: DeploymentId) -> None:
+        """Something that others see of this node may have changed (its room, its deployments)."""

@@ -1,0 +1,324 @@
+"""What nodes say to each other beyond membership: strict decoding of every message, in one place.
+
+A message is msgpack: ``[kind, field, …]``. Unknown kinds and extra fields are ignored, so that a later version can add
+to them. Anything else that does not fit is ``MalformedMessage``; the caller counts it and goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from gary.errors import GaryError
+from gary.identity import DeploymentId, NodeId, Slot, is_node_id
+from gary.spec import Constraint, RuntimeName
+from gary.volunteering import Requirement, Room
+
+LIST_LENGTH_MAX = 20_000
+
+
+class MalformedMessage(GaryError):
+    """The peer's mistake: bytes that are no message. State is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A message of a document's exchange, between two that hold it."""
+
+    deployment: DeploymentId
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The answer of a node that knows these instances to be removed."""
+
+    deployment: DeploymentId
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallForVolunteers:
+    """Who can take replicas that need this? Names nothing but requirements."""
+
+    id: int
+    deployment: DeploymentId
+    requirements: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the answering node has room for."""
+
+    id: int
+    deployment: DeploymentId
+    room: Room
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Take these slots (none: be a witness). ``snapshot``: the document; empty for a node that holds it."""
+
+    id: int
+    deployment: DeploymentId
+    slots: tuple[Slot, ...]
+    snapshot: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The invited node's answer; its promises follow in the document. ``declined``: (slot, reason)."""
+
+    id: int
+    deployment: DeploymentId
+    accepted: tuple[Slot, ...]
+    declined: tuple[tuple[Slot, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContactQuery:
+    """When did you last hear from this node yourself?"""
+
+    id: int
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class ContactAnswer:
+    """``age_s`` below zero: not since this node started."""
+
+    id: int
+    node: NodeId
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Containers of this deployment run here, on these slots, and there is no document to say why."""
+
+    deployment: DeploymentId
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """These slots are kept elsewhere or no longer wanted: positive knowledge for whoever still runs them."""
+
+    deployment: DeploymentId
+    slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An operator's command (or a member's question) carried to a node that can answer it. ``body``: msgpack."""
+
+    id: int
+    operation: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One item of an answer. ``sequence`` counts from 0; ``last`` ends it."""
+
+    id: int
+    sequence: int
+    last: bool
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody listens to the answers to this request any more."""
+
+    id: int
+
+
+Message = (
+    Sync
+    | Gone
+    | CallForVolunteers
+    | Offer
+    | Invitation
+    | Acceptance
+    | ContactQuery
+    | ContactAnswer
+    | Orphans
+    | Released
+    | Request
+    | Response
+    | Cancel
+)
+_KINDS: dict[int, type[Message]] = {
+    1: Sync,
+    2: Gone,
+    3: CallForVolunteers,
+    4: Offer,
+    5: Invitation,
+    6: Acceptance,
+    7: ContactQuery,
+    8: ContactAnswer,
+    9: Orphans,
+    10: Released,
+    11: Request,
+    12: Response,
+    13: Cancel,
+}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+
+
+def encode(message: Message) -> bytes:
+    fields: list[Any] = [_NUMBERS[type(message)]]
+    match message:
+        case CallForVolunteers(id, deployment, requirements):
+            fields += [id, deployment, [_requirement_fields(needed) for needed in requirements]]
+        case Offer(id, deployment, room):
+            fields += [id, deployment, room_fields(room)]
+        case _:
+            fields += [getattr(message, name) for name in message.__dataclass_fields__]
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def decode(payload: bytes) -> Message | None:
+    """The message in ``payload``; None for a kind that this version does not know. Raises ``MalformedMessage``."""
+    try:
+        fields = msgpack.unpackb(payload, strict_map_key=True, use_list=True)
+        if not isinstance(fields, list) or not fields or not isinstance(fields[0], int):
+            raise MalformedMessage("not a message")
+        kind = _KINDS.get(fields[0])
+        return None if kind is None else _decode(kind, fields[1:])
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise MalformedMessage(f"{type(error).__name__}: {error}") from error
+
+
+def _decode(kind: type[Message], fields: list[Any]) -> Message:
+    match kind.__name__:
+        case "Sync":
+            return Sync(_id(fields[0]), _bytes(fields[1]))
+        case "Gone":
+            return Gone(_id(fields[0]), _texts(fields[1]))
+        case "CallForVolunteers":
+            requirements = tuple(_requirement(one) for one in _list(fields[2]))
+            return CallForVolunteers(_number(fields[0]), _id(fields[1]), requirements)
+        case "Offer":
+            return Offer(_number(fields[0]), _id(fields[1]), room_from(fields[2]))
+        case "Invitation":
+            return Invitation(_number(fields[0]), _id(fields[1]), _texts(fields[2]), _bytes(fields[3]))
+        case "Acceptance":
+            declined = tuple((_text(slot), _text(reason)) for slot, reason in _list(fields[3]))
+            return Acceptance(_number(fields[0]), _id(fields[1]), _texts(fields[2]), declined)
+        case "ContactQuery":
+            return ContactQuery(_number(fields[0]), _id(fields[1]))
+        case "ContactAnswer":
+            return ContactAnswer(_number(fields[0]), _id(fields[1]), _real(fields[2]))
+        case "Orphans":
+            return Orphans(_id(fields[0]), _texts(fields[1]))
+        case "Released":
+            return Released(_id(fields[0]), _texts(fields[1]))
+        case "Request":
+            return Request(_number(fields[0]), _text(fields[1]), _bytes(fields[2]))
+        case "Response":
+            return Response(_number(fields[0]), _number(fields[1]), fields[2] is True, _bytes(fields[3]))
+    return Cancel(_number(fields[0]))
+
+
+def _requirement_fields(needed: Requirement) -> list[Any]:
+    return [
+        needed.runtime.value,
+        needed.cpus,
+        needed.memory_bytes,
+        [list(port) for port in needed.ports],
+        [[constraint.attribute, constraint.equal, constraint.value] for constraint in needed.constraints],
+    ]
+
+
+def _requirement(fields: Any) -> Requirement:
+    runtime, cpus, memory, ports, constraints = _list(fields)[:5]
+    return Requirement(
+        RuntimeName(runtime),
+        _real(cpus),
+        _number(memory),
+        tuple((_number(port), _text(protocol)) for port, protocol in _list(ports)),
+        tuple(Constraint(_text(attribute), equal is True, _text(value)) for attribute, equal, value in _list(constraints)),
+    )
+
+
+def room_fields(room: Room) -> list[Any]:
+    """A node's room as msgpack takes it; also the larger part of its advertisement."""
+    return [
+        room.node,
+        room.hostname,
+        dict(sorted(room.labels.items())),
+        list(room.runtimes),
+        room.free_cpus,
+        room.free_memory_bytes,
+        room.free_containers,
+        [list(port) for port in sorted(room.ports)],
+        room.accepting,
+    ]
+
+
+def room_from(fields: Any) -> Room:
+    node, hostname, labels, runtimes, cpus, memory, containers, ports, accepting = _list(fields)[:9]
+    if not isinstance(labels, dict) or len(labels) > 1000:
+        raise TypeError("labels")
+    return Room(
+        node=_id(node),
+        hostname=_text(hostname),
+        labels={_text(key): _text(value) for key, value in labels.items()},
+        runtimes=_texts(runtimes),
+        free_cpus=_real(cpus),
+        free_memory_bytes=_signed(memory),
+        free_containers=_signed(containers),
+        ports=frozenset((_number(port), _text(protocol)) for port, protocol in _list(ports)),
+        accepting=accepting is True,
+    )
+
+
+def _id(value: Any) -> str:
+    if not is_node_id(value):
+        raise ValueError("not an id")
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 4096:
+        raise TypeError("not a text")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError("not bytes")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list) or len(value) > LIST_LENGTH_MAX:
+        raise TypeError("not a list")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(_text(one) for one in _list(value))
+
+
+def _signed(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
+        raise TypeError("not a number")
+    return value
+
+
+def _number(value: Any) -> int:
+    if _signed(value) < 0:
+        raise TypeError("not a count")
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e18 < value < 1e18:
+        raise TypeError("not a real number")
+    return float(value)

@@ -1,0 +1,289 @@
+"""A cluster of whole agents in virtual time: the simulation's driver, the other one beside ``gary.daemon``.
+
+One seed decides everything: the same seed gives the same trace, in any process, whatever its hash seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gary.agent import Agent, Settings
+from gary.boot import boot
+from gary.effects import (
+    Alarm,
+    Effect,
+    Exit,
+    Notify,
+    Observe,
+    Persist,
+    ReadLogs,
+    Reply,
+    SetAlarm,
+    StartContainer,
+    StopContainer,
+    StopLogs,
+)
+from gary.errors import StorageFailed
+from gary.identity import NodeId
+from gary.runtime.base import Container, ContainerState
+from gary.runtime.errors import RuntimeFailure
+from gary.runtime.memory import MemoryEngine
+from gary.spec import Spec, to_json
+from gary.storage import MemoryStorage
+from gossip import Peer, Send, SetTimer, SwimConfig, Timer
+from simulations.clock import Clock
+from simulations.network import Endpoint, Link, Network
+
+WALL_S = 1_700_000_000.0
+WRITE_S = 0.002
+
+
+@dataclass
+class Host:
+    """One virtual machine: disk and engine outlive its agent. ``life`` grows with each start of the agent."""
+
+    name: str
+    address: str
+    engine: MemoryEngine
+    storage: MemoryStorage
+    agent: Agent | None = None
+    life: int = 0
+    wall_skew_s: float = 0.0
+    replies: dict[int, list[Reply]] = field(default_factory=dict)
+    watching: set[int] = field(default_factory=set)
+
+    @property
+    def node(self) -> NodeId:
+        assert self.agent is not None
+        return self.agent.node
+
+
+class Cluster:
+    """``count`` hosts with agents that have not started. All randomness comes from ``seed``."""
+
+    def __init__(self, count: int, seed: int, *, link: Link | None = None, swim: SwimConfig | None = None) -> None:
+        self.clock = Clock()
+        self.rng = random.Random(seed)
+        self.network = Network(self.clock, random.Random(self.rng.random()), link or Link())
+        self._swim = swim or SwimConfig()
+        self._trace = hashlib.sha256()
+        self._commands = 0
+        self.violations: list[str] = []
+        self.hosts = [
+            Host(f"n{index}", f"10.{index >> 8}.{index & 255}.1:7946", MemoryEngine(host=f"n{index}"), MemoryStorage())
+            for index in range(count)
+        ]
+
+    @property
+    def trace(self) -> str:
+        """A digest of everything that happened, in order."""
+        return self._trace.hexdigest()
+
+    # What happens to hosts
+
+    def start(self, host: Host) -> None:
+        """Start the host's agent, on the disk as it is."""
+        host.life += 1
+        rng = random.Random(self.rng.random())
+        entropy = rng.randbytes
+        stored = host.storage.load()
+        identity, writes = boot(stored, entropy)
+        host.storage.write(writes)
+        host.agent = Agent(
+            settings=Settings(host.name, host.name, {"zone": f"z{int(host.name[1:]) % 3}"}, version="simulated"),
+            boot=identity,
+            stored=stored,
+            runtimes=("docker",),
+            address=host.address,
+            swim_config=self._swim,
+            rng=rng,
+            entropy=entropy,
+        )
+        life = host.life
+        self.network.attach(
+            host.address,
+            Endpoint(
+                host.agent.node,
+                lambda sender, lane, frame: self._input(host, life, lambda a, now: a.received(sender, lane, frame, now)),
+                lambda peer, reason: self._input(host, life, lambda a, now: a.unreachable(peer, reason, now)),
+            ),
+        )
+        self._input(host, life, lambda a, now: a.start(now))
+
+    def kill(self, host: Host, *, with_host: bool = True) -> None:
+        """End the agent at once; with its host everything it runs ends, too."""
+        host.agent = None
+        host.life += 1
+        host.storage.crash()
+        self.network.detach(host.address, host_is_up=not with_host)
+        if with_host:
+            host.engine.lose_power(self.clock.now)
+
+    def partition(self, *sides: Sequence[Host]) -> None:
+        self.network.partition({host.address: number for number, side in enumerate(sides) for host in side})
+
+    def run(self, seconds: float) -> None:
+        self.clock.run_until(self.clock.now + seconds)
+
+    def run_until(self, condition: Callable[[], bool], timeout_s: float, step_s: float = 0.1) -> bool:
+        """Let time pass until ``condition`` holds; False if it does not within ``timeout_s``."""
+        end = self.clock.now + timeout_s
+        while not condition():
+            if self.clock.now >= end:
+                return False
+            self.run(step_s)
+        return True
+
+    # What operators do
+
+    def command(self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float = 30.0) -> Reply:
+        """Run a command on ``host`` and let time pass until its answer; raises ``TimeoutError`` if none comes."""
+        number = self.post(host, operation, arguments)
+        if not self.run_until(lambda: any(reply.last for reply in host.replies[number]), wait_s, 0.01):
+            raise TimeoutError(f"{operation} on {host.name} was not answered in {wait_s} s of virtual time")
+        return host.replies[number][-1]
+
+    def post(self, host: Host, operation: str, arguments: Mapping[str, Any]) -> int:
+        """Run a command without waiting; its replies gather in ``host.replies``."""
+        self._commands += 1
+        number = self._commands
+        host.replies[number] = []
+        self._input(host, host.life, lambda a, now: a.command(number, operation, arguments, now))
+        return number
+
+    def join_all(self) -> None:
+        """Start every host and let all join the first."""
+        for host in self.hosts:
+            self.start(host)
+        self.run(0.1)
+        for host in self.hosts[1:]:
+            self.post(host, "join", {"peer": self.hosts[0].address})
+
+    def deploy(self, host: Host, spec: Spec) -> Reply:
+        return self.command(host, "deploy", {"spec": to_json(spec)})
+
+    # What an observer sees
+
+    def live(self) -> list[Host]:
+        return [host for host in self.hosts if host.agent is not None]
+
+    def running(self, slot: str | None = None) -> dict[str, list[str]]:
+        """The slots that really run on hosts with power, with the hosts' names."""
+        found: dict[str, list[str]] = {}
+        for host in self.hosts:
+            for container in self._containers(host):
+                if container.state is ContainerState.RUNNING and slot in (None, container.labels.slot):
+                    found.setdefault(container.labels.slot, []).append(host.name)
+        return dict(sorted(found.items()))
+
+    def _containers(self, host: Host) -> Sequence[Container]:
+        return host.engine.containers(None, self.clock.now)
+
+    def sees_all(self) -> bool:
+        """Every live agent holds exactly the live agents alive."""
+        expected = sorted(host.node for host in self.live())
+        return all(list(host.agent.alive) == expected for host in self.live() if host.agent is not None)
+
+    # The driver
+
+    def _input(self, host: Host, life: int, call: Callable[[Agent, float], list[Effect]]) -> None:
+        if host.agent is None or host.life != life:
+            return
+        host.agent.clock(WALL_S + host.wall_skew_s)
+        for effect in call(host.agent, self.clock.now):
+            self._perform(host, life, effect)
+
+    def _later(self, host: Host, life: int, delay_s: float, call: Callable[[Agent, float], list[Effect]]) -> None:
+        self.clock.after(delay_s, lambda: self._input(host, life, call))
+
+    def _perform(self, host: Host, life: int, effect: Effect) -> None:
+        self._trace.update(f"{self.clock.now:.6f} {host.name} {type(effect).__name__}".encode())
+        match effect:
+            case Send(peer, lane, frame):
+                self._trace.update(frame)
+                assert host.agent is not None
+                self.network.send(host.address, host.agent.node, peer, lane, frame)
+            case SetTimer(timer, delay_s):
+                self._set_timer(host, life, timer, delay_s)
+            case SetAlarm(alarm, delay_s):
+                self._set_alarm(host, life, alarm, delay_s)
+            case Persist(token, writes):
+                self.clock.after(WRITE_S, lambda: self._write(host, life, token, writes))
+            case StartContainer():
+                self.clock.after(host.engine.start_duration_s, lambda: self._start_container(host, life, effect))
+            case StopContainer():
+                self.clock.after(host.engine.stop_duration_s, lambda: self._stop_container(host, life, effect))
+            case Observe(nodes):
+                self._observe(host, life, nodes)
+            case Reply(command):
+                host.replies.setdefault(command, []).append(effect)
+            case Notify(event):
+                self._trace.update(repr(event).encode())
+            case ReadLogs(stream):
+                self._later(host, life, 0.0, lambda a, now: a.logged(stream, None, now))
+            case StopLogs():
+                pass
+            case Exit():
+                self.clock.after(0.0, lambda: self.kill(host, with_host=False))
+
+    def _set_timer(self, host: Host, life: int, timer: Timer, delay_s: float) -> None:
+        self._later(host, life, delay_s, lambda a, now: a.timer(timer, now))
+
+    def _set_alarm(self, host: Host, life: int, alarm: Alarm, delay_s: float) -> None:
+        self._later(host, life, delay_s, lambda a, now: a.alarm(alarm, now))
+
+    def _write(self, host: Host, life: int, token: int, writes: Sequence[Any]) -> None:
+        if host.life != life:
+            return
+        try:
+            host.storage.write(writes)
+        except StorageFailed as error:
+            reason = str(error)
+            self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
+        else:
+            self._input(host, life, lambda a, now: a.persisted(token, now))
+
+    def _start_container(self, host: Host, life: int, effect: StartContainer) -> None:
+        if host.life != life:
+            return
+        try:
+            container = host.engine.start(effect.request, self.clock.now)
+        except RuntimeFailure as error:
+            reason = str(error)
+            self._input(host, life, lambda a, now: a.operated(effect.operation, None, reason, now))
+        else:
+            self._input(host, life, lambda a, now: a.operated(effect.operation, container, "", now))
+        self._observe_again(host, life)
+
+    def _stop_container(self, host: Host, life: int, effect: StopContainer) -> None:
+        if host.life != life:
+            return
+        try:
+            host.engine.stop(effect.container_id, effect.grace_s, self.clock.now)
+        except RuntimeFailure as error:
+            reason = str(error)
+            self._input(host, life, lambda a, now: a.operated(effect.operation, None, reason, now))
+        else:
+            self._input(host, life, lambda a, now: a.operated(effect.operation, None, "", now))
+        self._observe_again(host, life)
+
+    def _observe_again(self, host: Host, life: int) -> None:
+        """The engine tells of a change: look, as the daemon does."""
+        self.clock.after(0.02, lambda: self._observe(host, life, None))
+
+    def _observe(self, host: Host, life: int, nodes: tuple[NodeId, ...] | None) -> None:
+        if host.life != life or host.agent is None:
+            return
+        wanted = nodes or host.agent.observed_nodes
+        try:
+            capacity = host.engine.capacity(self.clock.now)
+            found = [c for node in wanted for c in host.engine.containers(node, self.clock.now)]
+        except RuntimeFailure as error:
+            reason = str(error)
+            self._later(host, life, 0.0, lambda a, now: a.observed("docker", None, None, now, reason))
+            return
+        self._later(host, life, 0.0, lambda a, now: a.observed("docker", found, capacity, now))
