@@ -8,6 +8,7 @@ from typing import Final
 SIZE_BYTES_MAX: Final = 1 << 20
 SERVICES_MAX: Final = 256
 REPLICAS_MAX: Final = 10_000
+RESILIENCE_DEFAULT: Final = 3
 RESILIENCE_MAX: Final = 128
 """A document has at most 128 members."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gary.spec.limits import RESILIENCE_DEFAULT
+
 
 class SpecError(Exception):
     """A spec that cannot be: ``path`` says where (``services.web.replicas``; empty: the whole), ``reason`` why."""
@@ -169,7 +171,7 @@ class Spec:
 
     name: str
     services: tuple[Service, ...]
-    resilience: int = 3
+    resilience: int = RESILIENCE_DEFAULT
 
     def service(self, name: str) -> Service | None:
         """The service of that name."""
