@@ -211,20 +211,19 @@ class TransportContract:
 
     # -- not arriving
 
-    async def test_a_vacant_address_is_reported_with_a_reason_once_per_attempt(self) -> None:
+    async def test_a_vacant_address_is_reported_with_a_reason_at_every_attempt(self) -> None:
         vacant = Peer(node_id(3), await self.vacant_address())
         async with self.nodes() as (alice, bob):
             alice.transport.send(vacant, Lane.PROBE, b"anybody there?")
-            alice.transport.send(vacant, Lane.PROBE, b"anybody?")
             await alice.heard.until(lambda: len(alice.heard.failures) == 1)
             alice.transport.send(vacant, Lane.PROBE, b"anybody now?")
             await alice.heard.until(lambda: len(alice.heard.failures) == 2)
-            assert {failure.peer for failure in alice.heard.failures} == {vacant}
-            assert all(failure.reason for failure in alice.heard.failures)
             alice.tell(bob, b"still here")
             await bob.heard.frame(b"still here")
+            assert {failure.peer for failure in alice.heard.failures} == {vacant}
             assert len(alice.heard.failures) == 2
-            assert alice.transport.counters()["dropped_unreachable"] == 3
+            assert all(failure.reason for failure in alice.heard.failures)
+            assert alice.transport.counters()["dropped_unreachable"] == 2
 
     async def test_send_accepts_any_address_and_reports_those_that_make_no_sense(self) -> None:
         async with self.nodes() as (alice, _):
@@ -300,12 +299,14 @@ class TransportContract:
 
     async def test_an_address_that_is_taken_is_an_error(self) -> None:
         async with self.nodes() as (alice, _):
+            complaint = ""
             try:
                 await self.start(TransportConfig(node_id(3), alice.transport.address))
             except TransportError as error:
-                assert alice.transport.address in str(error)
-            else:
-                raise AssertionError("two transports listen at one address")
+                complaint = str(error)
+            assert alice.transport.address in complaint, (
+                "a second transport listens at the address, or does not say why not"
+            )
 
     async def test_forgetting_a_peer_drops_what_waits_for_it_and_nothing_else(self) -> None:
         async with self.nodes() as (alice, bob):
@@ -386,4 +387,3 @@ class TransportContract:
             assert all(isinstance(value, int) and value >= 0 for value in (*sent.values(), *received.values()))
             assert (sent["frames_sent"], sent["bytes_sent"]) == (1, 4)
             assert (received["frames_received"], received["bytes_received"]) == (1, 4)
-            assert sent["connections"] == received["connections"] == 1

@@ -63,13 +63,21 @@ class Transport(Protocol):
         """Listen. Raises ``gossip.errors.TransportError`` when the address cannot be bound."""
 
     def send(self, peer: Peer, lane: Lane, frame: bytes) -> None:
-        """Queue ``frame`` for ``peer`` and return at once. Replies travel on the connection that is there."""
+        """Queue ``frame`` for ``peer`` and return at once; the receiver is never called before it has returned.
+
+        Replies travel on the connection that is there. A frame reaches the node that is meant or nobody: if another one
+        lives at the address by now, the peer is unreachable.
+        """
 
     def forget(self, peer: Peer) -> None:
         """Drop the connections to ``peer`` and what is queued for it; it is gone for good."""
 
     def counters(self) -> Mapping[str, int]:
-        """Totals since the start, by name: frames and bytes each way, drops by cause, dials, open connections."""
+        """Totals since the start, by name: frames and bytes each way, drops by cause, and what else there is to count.
+
+        Every transport has ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received``, ``dropped_overflow``
+        (the oldest of a full queue), ``dropped_oversized`` and ``dropped_unreachable``.
+        """
 
     async def close(self) -> None:
         """Stop listening and let go of every connection. Nothing is delivered afterwards."""
@@ -82,7 +90,7 @@ class TransportConfig:
     ``bind``: ``host:port`` to listen on (port 0: any free one). ``advertise``: ``host:port`` for peers to dial, when it
     differs from ``bind``. ``frame_size_bytes_max``: larger frames are neither sent nor accepted.
     ``queue_frames_max``: frames that may wait per peer and lane; raising it costs memory per unreachable peer.
-    ``connections_max``: connections that stay open; the least recently used one goes first.
+    ``connections_max``: connections that stay open on each lane; the least recently used one goes first.
     ``dials_max``: connections being made at one time.
     """
 

@@ -1,5 +1,6 @@
 """Every transport that Gary brings keeps the contract."""
 
+from gossip.memory import MemoryNetwork
 from gossip.nng import NngTransport
 from gossip.testing import TransportContract
 from gossip.transport import Transport, TransportConfig
@@ -8,3 +9,11 @@ from gossip.transport import Transport, TransportConfig
 class TestNng(TransportContract):
     def create(self, config: TransportConfig) -> Transport:
         return NngTransport(config)
+
+
+class TestMemory(TransportContract):
+    def setup_method(self) -> None:
+        self.network = MemoryNetwork()
+
+    def create(self, config: TransportConfig) -> Transport:
+        return self.network.transport(config)
