@@ -14,8 +14,8 @@ specification, and PyYAML. Tried on the files that Docker Compose takes, ``compo
 The JSON schema knows types and names, but no lines, no short syntaxes and no reasons. So the text is read as YAML
 events by PyYAML (``tree``), which keeps the place of every key; variables are replaced as Compose does
 (``interpolation``, ``dotenv``); one table says of each key of the specification whether it is honoured (``keys``); and
-each value is read by the rules of the specification (``values``, ``mounts``, ``service``). Scalars keep the text that the
-file shows: ``1.10`` stays ``1.10``, where Compose makes it ``1.1``.
+each value is read by the rules of the specification (``values``, ``mounts``, ``service``). Scalars keep the text that
+the file shows: ``1.10`` stays ``1.10``, where Compose makes it ``1.1``.
 """
 
 from gary.compose.application import default_name, load

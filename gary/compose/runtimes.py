@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gary.compose.errors import Place, Problems
-from gary.compose.tree import Entry
+from gary.compose.tree import Entry, Table
 from gary.spec.model import RuntimeName, Service
 
 CONTAINER_ONLY: Final[Mapping[str, str]] = {
@@ -44,6 +44,31 @@ def _check_process(service: Service, place: Place, entries: Mapping[str, Entry],
     if "network_mode" in entries and service.network_mode != "host":
         reason = f"does not go with {runtime}: a process is on the host's network"
         problems.add(entries["network_mode"].place, reason, "Write host, or leave it out")
-    if any(port.host != port.container or port.host_ip for port in service.ports):
+    _check_process_limits(service, entries, runtime, problems)
+    if any(port.host != port.container for port in service.ports):
         reason = f"do not go with {runtime}: a process opens its ports on the host itself"
         problems.add(entries["ports"].place, reason, "Give the same number for host and container, such as 8080:8080")
+    if any(port.protocol not in ("tcp", "udp") for port in service.ports):
+        problems.add(entries["ports"].place, f"do not go with {runtime}: only tcp and udp ports do", hint)
+    for name, _ in service.environment:
+        if not (name.isascii() and name.isidentifier()):
+            source = entries["environment" if "environment" in entries else "env_file"]
+            problems.add(
+                source.place, f"has the variable {name[:64]!r}; with {runtime} names are letters, digits and _"
+            )
+
+
+def _check_process_limits(service: Service, entries: Mapping[str, Entry], runtime: str, problems: Problems) -> None:
+    limits = service.resources
+    if not (limits.limit_cpus or limits.limit_memory_bytes or limits.limit_pids):
+        return
+    reason = f"does not go with {runtime}: only a container can be limited"
+    hint = "Use deploy.resources.reservations, or runtime: docker"
+    for key in ("cpus", "mem_limit"):
+        if key in entries:
+            problems.add(entries[key].place, reason, hint)
+    nested = entries.get("deploy")
+    for key in ("resources", "limits"):
+        nested = nested.value.entries.get(key) if nested and isinstance(nested.value, Table) else None
+    if nested:
+        problems.add(nested.place, reason, hint)
