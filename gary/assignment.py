@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gary.document import Promise, PromiseState, State
+from gary.document import Promise, PromiseState, Role, State
 from gary.identity import WITNESS, NodeId, Slot, rendezvous, slot_order
 from gary.spec import Mode, Partition
 
@@ -136,8 +136,8 @@ def reason_to_withdraw(state: State, view: View, mine: Promise) -> str | None:
 
 
 def live_members(state: State, view: View) -> tuple[NodeId, ...]:
-    """The live nodes that hold the document, sorted."""
-    return tuple(node for node in state.holders if node in view.alive)
+    """The live nodes that hold the document by their own word, sorted."""
+    return tuple(node for node in state.holders if node in view.alive and state.members[node].role is Role.MEMBER)
 
 
 def staying_members(state: State, view: View) -> tuple[NodeId, ...]:
