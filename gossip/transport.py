@@ -75,8 +75,8 @@ class Transport(Protocol):
     def counters(self) -> Mapping[str, int]:
         """Totals since the start, by name: frames and bytes each way, drops by cause, and what else there is to count.
 
-        Every transport has ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received``, ``dropped_overflow``
-        (the oldest of a full queue), ``dropped_oversized`` and ``dropped_unreachable``.
+        Every transport has ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received``,
+        ``dropped_overflow`` (the oldest of a full queue), ``dropped_oversized`` and ``dropped_unreachable``.
         """
 
     async def close(self) -> None:
