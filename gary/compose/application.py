@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,17 +33,19 @@ Warn = Callable[[ComposeError], None]
 
 def load(
     path: Path | None,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] | None = None,
     *,
     text: str | bytes | None = None,
     name: str | None = None,
+    env_files: Sequence[Path] = (),
     warn: Warn = lambda warning: None,
 ) -> Spec:
     """The canonical spec of the Compose file at ``path``.
 
     ``text``: its contents, if they have been read already (from a pipe, say; ``path`` None then means the working
-    directory). ``environment`` and, where it is silent, ``.env`` beside the file fill in variables. ``name`` overrides
-    the application's name. ``warn`` hears of what is odd and no error. Raises ``ComposeErrors`` with all that is wrong.
+    directory). ``environment`` (default: the process's) and, where it is silent, ``.env`` beside the file, or else
+    ``env_files``, fill in variables. ``name`` overrides the application's name. ``warn`` hears of what is odd and no
+    error. Raises ``ComposeErrors`` with all that is wrong.
     """
     file = path if path is not None else Path("compose.yaml")
     shown = str(path) if path is not None else "<input>"
@@ -50,7 +53,8 @@ def load(
     problems = Problems()
     try:
         source = _source(file, shown, text)
-        lookup = _variables(directory, environment, shown, problems)
+        outside = os.environ if environment is None else environment
+        lookup = _variables(directory, outside, env_files, shown, problems)
         tree = _tree(source, shown, lookup, problems, warn)
         spec = _application(tree, directory, lookup, name, problems, warn)
     except Wrong as wrong:
@@ -86,9 +90,13 @@ def _source(file: Path, shown: str, data: str | bytes | None) -> str:
         raise Wrong(place, "is not UTF-8 text") from error
 
 
-def _variables(directory: Path, environment: Mapping[str, str], shown: str, problems: Problems) -> Lookup:
-    file = directory / ".env"
-    own = read_dotenv(file, environment.get, problems, Place(shown, 0, 0, "")) if file.is_file() else {}
+def _variables(
+    directory: Path, environment: Mapping[str, str], env_files: Sequence[Path], shown: str, problems: Problems
+) -> Lookup:
+    beside = directory / ".env"
+    own: dict[str, str] = {}
+    for file in env_files or ((beside,) if beside.is_file() else ()):
+        own |= read_dotenv(file, environment.get, problems, Place(shown, 0, 0, ""))
 
     def lookup(name: str) -> str | None:
         value = environment.get(name)

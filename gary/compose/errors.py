@@ -62,10 +62,14 @@ class Problems:
     """Collects what is wrong, so that the user hears all of it at once."""
 
     errors: list[ComposeError] = field(default_factory=list)
+    spoilt: set[Place] = field(default_factory=set)
 
-    def add(self, place: Place, reason: str, hint: str = "") -> None:
-        """Note that something is wrong at ``place``."""
-        self.errors.append(problem(place, reason, hint))
+    def add(self, place: Place, reason: str, hint: str = "", *, spoils: bool = False) -> None:
+        """Note that something is wrong at ``place``. ``spoils``: whatever else is found there is its consequence."""
+        if place not in self.spoilt:
+            self.errors.append(problem(place, reason, hint))
+        if spoils:
+            self.spoilt.add(place)
 
     def read(self, reader: Callable[[In], Out], value: In, default: Default) -> Out | Default:
         """``reader(value)``, or ``default`` once what is wrong has been noted."""

@@ -131,7 +131,10 @@ KEYS: Final[Mapping[str, Mapping[str, Rule]]] = {
         "labels": Honoured("Labels of the container. `gary.*` are Gary's own."),
         "ports": Honoured("Without a host port the engine chooses one. With one, a node runs one replica at most."),
         "expose": Honoured("As in Compose; it tells, and opens nothing."),
-        "volumes": Honoured("Bind mounts, named volumes, tmpfs; short and long syntax. Named ones must be declared."),
+        "volumes": Honoured(
+            "Bind mounts, named volumes, tmpfs; short and long syntax. Named ones must be declared; "
+            "the path of a bind mount must exist on the node."
+        ),
         "network_mode": Honoured("`bridge` (default), `host` or `none`."),
         "user": Honoured(""),
         "working_dir": Honoured("An absolute path."),
@@ -259,7 +262,7 @@ KEYS: Final[Mapping[str, Mapping[str, Rule]]] = {
         "image": Refused("is not supported: images cannot be mounted"),
     },
     MOUNT_BIND: {
-        "create_host_path": Honoured("`true` only, which is the default: a missing directory is made on the node."),
+        "create_host_path": Honoured("`false` only, which is the default here: the path must exist on the node."),
         "propagation": Refused("is not supported: mounts have the engine's default propagation"),
         "recursive": Refused("is not supported: mounts are recursive as the engine makes them"),
         "selinux": Refused("is not supported: labels of files are left alone", "Label the directory on the nodes"),

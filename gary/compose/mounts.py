@@ -120,10 +120,9 @@ def _tmpfs_size(entries: Mapping[str, Entry], problems: Problems) -> int:
 def _check_bind(entries: Mapping[str, Entry], problems: Problems) -> None:
     options = table_of(entries["bind"].value, keys.MOUNT_BIND, problems) if "bind" in entries else {}
     create = options.get("create_host_path")
-    if create is not None and not problems.read(parsed(flag), create.value, True):
-        problems.add(
-            create.value.place, "is false, but a missing directory is always made on the node", "Remove the key"
-        )
+    if create is not None and problems.read(parsed(flag), create.value, False):
+        reason = "is true, but Gary makes no directories: an empty one would hide that the data is missing"
+        problems.add(create.value.place, reason, "Make it on every node that may run the service")
 
 
 def _volume(source: str, target: str, read_only: bool, volumes: Mapping[str, str], place: Place) -> Mount:

@@ -35,12 +35,12 @@ _INTRODUCTION: Final = """\
 <!-- Made by `python -m gary.compose reference`; do not edit. -->
 
 `gary deploy` reads a [Compose file](https://github.com/compose-spec/compose-spec/blob/main/spec.md). Each key of the
-specification is either honoured in full or refused by name, with its line and the reason; nothing is ignored. All errors
-of a file are reported at once, and nothing is deployed.
+specification is either honoured in full or refused by name, with its line and the reason; nothing is ignored. All
+errors of a file are reported at once, and nothing is deployed.
 
-- Variables are replaced as Compose does it: `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:?error}`,
-  `${NAME?error}`, `${NAME:+other}`, `${NAME+other}`, nested, and `$$` for a dollar sign. They come from the environment
-  of `gary deploy` and, where that is silent, from `.env` beside the file.
+- Variables are replaced as Compose does it: `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`,
+  `${NAME:?error}`, `${NAME?error}`, `${NAME:+other}`, `${NAME+other}`, nested, and `$$` for a dollar sign. They come
+  from the environment of `gary deploy` and, where that is silent, from `.env` beside the file.
 - Anchors, aliases and merge keys (`<<`) work. A key that is given twice is an error.
 - A value is what the file shows: `1.10` stays `1.10`, `no` is a text where a text is wanted, `22:22` is no number.
 - Keys that begin with `x-` are left alone, as in Compose, apart from `x-gary`.
@@ -72,8 +72,8 @@ def _process() -> str:
         [
             "## What a process cannot have",
             "",
-            "With `x-gary: {runtime: process}` a service is a plain program of the host: `command` or `entrypoint` is needed,",
-            "`image` is not. `runtime: any` must fit both. Refused then:",
+            "With `x-gary: {runtime: process}` a service is a plain program of the host: `command` or `entrypoint` is",
+            "needed, `image` is not. `runtime: any` must fit both. Refused then:",
             "",
             "| key | reason |",
             "| --- | --- |",

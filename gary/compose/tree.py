@@ -116,7 +116,7 @@ class _Composer:
         if depth > _DEPTH_MAX:
             raise self._wrong(event, f"is nested more than {_DEPTH_MAX} deep")
         if isinstance(event, yaml.AliasEvent):
-            target = self.anchors.get(event.anchor)
+            target = self.anchors.get(event.anchor or "")
             if target is None:
                 raise self._wrong(event, f"there is no anchor &{event.anchor} before this alias")
             if not target.complete:
@@ -177,7 +177,7 @@ class _Resolver:
         try:
             value = interpolate(text, self.lookup, lambda name: self.warn(place, _unset(name)))
         except InterpolationError as error:
-            self.problems.add(place, error.reason)
+            self.problems.add(place, error.reason, spoils=True)
             value = ""
         self.characters += len(value)
         return Text(place, value)
