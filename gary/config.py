@@ -43,7 +43,7 @@ class AgentConfig:
 
     ``state_dir``: absolute; the agent's socket is in it. ``bind``: ``host:port`` of the probe lane; the bulk lane takes
     the next port. ``advertise``: ``host:port`` that others dial; empty: ``advertised_address``. ``runtimes``: names,
-    none means docker if it answers, and process. ``docker_host``: ``unix://`` or ``tcp://`` address of the engine.
+    none means docker if it answers, and process. ``docker_host``: ``unix://``, ``tcp://`` or ``ssh://``.
     ``containers_max``: how many containers this node takes on in all. ``metrics_bind``: ``host:port`` at which
     Prometheus finds ``/metrics`` over TCP; empty: only on the agent's socket.
     """
@@ -64,6 +64,11 @@ class AgentConfig:
     @property
     def socket_path(self) -> Path:
         return self.state_dir / SOCKET_NAME
+
+    @property
+    def processes_dir(self) -> Path:
+        """Where the ``process`` runtime keeps its containers."""
+        return self.state_dir / "processes"
 
 
 def resolve(flags: Mapping[str, object], environment: Mapping[str, str]) -> AgentConfig:
@@ -265,7 +270,7 @@ def _count(given: object) -> int:
 def _engine(given: object) -> str:
     text = _text(given)
     scheme, separator, rest = text.partition("://")
-    if not separator or not rest or scheme not in ("unix", "tcp", "http", "https"):
+    if not separator or not rest or scheme not in ("unix", "tcp", "ssh", "http", "https"):
         raise ValueError(f"{text!r} is not an engine's address such as unix:///var/run/docker.sock")
     return text
 

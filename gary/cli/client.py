@@ -61,7 +61,7 @@ class Client:
         body: Mapping[str, object] | None,
         timeout_s: float | None,
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = _UnixConnection(self.socket_path, timeout_s)
+        connection = UnixConnection(self.socket_path, timeout_s)
         url = "/v1/" + "/".join(quote(part, safe="") for part in path)
         given = {name: value for name, value in query.items() if value is not None and value is not False}
         if given:
@@ -84,7 +84,9 @@ class Client:
             connection.close()
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to the unix socket at ``path``; connecting raises ``AgentUnreachable``."""
+
     def __init__(self, path: Path, timeout_s: float | None) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
 @ends_well
 def deploy(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Compose file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A Compose file; - is standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="End as soon as the deployment is durable on enough nodes.")
@@ -50,7 +52,7 @@ def deploy(
     name: Annotated[str | None, typer.Option(help="The deployment's name, instead of the file's.")] = None,
     env_files: Annotated[
         list[Path] | None,
-        typer.Option("--env-file", metavar="FILE", help="Variables for the file, instead of .env; repeatable."),
+        typer.Option("--env-file", metavar="FILE", help="Variables for the file, before those in .env; repeatable."),
     ] = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="Wait at most this long until all is healthy.")
@@ -199,17 +201,36 @@ def logs(
 
 
 def _load(file: Path, name: str | None, env_files: tuple[Path, ...]) -> Spec:
-    """The spec in ``file``; every error in it at once, as ``BadInput``."""
+    """The spec in ``file`` (``-``: standard input); every error in it at once, as ``BadInput``."""
     from gary.compose import ComposeErrors, load
 
+    piped = str(file) == "-"
     try:
-        return load(file, name=name, env_files=env_files)
+        return load(
+            None if piped else file,
+            _environment(env_files),
+            text=sys.stdin.buffer.read() if piped else None,
+            name=name,
+            warn=lambda warning: say(f"warning: {warning}"),
+        )
     except ComposeErrors as errors:
         count = len(errors.errors)
         message = f"{file} has {count} error{'s' if count > 1 else ''}; nothing was deployed"
         raise BadInput(message, tuple(str(error) for error in errors.errors)) from errors
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}; nothing was deployed") from error
+
+
+def _environment(env_files: tuple[Path, ...]) -> Mapping[str, str]:
+    """This process's environment over the variables in ``env_files``, of which the later wins."""
+    from gary.compose.dotenv import read_dotenv
+    from gary.compose.errors import Place, Problems
+
+    problems = Problems()
+    found: dict[str, str] = {}
+    for file in env_files:
+        known = {**found, **os.environ}
+        found |= read_dotenv(file, known.get, problems, Place(str(file), 0, 0, ""))
+    problems.check()
+    return {**found, **os.environ}
 
 
 def _tell_changes(answer: Answer, as_json: bool, *, dry_run: bool) -> None:
