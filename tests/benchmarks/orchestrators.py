@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.contestants import Contestant, Gary, RawApi, Swarm, daemons
-from tests.benchmarks.watch import at_least, watching
 from tests.engines.engines import missing_for_engines
 from tests.engines.hosts import Cluster, Host, cluster, power_off
+from tests.engines.watch import at_least, watching
 
 HOSTS = 5
 CONTAINERS = 20

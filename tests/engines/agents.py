@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class AgentError(Exception):
     """The agent did not start, or its API does not answer."""
 
 
-class GaryError(Exception):
+class GaryCommandError(Exception):
     """A ``gary`` command ended with another exit code than 0."""
 
     def __init__(self, command: Sequence[str], exit_code: int, output: str, talk: str) -> None:
@@ -84,7 +84,7 @@ class Agent:
         assert pid is not None, "the agent does not run"
         return pid
 
-    def start(self, *, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> None:
+    def start(self, *, arguments: Sequence[str] = (), clock_ahead_s: float = 0.0) -> None:
         """Start it and wait until its API answers. Raises ``AgentError`` with the end of its log."""
         assert not self.runs, "the agent runs"
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class Agent:
         }
         command = ["agent", *(word for option in options.items() for word in option), *arguments]
         with self.log.open("ab") as log:
-            self._process = self._machine.spawn(self._gary(command), log, environment)
+            self._process = self._machine.spawn(self._gary(command), log, _other_clock(clock_ahead_s))
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.answers():
             if self._process.exit_code is not None or time.monotonic() > deadline:
@@ -163,11 +163,18 @@ class Agent:
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     def gary(self, *command: str, timeout_s: float = CLI_TIMEOUT_S) -> Any:
-        """Run ``gary command --json`` and return what it answered. Raises ``GaryError``."""
+        """Run ``gary command --json`` and return what it answered. Raises ``GaryCommandError``."""
         done = self.run(*command, "--json", timeout_s=timeout_s)
         if done.exit_code:
-            raise GaryError(command, done.exit_code, done.output, done.talk)
+            raise GaryCommandError(command, done.exit_code, done.output, done.talk)
         return done.json() if done.output.strip() else None
+
+    def gary_lines(self, *command: str, timeout_s: float = CLI_TIMEOUT_S) -> list[Any]:
+        """Like ``gary``, for a command that answers one JSON value to a line."""
+        done = self.run(*command, "--json", timeout_s=timeout_s)
+        if done.exit_code:
+            raise GaryCommandError(command, done.exit_code, done.output, done.talk)
+        return done.lines()
 
     def events(self) -> list[Any]:
         """The events that it remembers, oldest first."""
@@ -177,3 +184,20 @@ class Agent:
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _other_clock(ahead_s: float) -> dict[str, str]:
+    """The environment of a process whose wall clock is ahead; how fast time passes stays the same.
+
+    The kernel gives a namespace its own monotonic clock, but not its own wall clock, hence Debian's ``libfaketime``.
+    """
+    if not ahead_s:
+        return {}
+    return {"LD_PRELOAD": str(_fake_time_library()), "FAKETIME": f"+{ahead_s:g}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+def _fake_time_library() -> Path:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        raise AgentError("libfaketime is not installed (Debian: faketime)")
+    return found[0]

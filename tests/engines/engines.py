@@ -56,7 +56,7 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RunningContainer:
-    """A container as its engine describes it. ``restarts`` counts the engine's own restarts, which Gary never asks for."""
+    """A container as its engine lists it."""
 
     id: str
     name: str
@@ -200,6 +200,23 @@ class Engine:
         """When the container's process started, in the engine's words: it changes with every restart."""
         started: str = self.ask("GET", f"/containers/{container_id}/json")["State"]["StartedAt"]
         return started
+
+    def environment(self, container_id: str) -> list[str]:
+        """The container's environment, ``NAME=value``."""
+        found: list[str] = self.ask("GET", f"/containers/{container_id}/json")["Config"]["Env"]
+        return found
+
+    def has_created(self, label: str, since_s: float) -> bool:
+        """Whether it created a container with this label since then (seconds since 1970), even if it is gone by now."""
+        query = {
+            "since": f"{since_s:.3f}",
+            "until": f"{time.time():.3f}",
+            "filters": json.dumps({"type": ["container"], "event": ["create"], "label": [label]}),
+        }
+        status, answer = request(self.socket, "GET", "/events?" + urlencode(query))
+        if status >= 400:
+            raise EngineError(f"events: {status} {answer.decode(errors='replace')}")
+        return bool(answer.strip())
 
     def volumes(self) -> list[str]:
         found = self.ask("GET", "/volumes")["Volumes"] or []

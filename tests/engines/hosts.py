@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.engines.agents import Agent, AgentError
 from tests.engines.engines import MACHINE_SETUP, Engine, EngineError, RunningContainer, busybox_archive
@@ -148,12 +148,22 @@ class Cluster:
 
         in_parallel(restore, self.hosts)
 
-    def start_agents(self, count: int, labels: Callable[[Host], Sequence[str]] = lambda host: ()) -> list[Host]:
-        """Start agents on the first ``count`` hosts and join them into one cluster. Returns these hosts."""
+    def start_agents(
+        self,
+        count: int,
+        *,
+        labels: Callable[[Host], Sequence[str]] = lambda host: (),
+        clocks_ahead_s: Mapping[int, float] = types.MappingProxyType({}),
+    ) -> list[Host]:
+        """Start agents on the first ``count`` hosts and join them into one cluster. Returns these hosts.
+
+        ``clocks_ahead_s``: by number of the host, how far the agent's clock is ahead of the others'.
+        """
         hosts = self.hosts[:count]
 
         def start(host: Host) -> None:
-            host.agent.start(arguments=[word for label in labels(host) for word in ("--label", label)])
+            arguments = [word for label in labels(host) for word in ("--label", label)]
+            host.agent.start(arguments=arguments, clock_ahead_s=clocks_ahead_s.get(host.number, 0.0))
 
         in_parallel(start, hosts)
         first, *others = hosts
@@ -176,6 +186,16 @@ class Cluster:
     def unite(self) -> None:
         """Undo ``divide``."""
         self._switch.unite([host.number for host in self.hosts if host.is_on])
+
+    def deploy(self, host: Host, file: Mapping[str, Any], *flags: str) -> Any:
+        """``gary deploy`` on a host; the answer. Raises ``GaryCommandError``."""
+        return host.agent.gary("deploy", str(self.write(file)), *flags)
+
+    def write(self, file: Mapping[str, Any]) -> Path:
+        """A Compose file of its own name, where every host can read it."""
+        path = self._directory / f"{file['name']}.yaml"
+        path.write_text(json.dumps(file, indent=2))
+        return path
 
     def placed(self, hosts: Sequence[Host] | None = None) -> list[Placed]:
         """Gary's running containers with their starting times, by host and slot."""
@@ -230,6 +250,28 @@ class Cluster:
                 raise AssertionError(f"no longer: {why}\n{self.report()}")
             time.sleep(POLL_INTERVAL_S)  # the interval between two looks
 
+    def eventually_each_once(
+        self, slots: Sequence[str], timeout_s: float, why: str, *, on: Sequence[Host] | None = None
+    ) -> None:
+        """Look until exactly these slots run on these hosts (all, unless said), each of them once."""
+        self.eventually(lambda: self.each_once(slots, on), timeout_s, why)
+
+    def stays_each_once(self, slots: Sequence[str], duration_s: float) -> None:
+        """Exactly these slots run, each of them once, now and for ``duration_s``."""
+        self.always(lambda: self.each_once(slots), duration_s, f"{len(slots)} slots run, each once")
+
+    def eventually_constant(self, value: Callable[[], object], duration_s: float, timeout_s: float, why: str) -> None:
+        """Look until the value has not changed for ``duration_s``."""
+        last, since = value(), time.monotonic()
+
+        def constant() -> bool:
+            nonlocal last, since
+            if (now := value()) != last:
+                last, since = now, time.monotonic()
+            return time.monotonic() - since >= duration_s
+
+        self.eventually(constant, timeout_s, why)
+
     def report(self) -> str:
         """The state of all hosts, and how to run this test again."""
         parts = [_state(host) for host in self.hosts if host.agent.log.exists()]
@@ -275,9 +317,3 @@ def cluster(size: int) -> Iterator[Cluster]:
             yield hosts
         finally:
             hosts.power_off()
-
-
-def keep_directory() -> Path | None:
-    """Where logs of failed tests shall be kept (``GARY_ENGINES_KEEP``); None: nowhere."""
-    wanted = os.environ.get("GARY_ENGINES_KEEP")
-    return Path(wanted) if wanted else None

@@ -124,7 +124,8 @@ class Machine:
         network = Path(f"/proc/{self.first_pid}/ns/net").stat().st_ino
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            # it may have ended meanwhile, and some of the real machine's are hidden even from root
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                 if (entry / "ns/net").stat().st_ino == network:
                     found.append(int(entry.name))
         return sorted(found)
