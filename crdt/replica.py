@@ -4,10 +4,10 @@ A document is a fixed set of maps whose keys are registers holding bytes. The ma
 same for everyone, so replicas that were started independently merge, and no object is ever created later. Automerge
 stores, saves and makes the changes; this class decides which ones get that far.
 
-What arrives goes through: the shell (``chunks``), the contents (``changes``), the history (``history``: is this what an
-honest author would have written next?), the caller's ``permit``, and only then into the Automerge document. So a refused
-change has touched nothing. Should Automerge fail after all that, the document is built again from the changes that were
-in it, and the batch is refused. Changes that depend on a refused one wait, in a bounded buffer.
+What arrives goes through: the shell (``chunks``), the contents (``changes``), the history (``history``: is this what
+an honest author would have written next?), the caller's ``permit``, and only then into the Automerge document. So a
+refused change has touched nothing. Should Automerge fail after all that, the document is built again from the changes
+that were in it, and the batch is refused. Changes that depend on a refused one wait, in a bounded buffer.
 
 A replica knows one author per process start: ``actor`` must never have been used before (a node restored from an old
 disk would repeat sequence numbers, which every replica refuses).
@@ -239,23 +239,28 @@ class Replica:
 
     def _rebuild(self, without: Sequence[Arrived] = ()) -> None:
         """Make document and history again from the changes that are here, except those of a batch that failed."""
-        failed = {arrived.change.hash for arrived in without}
-        raws = [raw for raw in self._history.since(()) if open_change(raw, self._limits).hash not in failed]
-        self._history = self._read(raws)
-        self._document = AutomergeDocument.skeleton(self._maps)
-        if raws:
-            self._document.apply([self._uncompressed(raw) for raw in raws], self.heads())
+        failed = {arrived.raw for arrived in without}
+        self._begin([raw for raw in self._history.since(()) if raw not in failed])
 
     def _restore(self, snapshot: bytes) -> None:
+        """Take the changes out of a snapshot. The document that Automerge loaded is dropped: only one that is made from
+        checked changes is known to contain those and nothing else."""
         try:
             check_snapshot(snapshot, self._limits)
-            document = AutomergeDocument.load(snapshot)
-            history = self._read(document.changes())
+            loaded = AutomergeDocument.load(snapshot)
+            self._begin(loaded.changes())
+            heads = loaded.heads()
         except (MalformedChange, LibraryFailed) as error:
             raise CorruptReplica(f"the snapshot {error}") from error
-        if document.heads() != history.heads():
+        if heads != self.heads():
             raise CorruptReplica("the snapshot has other heads than its changes add up to")
-        self._document, self._history = document, history
+
+    def _begin(self, raws: Iterable[bytes]) -> None:
+        """Make history and document from changes in causal order."""
+        self._history = self._read(raws)
+        self._document = AutomergeDocument.skeleton(self._maps)
+        if len(self._history):
+            self._document.apply([self._uncompressed(raw) for raw in self._history.since(())], self.heads())
 
     def _read(self, raws: Iterable[bytes]) -> History:
         """The history of these changes, in causal order, each checked as if it had just arrived."""
