@@ -2,8 +2,9 @@
 
 nng gives a connection room for three messages and throws away what does not fit, without a word. So a sender keeps at
 most ``WINDOW`` messages on their way (the third place is for a credit) and the receiver says how many it has taken.
-That count rides on whatever it sends anyway; only a sender whose window is full asks for a message of its own. Frames
-that wait for the window leave together in one message, so a small window costs latency and not throughput.
+That count rides on whatever it sends anyway; only a sender whose window is full asks for a message of its own, and not
+again before that was answered, so that one place is enough for credits. Frames that wait for the window leave together
+in one message: a small window costs latency and not throughput.
 
 ``Flow`` is the count of one connection; the functions are the bytes. Nothing here knows of sockets or time.
 """
@@ -118,11 +119,13 @@ def decode_batch(message: bytes) -> Batch:
 class Flow:
     """How many messages went each way on one connection, and how many of ours are known to have been taken.
 
-    Counts wrap at 32 bits. The hello counts as the first message of either side; bare credits do not count.
+    Counts wrap at 32 bits. The hello counts as the first message of either side; bare credits do not count. ``asked`` is
+    the number of the last message that asked for a credit, ``owes`` whether the other side waits for one.
     """
 
     sent: int = 1
     credited: int = 0
+    asked: int = 0
     taken: int = 0
     owes: bool = False
 
@@ -134,13 +137,16 @@ class Flow:
     def compose(self, frames: Sequence[bytes]) -> Batch:
         """What to send so that ``frames`` leave in one message, or a bare credit if there are none."""
         last = (self.sent + 1 - self.credited) & _COUNT_MASK >= WINDOW
-        return Batch(tuple(frames), self.taken, asks=bool(frames) and last)
+        waiting = 0 < (self.asked - self.credited) & _COUNT_MASK <= WINDOW
+        return Batch(tuple(frames), self.taken, asks=bool(frames) and last and not waiting)
 
     def left(self, batch: Batch) -> None:
         """Account for ``batch``, just sent."""
         self.owes = False
         if batch.frames:
             self.sent = (self.sent + 1) & _COUNT_MASK
+        if batch.asks:
+            self.asked = self.sent
 
     def receive(self, batch: Batch) -> None:
         """Account for ``batch``; raises ``BadFrame`` when it claims to have taken what was never sent."""

@@ -70,8 +70,8 @@ def test_a_message_that_needs_no_answer_asks_for_none() -> None:
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(["left sends", "right sends", "to right", "to left"])))
 def test_no_order_of_sending_overfills_a_connection_or_closes_its_window_for_ever(start: int, steps: list[str]) -> None:
     """Two flows over lossless links; nng has room for three messages a connection and drops what exceeds them."""
-    left = Flow(sent=start, credited=start, taken=start)
-    right = Flow(sent=start, credited=start, taken=start)
+    left = Flow(sent=start, credited=start, asked=start, taken=start)
+    right = Flow(sent=start, credited=start, asked=start, taken=start)
     to_right: deque[Batch] = deque()
     to_left: deque[Batch] = deque()
 

@@ -57,7 +57,7 @@ def run_with_clock(test: Callable[[ClockAhead], Coroutine[Any, Any, None]]) -> N
 async def eventually(condition: Callable[[], bool]) -> None:
     """For what no event tells of: the end of something on nng's threads."""
     async with asyncio.timeout(TIMEOUT_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
 
@@ -86,7 +86,7 @@ def test_an_address_is_a_host_and_a_port(address: str) -> None:
     "address", ["", "host", "host:", ":7946", "::1:7946", "host:x", "host:-1", "host:65535", "h:٣"]
 )
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="host:port|brackets|65534"):
+    with pytest.raises(ValueError, match=r"host:port|brackets|65534"):
         split_address(address)
 
 
@@ -99,9 +99,9 @@ async def test_the_bulk_lane_listens_at_the_next_port() -> None:
 async def test_a_bulk_port_that_is_taken_is_an_error_and_frees_the_probe_port() -> None:
     async with nodes() as (alice, _):
         bind = alice.transport.address
-    with socket.create_server(("127.0.0.1", bulk_port(alice))):
-        with pytest.raises(TransportError, match=f"cannot listen at 127.0.0.1:{bulk_port(alice)}"):
-            await NngTransport(TransportConfig(node_id(3), bind)).start(Recorder(1))
+    taken = f"cannot listen at 127.0.0.1:{bulk_port(alice)}"
+    with socket.create_server(("127.0.0.1", bulk_port(alice))), pytest.raises(TransportError, match=taken):
+        await NngTransport(TransportConfig(node_id(3), bind)).start(Recorder(1))
     async with nodes(TransportConfig(node_id(3), bind)) as (carol,):
         assert carol.transport.address == bind
 
