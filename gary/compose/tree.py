@@ -81,7 +81,9 @@ def parse(text: str, file: str, lookup: Lookup, problems: Problems, warn: Callab
         raw = _Composer(file, yaml.parse(text, Loader=_LOADER)).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = replace(top, line=mark.line + 1, column=mark.column + 1) if mark else top
+        # libyaml puts what is missing at the end onto the line after the last.
+        last = max(1, len(text.splitlines()))
+        place = replace(top, line=min(mark.line + 1, last), column=mark.column + 1) if mark else top
         words = " ".join(part for part in (error.context, error.problem) if part)
         raise Wrong(place, f"is not YAML: {words}") from error
     except yaml.reader.ReaderError as error:
