@@ -87,7 +87,7 @@ class History:
         return next((dep for dep in change.deps if dep not in self._known), None)
 
     def covers(self, heads: Iterable[bytes], change_hash: bytes) -> bool:
-        """Whether ``change_hash`` is one of ``heads`` or before one. Heads that are not here stand only for themselves."""
+        """Whether ``change_hash`` is one of ``heads`` or before one. Unknown heads stand only for themselves."""
         heads = list(heads)
         if change_hash in heads:
             return True

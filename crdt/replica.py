@@ -93,6 +93,15 @@ class Replica:
         return self._actor
 
     @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the skeleton's maps, sorted."""
+        return self._maps
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @property
     def change_count(self) -> int:
         """Changes in the history, without the one that made the maps."""
         return len(self._history)
