@@ -21,7 +21,7 @@ from gary.assignment import View
 from gary.boot import Boot, cluster_writes, former_write, peer_writes
 from gary.commands import Commands
 from gary.deployment import Deployment
-from gary.document import MAPS, Document, State
+from gary.document import MAPS, Document, PromiseState, State
 from gary.effects import (
     Alarm,
     Effect,
@@ -254,16 +254,24 @@ class Agent:
         """The disk did not take it: nothing that depends on it is told to anybody until it does."""
         self._now = now
         self.counters["writes_failed"] += 1
-        if self._outbox.persist_failed(token, reason):
-            self.tell("storage", f"nothing can be written: {reason}; it will be tried again")
-            self.emit([SetAlarm(Alarm("rewrite", "", 0), 2.0)])
+        if self._outbox.holds(token):
+            has_to_retry, is_news = self._outbox.persist_failed(reason)
+            if is_news:
+                self.tell("storage", f"nothing can be written: {reason}; it will be tried again")
+            if has_to_retry:
+                self.emit([SetAlarm(Alarm("rewrite", "", 0), 2.0)])
         for deployment in list(self.deployments.values()):
             if deployment.persist_failed(token, reason, now):
                 break
         return self._finish(now)
 
     def observed(
-        self, runtime: str, containers: Sequence[Container] | None, capacity: Capacity | None, now: float, reason: str = ""
+        self,
+        runtime: str,
+        containers: Sequence[Container] | None,
+        capacity: Capacity | None,
+        now: float,
+        reason: str = "",
     ) -> list[Effect]:
         """What ``runtime`` runs now; None: it does not answer. ``capacity`` None: as before."""
         self._now = now
@@ -317,6 +325,22 @@ class Agent:
         self._now = now
         self.commands.logged(stream, chunk)
         return self._finish(now)
+
+    def gauges(self) -> dict[str, float]:
+        """How much there is of what is bounded or interesting, for the metrics."""
+        kept = [promise for d in self.deployments.values() for promise in d.state.promises_of(self.node)]
+        return {
+            "alive_members": len(self._alive),
+            "known_members": len(self.swim.members()),
+            "deployments": len(self.deployments),
+            "promises": len(kept),
+            "promises_healthy": sum(promise.state is PromiseState.HEALTHY for promise in kept),
+            "documents_bytes": sum(d.document.replica.size_bytes for d in self.deployments.values()),
+            "malformed_facts": sum(d.state.malformed for d in self.deployments.values()),
+            "unwritten": len(self._outbox) + sum(d.unwritten for d in self.deployments.values()),
+            "engines_away": len(self.engines_away()),
+            "events": len(self.events),
+        }
 
     # What deployments and commands ask of their node (``gary.host.Host``)
 
@@ -404,7 +428,9 @@ class Agent:
 
     def runtime_of(self, container: str) -> str | None:
         """The runtime that has that container."""
-        return next((name for name, engine in self._engines.items() if any(c.id == container for c in engine.containers)), None)
+        return next(
+            (name for name, engine in self._engines.items() if any(c.id == container for c in engine.containers)), None
+        )
 
     def runtime_for(self, service: Service) -> str | None:
         if service.runtime is not RuntimeName.ANY:
@@ -525,7 +551,10 @@ class Agent:
         self._gossip(self.swim.leave(self._now))
         cluster, secret = self._entropy(16), self._entropy(32)
         forget = [DeleteRecord(Table.PEER, node) for node in sorted(self._peers_stored)]
-        self.persist([*cluster_writes(cluster, secret), *forget], lambda at: self.emit([SetAlarm(Alarm("deadline", "", bye), 0.5)]))
+        self.persist(
+            [*cluster_writes(cluster, secret), *forget],
+            lambda at: self.emit([SetAlarm(Alarm("deadline", "", bye), 0.5)]),
+        )
         bye = self.next_number()
         self._deadlines[bye] = lambda at: self.emit([Exit()])
 
@@ -591,7 +620,7 @@ class Agent:
             deployment.members_changed(self._now, node if came else "")
 
     def _tell_of_member(self, node: NodeId, status: Status, before: Status | None) -> None:
-        if status is not Status.SUSPECT and before is not Status.SUSPECT or status is Status.DEAD:
+        if (status is not Status.SUSPECT and before is not Status.SUSPECT) or status is Status.DEAD:
             self.tell("member", f"{self.display_name(node)} is {status.value}")
 
     def _recognise_former_self(self, node: NodeId) -> None:
@@ -726,7 +755,9 @@ class Agent:
             replica = Replica.load(self._actor(), MAPS, snapshot, changes)
         except CorruptReplica as error:
             # One poisonous document stops one deployment, never an agent (rule 8); its containers run on (rule 5).
-            self.tell("storage", f"the document of deployment {id[:8]} cannot be read ({error}); asking its other members")
+            self.tell(
+                "storage", f"the document of deployment {id[:8]} cannot be read ({error}); asking its other members"
+            )
             self.persist([DropDocument(id)], lambda at: None)
             return
         self.deployments[id] = Deployment(id, Document(replica, self.node), self, now, is_restored=True)

@@ -102,7 +102,9 @@ def keeping(state: State, view: View, slot: Slot) -> Keeping:
     held = (
         service is not None
         and service.partition is Partition.HOLD
-        and any(p.node not in view.left and p.node in state.holders and (p.node, slot) not in state.releases for p in absent)
+        and any(
+            p.node not in view.left and p.node in state.holders and (p.node, slot) not in state.releases for p in absent
+        )
     )
     return Keeping(slot, None, lost=tuple(p.node for p in absent), held=held)
 

@@ -7,10 +7,20 @@ somebody's death a member asks its fellows, and a recent contact of theirs vetoe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gary.assignment import Keeping, View, callers, live_members, live_promises, patience_s, resilience, staying_members, witnesses_needed
+from gary.assignment import (
+    Keeping,
+    View,
+    callers,
+    live_members,
+    live_promises,
+    patience_s,
+    resilience,
+    staying_members,
+    witnesses_needed,
+)
 from gary.document import Draft, State
 from gary.host import Host
 from gary.identity import DeploymentId, NodeId, Slot
@@ -91,7 +101,9 @@ class Calling:
 
     # What follows from it
 
-    def step(self, state: State, view: View, keepings: Mapping[Slot, Keeping], draft: Draft, now: float) -> tuple[Placement, float]:
+    def step(
+        self, state: State, view: View, keepings: Mapping[Slot, Keeping], draft: Draft, now: float
+    ) -> tuple[Placement, float]:
         """Do what is due. Returns what was placed, and when to look again."""
         wake: list[float] = []
         self._forget_what_passed(view, keepings, now)
@@ -234,9 +246,7 @@ class Calling:
             self._host.send(node, CallForVolunteers(call.id, self._deployment, requirements))
         return call
 
-    def _close(
-        self, state: State, view: View, keepings: Mapping[Slot, Keeping], draft: Draft, now: float
-    ) -> Placement:
+    def _close(self, state: State, view: View, keepings: Mapping[Slot, Keeping], draft: Draft, now: float) -> Placement:
         """Choose among the offers, and decide what to do about what is left over."""
         call = self._call
         assert call is not None
@@ -268,7 +278,7 @@ class Calling:
             if node not in state.holders:
                 draft.invite(node)
             self._invited[node] = now + INVITATION_WAIT_S
-            self._slots_out.update({slot: (node, now + INVITATION_WAIT_S) for slot in slots})
+            self._slots_out.update(dict.fromkeys(slots, (node, now + INVITATION_WAIT_S)))
         self._continue_or_rest(view, bool(distribution.declined) or len(spare) < short, now)
         return Placement(tuple(own), invited)
 
@@ -284,7 +294,9 @@ class Calling:
             self._attempts = min(self._attempts + 1, 20)
             self._not_before = now + backoff * self._host.rng.uniform(0.75, 1.25)
 
-    def invitations(self, placement: Placement, state: State, view: View, snapshot: bytes) -> list[tuple[NodeId, Invitation]]:
+    def invitations(
+        self, placement: Placement, state: State, view: View, snapshot: bytes
+    ) -> list[tuple[NodeId, Invitation]]:
         """The messages for a placement; the document goes to those that do not hold it yet."""
         holding = frozenset(live_members(state, view))
         return [
@@ -310,5 +322,3 @@ def _unfit(vacancy: Vacancy, node: NodeId, room: Room | None) -> str | None:
     if node in vacancy.barred:
         return "it failed there before"
     return None if room is None else refusal(requirement(vacancy.service), room)
-
-

@@ -74,7 +74,9 @@ class Commands:
 
     # What comes in
 
-    def local(self, command: int, operation: str, arguments: Mapping[str, Any], responder: Responder, now: float) -> None:
+    def local(
+        self, command: int, operation: str, arguments: Mapping[str, Any], responder: Responder, now: float
+    ) -> None:
         self._local[command] = responder
         self._run(operation, arguments, responder, is_relayed=False)
         self._local = {number: known for number, known in self._local.items() if not known.is_cancelled}
@@ -90,7 +92,9 @@ class Commands:
         known = _OPERATIONS.get(operation)
         try:
             if known is None:
-                raise CommandError(ErrorCode.BAD_REQUEST, f"there is no operation {operation!r}", "is this agent older?")
+                raise CommandError(
+                    ErrorCode.BAD_REQUEST, f"there is no operation {operation!r}", "is this agent older?"
+                )
             known(self, arguments, responder, is_relayed)
         except CommandError as error:
             responder.fail(error)
@@ -281,7 +285,9 @@ class Commands:
         agent = self._agent
         held = {id: d for id, d in agent.deployments.items() if d.state.effective is not None}
         found = [self._summarise(deployment) for deployment in held.values()]
-        elsewhere = [id for id in agent.swim.directory.names() if id not in agent.deployments and not agent.tombstone(id)]
+        elsewhere = [
+            id for id in agent.swim.directory.names() if id not in agent.deployments and not agent.tombstone(id)
+        ]
         unanswered: list[DeploymentId] = []
         open = len(elsewhere)
 
@@ -368,7 +374,9 @@ class Commands:
         try:
             spec = specs.from_json(arguments.get("spec"))
         except SpecError as error:
-            raise CommandError(ErrorCode.BAD_REQUEST, f"the spec is refused: {error}", "'gary deploy' checks the file") from error
+            raise CommandError(
+                ErrorCode.BAD_REQUEST, f"the spec is refused: {error}", "'gary deploy' checks the file"
+            ) from error
         if any(service.mode is Mode.GLOBAL for service in spec.services) and len(agent.alive) > MEMBERS_MAX:
             message = f"a global service would make {len(agent.alive)} members; a document has at most {MEMBERS_MAX}"
             raise CommandError(ErrorCode.REFUSED, message, "use replicas, or constraints that fewer nodes satisfy")
@@ -748,7 +756,10 @@ def _join_words(address: str, reason: JoinFailure, detail: str) -> tuple[str, st
         case JoinFailure.SELF:
             return f"{address} is this very node", "give the address of another one"
         case JoinFailure.UNREACHABLE:
-            return f"{address} cannot be reached{because}", "check the address, and that an agent runs there: 'gary version'"
+            return (
+                f"{address} cannot be reached{because}",
+                "check the address, and that an agent runs there: 'gary version'",
+            )
         case JoinFailure.TIMEOUT:
             return f"{address} did not answer in time{because}", "check the address, its firewall and its agent's log"
     return f"{address} did not let this node in{because}", "see the log of the agent there"

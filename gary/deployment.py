@@ -106,6 +106,11 @@ class Deployment:
         """Why nothing can be written at the moment; empty if all is well."""
         return self._outbox.failure
 
+    @property
+    def unwritten(self) -> int:
+        """How many writes are not durable yet."""
+        return len(self._outbox)
+
     def _view(self) -> View:
         return self._host.view(self.state)
 
@@ -158,17 +163,24 @@ class Deployment:
         return True
 
     def persist_failed(self, token: int, reason: str, now: float) -> bool:
-        if not self._outbox.persist_failed(token, reason):
+        if not self._outbox.holds(token):
             return False
-        self._host.tell("storage", f"nothing can be written: {reason}; held back until it can", deployment=self.name)
-        self._host.emit([SetAlarm(Alarm("rewrite", self.id, 0), RETRY_WRITE_S)])
+        has_to_retry, is_news = self._outbox.persist_failed(reason)
+        if is_news:
+            self._host.tell(
+                "storage", f"nothing can be written: {reason}; held back until it can", deployment=self.name
+            )
+        if has_to_retry:
+            self._host.emit([SetAlarm(Alarm("rewrite", self.id, 0), RETRY_WRITE_S)])
         return True
 
     def rewrite(self) -> None:
         """Try again what the disk did not take."""
         self._host.emit(self._outbox.retry())
 
-    def when_durable(self, change: bytes, enough: Callable[[], int], done: Callable[[tuple[NodeId, ...]], None]) -> None:
+    def when_durable(
+        self, change: bytes, enough: Callable[[], int], done: Callable[[tuple[NodeId, ...]], None]
+    ) -> None:
         """Call ``done(nodes)`` once ``change`` is on the disks of ``enough()`` live members, this one among them."""
         self._accepted_by.clear()
         self._waiting.append(_Waiting(change, enough, done))
@@ -362,7 +374,9 @@ class Deployment:
             state = self.state
             if state.is_removed:
                 return
-            for node, invitation in self.calling.invitations(placement, state, self._view(), self.document.replica.save()):
+            for node, invitation in self.calling.invitations(
+                placement, state, self._view(), self.document.replica.save()
+            ):
                 self._host.send(node, invitation)
 
         self.write(draft, now, invite)
@@ -463,7 +477,8 @@ class Deployment:
             if service is None or state.promise(self._host.node, slot) is not None:
                 continue
             fits = any(
-                c.state is ContainerState.RUNNING and c.labels.fingerprint == specs.fingerprint(service) for c in containers
+                c.state is ContainerState.RUNNING and c.labels.fingerprint == specs.fingerprint(service)
+                for c in containers
             )
             if fits and keeping(state, view, slot).holder is None:
                 self._claim(draft, state, view, slot)
@@ -493,10 +508,14 @@ class Deployment:
             return
         number = state.number(before)
         if state.effective is None:
-            self._host.tell("superseded", f"generation {number} ended: the deployment was removed", deployment=self.name)
+            self._host.tell(
+                "superseded", f"generation {number} ended: the deployment was removed", deployment=self.name
+            )
         elif before.author == self._host.node and state.effective.author != self._host.node:
             by = self._host.display_name(state.effective.author)
-            words = f"generation {number} was superseded by generation {state.number(state.effective)}, deployed on {by}"
+            words = (
+                f"generation {number} was superseded by generation {state.number(state.effective)}, deployed on {by}"
+            )
             self._host.tell("superseded", words, deployment=self.name)
 
     # Containers

@@ -242,7 +242,9 @@ def _requirement(fields: Any) -> Requirement:
         _real(cpus),
         _number(memory),
         tuple((_number(port), _text(protocol)) for port, protocol in _list(ports)),
-        tuple(Constraint(_text(attribute), equal is True, _text(value)) for attribute, equal, value in _list(constraints)),
+        tuple(
+            Constraint(_text(attribute), equal is True, _text(value)) for attribute, equal, value in _list(constraints)
+        ),
     )
 
 

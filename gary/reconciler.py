@@ -93,7 +93,11 @@ def operations(
             todo.extend(Stop(c, want.service.stop_grace_period_s, "replaced") for c in surplus)
             continue
         slate = slates.get(slot, Slate())
-        if (keep is None or keep.state is not ContainerState.RUNNING) and not slate.completed and now >= slate.retry_at_s:
+        if (
+            (keep is None or keep.state is not ContainerState.RUNNING)
+            and not slate.completed
+            and now >= slate.retry_at_s
+        ):
             todo.append(Start(slot, want.service))
     return todo
 

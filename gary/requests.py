@@ -39,7 +39,6 @@ class Responder(Protocol):
     def fail(self, error: CommandError) -> None: ...
 
 
-
 Heard = Callable[[Mapping[str, Any], bool], None]
 """Called with each item of an answer, and whether it is the last one."""
 Failed = Callable[[CommandError], None]

@@ -85,9 +85,16 @@ def is_whole(state: State, view: View) -> bool:
     wanted = wanted_slots(state, view)
     for slot in wanted:
         live = live_promises(state, view, slot)
-        if len(live) != 1 or not is_believed_healthy(live[0], view) or not state.is_current(live[0]) or live[0].yielding:
+        if (
+            len(live) != 1
+            or not is_believed_healthy(live[0], view)
+            or not state.is_current(live[0])
+            or live[0].yielding
+        ):
             return False
-    surplus = any(p.node in view.alive and p.slot not in wanted for p in state.promises if p.state is not PromiseState.WITHDRAWN)
+    surplus = any(
+        p.node in view.alive and p.slot not in wanted for p in state.promises if p.state is not PromiseState.WITHDRAWN
+    )
     return not surplus and len(live_members(state, view)) >= resilience(state, view)
 
 

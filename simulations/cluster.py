@@ -34,7 +34,7 @@ from gary.runtime.errors import RuntimeFailure
 from gary.runtime.memory import MemoryEngine
 from gary.spec import Spec, to_json
 from gary.storage import MemoryStorage
-from gossip import Peer, Send, SetTimer, SwimConfig, Timer
+from gossip import Send, SetTimer, SwimConfig, Timer
 from simulations.clock import Clock
 from simulations.network import Endpoint, Link, Network
 
@@ -108,7 +108,9 @@ class Cluster:
             host.address,
             Endpoint(
                 host.agent.node,
-                lambda sender, lane, frame: self._input(host, life, lambda a, now: a.received(sender, lane, frame, now)),
+                lambda sender, lane, frame: self._input(
+                    host, life, lambda a, now: a.received(sender, lane, frame, now)
+                ),
                 lambda peer, reason: self._input(host, life, lambda a, now: a.unreachable(peer, reason, now)),
             ),
         )

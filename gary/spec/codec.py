@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgpack
 
@@ -181,178 +179,21 @@ def _value_out(value: Any) -> Any:
 
 # Reading
 
-T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
-Read = Callable[[object, str], Any]
+_LONG = text(limits.TEXT_MAX)
+_WORD = text(limits.WORD_MAX)
+_SECONDS = number(limits.SECONDS_MAX)
+_BYTES = integer(0, limits.BYTES_MAX)
+_PORT_NUMBER = integer(1, 65_535)
+_NAME = matching(limits.NAME, limits.NAME_RULE)
+_CAPABILITY = matching(limits.CAPABILITY, "the name of a capability, such as NET_ADMIN")
+_VARIABLE = matching(limits.VARIABLE, "a name without '='")
 
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A map with known keys, each with its reader; ``required`` ones must be there."""
-
-    keys: Mapping[str, Read]
-    required: tuple[str, ...] = ()
-
-    def __call__(self, value: object, path: str) -> dict[str, Any]:
-        entries = _map(value, path)
-        read = {}
-        for key, entry in entries.items():
-            if key not in self.keys:
-                raise SpecError(_join(path, key), "is not a key that is known here")
-            read[key] = self.keys[key](entry, _join(path, key))
-        for key in self.required:
-            if key not in read:
-                raise SpecError(_join(path, key), "is missing")
-        return read
-
-
-def _join(path: str, key: object) -> str:
-    # A key can be any text of any length; a message carries only its beginning.
-    name = str(key)[:64]
-    return f"{path}.{name}" if path else name
-
-
-def _map(value: object, path: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise SpecError(path, "must be a map")
-    if len(value) > limits.ITEMS_MAX:
-        raise SpecError(path, f"has {len(value)} entries; at most {limits.ITEMS_MAX} are taken")
-    for key in value:
-        if not isinstance(key, str):
-            raise SpecError(path, "has a key that is not text")
-    return value
-
-
-def _list(item: Read, length_max: int = limits.ITEMS_MAX) -> Callable[[object, str], tuple[Any, ...]]:
-    def read(value: object, path: str) -> tuple[Any, ...]:
-        if not isinstance(value, (list, tuple)):
-            raise SpecError(path, "must be a list")
-        if len(value) > length_max:
-            raise SpecError(path, f"has {len(value)} entries; at most {length_max} are taken")
-        return tuple(item(entry, f"{path}[{index}]") for index, entry in enumerate(value))
-
-    return read
-
-
-def _set(item: Read) -> Callable[[object, str], tuple[Any, ...]]:
-    """A list whose order means nothing: sorted, each entry once."""
-    read_list = _list(item)
-
-    def read(value: object, path: str) -> tuple[Any, ...]:
-        return tuple(sorted(set(read_list(value, path)), key=repr))
-
-    return read
-
-
-def _text(length_max: int, *, empty: bool = True) -> Callable[[object, str], str]:
-    def read(value: object, path: str) -> str:
-        if not isinstance(value, str):
-            raise SpecError(path, "must be text")
-        if not value and not empty:
-            raise SpecError(path, "must not be empty")
-        if len(value) > length_max:
-            raise SpecError(path, f"is {len(value)} characters long; at most {length_max} are taken")
-        if "\0" in value:
-            raise SpecError(path, "contains a NUL character")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise SpecError(path, "is not valid Unicode") from error
-        return value
-
-    return read
-
-
-def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[object, str], str]:
-    read_text = _text(limits.WORD_MAX)
-
-    def read(value: object, path: str) -> str:
-        text = read_text(value, path)
-        if not pattern.fullmatch(text):
-            raise SpecError(path, f"must be {rule}")
-        return text
-
-    return read
-
-
-def _integer(low: int, high: int) -> Callable[[object, str], int]:
-    def read(value: object, path: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise SpecError(path, "must be a whole number")
-        if not low <= value <= high:
-            raise SpecError(path, f"must be from {low} to {high}")
-        return value
-
-    return read
-
-
-def _number(high: float) -> Callable[[object, str], float]:
-    def read(value: object, path: str) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise SpecError(path, "must be a number")
-        if not (0 <= value <= high) or not math.isfinite(value):
-            raise SpecError(path, f"must be from 0 to {high:g}")
-        # "+ 0.0" so that -0.0, which equals 0.0, does not become other bytes.
-        return float(value) + 0.0
-
-    return read
-
-
-def _flag(value: object, path: str) -> bool:
-    if not isinstance(value, bool):
-        raise SpecError(path, "must be true or false")
-    return value
-
-
-def _one_of(enumeration: type[E]) -> Callable[[object, str], E]:
-    def read(value: object, path: str) -> E:
-        names = [str(member) for member in enumeration]
-        if not isinstance(value, str) or value not in names:
-            raise SpecError(path, f"must be one of {', '.join(names)}")
-        return enumeration(value)
-
-    return read
-
-
-def _word_of(words: tuple[str, ...]) -> Callable[[object, str], str]:
-    def read(value: object, path: str) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise SpecError(path, f"must be one of {', '.join(words)}")
-        return value
-
-    return read
-
-
-def _pairs(name: Read, text: Read) -> Callable[[object, str], tuple[tuple[str, str], ...]]:
-    def read(value: object, path: str) -> tuple[tuple[str, str], ...]:
-        entries = _map(value, path)
-        return tuple(sorted((name(key, path), text(entry, _join(path, key))) for key, entry in entries.items()))
-
-    return read
-
-
-def _instance(type_: Callable[..., T], record: _Record) -> Callable[[object, str], T]:
-    def read(value: object, path: str) -> T:
-        return type_(**record(value, path))
-
-    return read
-
-
-_LONG = _text(limits.TEXT_MAX)
-_WORD = _text(limits.WORD_MAX)
-_SECONDS = _number(limits.SECONDS_MAX)
-_BYTES = _integer(0, limits.BYTES_MAX)
-_PORT_NUMBER = _integer(1, 65_535)
-_NAME = _matching(limits.NAME, limits.NAME_RULE)
-_CAPABILITY = _matching(limits.CAPABILITY, "the name of a capability, such as NET_ADMIN")
-_VARIABLE = _matching(limits.VARIABLE, "a name without '='")
-
-_PORT = _instance(
+_PORT = instance_of(
     Port,
-    _Record(
+    Record(
         {
             "container": _PORT_NUMBER,
-            "protocol": _word_of(limits.PROTOCOLS),
+            "protocol": word_of(limits.PROTOCOLS),
             "host": _PORT_NUMBER,
             "host_ip": _WORD,
         },
@@ -360,12 +201,12 @@ _PORT = _instance(
     ),
 )
 
-_MOUNT_KEYS = _Record(
+_MOUNT_KEYS = Record(
     {
-        "type": _one_of(MountType),
+        "type": one_of(MountType),
         "source": _WORD,
-        "target": _text(limits.WORD_MAX, empty=False),
-        "read_only": _flag,
+        "target": text(limits.WORD_MAX, empty=False),
+        "read_only": flag,
         "external_name": _WORD,
         "size_bytes": _BYTES,
     },
@@ -380,93 +221,93 @@ def _mount(value: object, path: str) -> Mount:
     return mount
 
 
-_CONSTRAINT = _instance(
+_CONSTRAINT = instance_of(
     Constraint,
-    _Record(
+    Record(
         {
-            "attribute": _matching(limits.CONSTRAINT_ATTRIBUTE, "node.id, node.hostname or node.labels.NAME"),
-            "equal": _flag,
+            "attribute": matching(limits.CONSTRAINT_ATTRIBUTE, "node.id, node.hostname or node.labels.NAME"),
+            "equal": flag,
             "value": _WORD,
         },
         required=("attribute", "equal", "value"),
     ),
 )
-_HEALTHCHECK = _instance(
+_HEALTHCHECK = instance_of(
     Healthcheck,
-    _Record(
+    Record(
         {
-            "test": _list(_LONG),
+            "test": list_of(_LONG),
             "interval_s": _SECONDS,
             "timeout_s": _SECONDS,
-            "retries": _integer(0, limits.COUNT_MAX),
+            "retries": integer(0, limits.COUNT_MAX),
             "start_period_s": _SECONDS,
             "start_interval_s": _SECONDS,
         }
     ),
 )
-_RESTART = _instance(
+_RESTART = instance_of(
     RestartPolicy,
-    _Record(
+    Record(
         {
-            "condition": _one_of(RestartCondition),
+            "condition": one_of(RestartCondition),
             "delay_s": _SECONDS,
-            "attempts_max": _integer(0, limits.COUNT_MAX),
+            "attempts_max": integer(0, limits.COUNT_MAX),
             "window_s": _SECONDS,
         }
     ),
 )
-_RESOURCES = _instance(
+_RESOURCES = instance_of(
     Resources,
-    _Record(
+    Record(
         {
-            "limit_cpus": _number(limits.CPUS_MAX),
+            "limit_cpus": number(limits.CPUS_MAX),
             "limit_memory_bytes": _BYTES,
-            "limit_pids": _integer(0, limits.COUNT_MAX),
-            "reserve_cpus": _number(limits.CPUS_MAX),
+            "limit_pids": integer(0, limits.COUNT_MAX),
+            "reserve_cpus": number(limits.CPUS_MAX),
             "reserve_memory_bytes": _BYTES,
         }
     ),
 )
-_SERVICE = _Record(
+_SERVICE = Record(
     {
         "image": _WORD,
-        "runtime": _one_of(RuntimeName),
-        "command": _list(_LONG),
-        "entrypoint": _list(_LONG),
-        "environment": _pairs(_VARIABLE, _LONG),
-        "labels": _pairs(_text(limits.WORD_MAX, empty=False), _LONG),
-        "ports": _set(_PORT),
-        "expose": _set(_PORT),
-        "mounts": _list(_mount),
-        "network_mode": _word_of(limits.NETWORK_MODES),
+        "runtime": one_of(RuntimeName),
+        "command": list_of(_LONG),
+        "entrypoint": list_of(_LONG),
+        "environment": pairs(_VARIABLE, _LONG),
+        "labels": pairs(text(limits.WORD_MAX, empty=False), _LONG),
+        "ports": set_of(_PORT),
+        "expose": set_of(_PORT),
+        "mounts": list_of(_mount),
+        "network_mode": word_of(limits.NETWORK_MODES),
         "user": _WORD,
         "working_dir": _WORD,
         "healthcheck": _HEALTHCHECK,
         "restart": _RESTART,
         "stop_grace_period_s": _SECONDS,
         "stop_signal": _WORD,
-        "init": _flag,
-        "read_only": _flag,
-        "cap_add": _set(_CAPABILITY),
-        "cap_drop": _set(_CAPABILITY),
+        "init": flag,
+        "read_only": flag,
+        "cap_add": set_of(_CAPABILITY),
+        "cap_drop": set_of(_CAPABILITY),
         "resources": _RESOURCES,
-        "mode": _one_of(Mode),
-        "replicas": _integer(0, limits.REPLICAS_MAX),
-        "constraints": _set(_CONSTRAINT),
-        "replicas_per_node_max": _integer(0, limits.REPLICAS_MAX),
-        "update_parallelism": _integer(0, limits.REPLICAS_MAX),
-        "partition": _one_of(Partition),
+        "mode": one_of(Mode),
+        "replicas": integer(0, limits.REPLICAS_MAX),
+        "constraints": set_of(_CONSTRAINT),
+        "replicas_per_node_max": integer(0, limits.REPLICAS_MAX),
+        "update_parallelism": integer(0, limits.REPLICAS_MAX),
+        "partition": one_of(Partition),
     }
 )
 
 
 def _services(value: object, path: str) -> tuple[Service, ...]:
-    entries = _map(value, path)
+    entries = map_of(value, path)
     if len(entries) > limits.SERVICES_MAX:
         raise SpecError(path, f"has {len(entries)} services; at most {limits.SERVICES_MAX} are taken")
     services = []
     for name in sorted(entries):
-        own = _join(path, name)
+        own = join(path, name)
         _NAME(name, own)
         if name in limits.RESERVED_SERVICES:
             raise SpecError(own, f"the name {name!r} is Gary's own")
@@ -478,8 +319,8 @@ def _service_in(name: str, value: object, path: str) -> Service:
     return Service(name=name, **_SERVICE(value, path))
 
 
-_SPEC = _Record(
-    {"name": _NAME, "services": _services, "resilience": _integer(1, limits.RESILIENCE_MAX)},
+_SPEC = Record(
+    {"name": _NAME, "services": _services, "resilience": integer(1, limits.RESILIENCE_MAX)},
     required=("name", "services"),
 )
 

@@ -1,0 +1,424 @@
+"""The daemon: the one place where an agent meets the real world (the composition root).
+
+It builds the transport, the runtimes and the storage that the config names, gives their news to the ``Agent`` as inputs,
+and executes the effects that come back. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gary import __version__
+from gary.agent import Agent, Settings
+from gary.api import Api
+from gary.boot import boot
+from gary.config import AgentConfig, advertised_address, decode
+from gary.effects import (
+    Alarm,
+    Effect,
+    Exit,
+    Notify,
+    Observe,
+    Persist,
+    ReadLogs,
+    Reply,
+    SetAlarm,
+    StartContainer,
+    StopContainer,
+    StopLogs,
+)
+from gary.errors import ConfigError, GaryError, StorageFailed
+from gary.identity import NodeId
+from gary.logs import configure_logging
+from gary.metrics import Metrics
+from gary.requests import error_from
+from gary.runtime.base import ContainerRuntime, load_runtime
+from gary.runtime.errors import EngineUnavailable, RuntimeFailure
+from gary.storage import SqliteStorage, Storage
+from gossip import (
+    GossipError,
+    Lane,
+    Peer,
+    Send,
+    SetTimer,
+    SwimConfig,
+    Timer,
+    Transport,
+    TransportConfig,
+    TransportFactory,
+    load_transport,
+)
+
+ENGINE_RETRY_S = 1.0
+OBSERVE_PAUSE_S = 0.03
+_DEFAULT_RUNTIMES = ("docker", "process")
+
+_log = logging.getLogger("gary")
+T = TypeVar("T")
+
+
+class Daemon:
+    """Drives one agent. Everything happens on one event loop; only the disk has a thread of its own."""
+
+    def __init__(self, config: AgentConfig, storage: Storage, transport: TransportFactory) -> None:
+        self._config = config
+        self._storage = storage
+        self._make_transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._agent: Agent | None = None
+        self._runtimes: dict[str, ContainerRuntime] = {}
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._writes: list[Persist] = []
+        self._is_writing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers: dict[int, asyncio.Queue[Reply]] = {}
+        self._logs: dict[int, asyncio.Task[None]] = {}
+        self._looking: dict[str, asyncio.Event] = {}
+        self._nodes: tuple[NodeId, ...] = ()
+        self._command = 0
+        self._metrics = Metrics()
+        self.finished = asyncio.Event()
+
+    async def start(self) -> None:
+        """Bring the agent up; when this returns it answers peers and operators."""
+        stored = self._storage.load()
+        identity, writes = boot(stored, os.urandom)
+        self._storage.write(writes)
+        self._transport: Transport = self._make_transport(
+            TransportConfig(identity.node, self._config.bind, advertised_address(self._config))
+        )
+        await self._transport.start(self)
+        names = self._config.runtimes or _DEFAULT_RUNTIMES
+        for name in names:
+            self._runtimes[name] = load_runtime(name)(self._runtime_place(name))
+        self._agent = Agent(
+            settings=Settings(
+                name=self._config.name,
+                hostname=socket.gethostname(),
+                labels=dict(self._config.labels),
+                containers_max=self._config.containers_max,
+                version=__version__,
+            ),
+            boot=identity,
+            stored=stored,
+            runtimes=tuple(names),
+            address=self._transport.address,
+            swim_config=SwimConfig(),
+            rng=random.Random(os.urandom(16)),
+            entropy=os.urandom,
+        )
+        self._count()
+        _log.info("node %s (%s) listens at %s", self._config.name, identity.node, self._transport.address)
+        self._agent.clock(time.time() - self._loop.time())
+        self._perform(self._agent.start(self._loop.time()))
+        for name, runtime in self._runtimes.items():
+            self._looking[name] = asyncio.Event()
+            self._spawn(self._watch(name, runtime))
+        self._api = Api(self, self._config.socket_path, self._config.metrics_bind)
+        self._metrics.add_counters("api", self._api.counters)
+        await self._api.start()
+
+    async def close(self) -> None:
+        """Let go of everything. Containers run on, and peers find out by themselves."""
+        await self._api.close()
+        for task in [*self._tasks, *self._logs.values()]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._logs.values(), return_exceptions=True)
+        await self._transport.close()
+        for runtime in self._runtimes.values():
+            await runtime.close()
+        self._disk.shutdown()
+        self._storage.close()
+
+    def _runtime_place(self, name: str) -> str:
+        return self._config.docker_host if name == "docker" else str(self._config.state_dir / name)
+
+    # What the transport tells (``gossip.Receiver``)
+
+    def received(self, sender: str, lane: Lane, frame: bytes) -> None:
+        if self._agent is not None:
+            self._agent.clock(time.time() - self._loop.time())
+            self._perform(self._agent.received(sender, lane, frame, self._loop.time()))
+
+    def unreachable(self, peer: Peer, reason: str) -> None:
+        if self._agent is not None:
+            self._perform(self._agent.unreachable(peer, reason, self._loop.time()))
+
+    # What operators ask (``gary.api.Commands``)
+
+    async def call(self, op: str, args: dict[str, object]) -> Mapping[str, object]:
+        async with aclosing(self.stream(op, args)) as items:
+            answer: Mapping[str, object] = {}
+            async for item in items:
+                answer = item
+            return answer
+
+    async def stream(self, op: str, args: dict[str, object]) -> AsyncGenerator[Mapping[str, object], None]:
+        assert self._agent is not None
+        self._command += 1
+        number = self._command
+        answers: asyncio.Queue[Reply] = asyncio.Queue()
+        self._answers[number] = answers
+        try:
+            self._agent.clock(time.time() - self._loop.time())
+            self._perform(self._agent.command(number, op, args, self._loop.time()))
+            while True:
+                reply = await answers.get()
+                if reply.error is not None:
+                    raise error_from(reply.error.get("error"))
+                if reply.item or not reply.last:
+                    yield reply.item
+                if reply.last:
+                    return
+        finally:
+            del self._answers[number]
+            self._perform(self._agent.cancel(number, self._loop.time()))
+
+    def metrics(self) -> bytes:
+        return self._metrics.render()
+
+    def _count(self) -> None:
+        agent = self._agent
+        assert agent is not None
+        self._metrics.add_counters("agent", lambda: agent.counters)
+        self._metrics.add_counters("gossip", agent.swim.counters)
+        self._metrics.add_counters("transport", self._transport.counters)
+        self._metrics.add_gauges("node", agent.gauges)
+
+    # Effects
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        agent, loop = self._agent, self._loop
+        assert agent is not None
+        for effect in effects:
+            match effect:
+                case Send(peer, lane, frame):
+                    self._transport.send(peer, lane, frame)
+                case SetTimer(timer, delay_s):
+                    loop.call_later(delay_s, self._timer, timer)
+                case SetAlarm(alarm, delay_s):
+                    loop.call_later(delay_s, self._alarm, alarm)
+                case Persist():
+                    self._writes.append(effect)
+                    if not self._is_writing:
+                        self._is_writing = True
+                        self._spawn(self._write())
+                case StartContainer():
+                    self._spawn(self._start_container(effect))
+                case StopContainer():
+                    self._spawn(self._stop_container(effect))
+                case Observe(nodes):
+                    self._nodes = nodes
+                    for looking in self._looking.values():
+                        looking.set()
+                case Reply(command):
+                    if command in self._answers:
+                        self._answers[command].put_nowait(effect)
+                case Notify(event):
+                    subject = "/".join(part for part in (event.deployment, event.slot) if part)
+                    _log.info("%s: %s", f"{event.kind} {subject}".strip(), event.message)
+                case ReadLogs(stream):
+                    self._logs[stream] = loop.create_task(self._read_logs(effect))
+                case StopLogs(stream):
+                    if stream in self._logs:
+                        self._logs.pop(stream).cancel()
+                case Exit():
+                    self.finished.set()
+
+    def _timer(self, timer: Timer) -> None:
+        assert self._agent is not None
+        self._perform(self._agent.timer(timer, self._loop.time()))
+
+    def _alarm(self, alarm: Alarm) -> None:
+        assert self._agent is not None
+        self._perform(self._agent.alarm(alarm, self._loop.time()))
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("an internal error; please report it", exc_info=task.exception())
+
+    async def _write(self) -> None:
+        """Write what has gathered, in one transaction, until nothing is left: many promises cost one flush."""
+        agent = self._agent
+        assert agent is not None
+        while self._writes:
+            batch, self._writes = self._writes, []
+            writes = [write for persist in batch for write in persist.writes]
+            reason = ""
+            if writes:
+                try:
+                    await self._loop.run_in_executor(self._disk, self._storage.write, writes)
+                except StorageFailed as error:
+                    reason = str(error)
+            for persist in batch:
+                now = self._loop.time()
+                effects = (
+                    agent.persist_failed(persist.token, reason, now) if reason else agent.persisted(persist.token, now)
+                )
+                self._perform(effects)
+        self._is_writing = False
+
+    async def _start_container(self, effect: StartContainer) -> None:
+        agent = self._agent
+        assert agent is not None
+        container, reason = None, ""
+        try:
+            container = await self._runtimes[effect.runtime].start(effect.request)
+        except RuntimeFailure as error:
+            reason = str(error)
+        self._perform(agent.operated(effect.operation, container, reason, self._loop.time()))
+
+    async def _stop_container(self, effect: StopContainer) -> None:
+        agent = self._agent
+        assert agent is not None
+        reason = ""
+        try:
+            await self._runtimes[effect.runtime].stop(effect.container_id, effect.grace_s)
+        except RuntimeFailure as error:
+            reason = str(error)
+        self._perform(agent.operated(effect.operation, None, reason, self._loop.time()))
+
+    async def _read_logs(self, effect: ReadLogs) -> None:
+        agent = self._agent
+        assert agent is not None
+        runtime = self._runtimes[effect.runtime]
+        try:
+            async with aclosing(runtime.logs(effect.container_id, follow=effect.follow, tail=effect.tail)) as chunks:
+                async for chunk in chunks:
+                    self._perform(agent.logged(effect.stream, (chunk.stream, chunk.data), self._loop.time()))
+        except RuntimeFailure as error:
+            line = f"gary: {error}\n".encode()
+            self._perform(agent.logged(effect.stream, ("stderr", line), self._loop.time()))
+        self._logs.pop(effect.stream, None)
+        self._perform(agent.logged(effect.stream, None, self._loop.time()))
+
+    # Looking at the engines
+
+    async def _watch(self, name: str, runtime: ContainerRuntime) -> None:
+        """Tell the agent what runs in ``runtime``: whenever something changed, when it asks, and when the engine goes."""
+        while True:
+            try:
+                await self._follow(name, runtime)
+            except RuntimeFailure as error:
+                self._saw(name, None, None, str(error))
+            await asyncio.sleep(ENGINE_RETRY_S)
+
+    async def _follow(self, name: str, runtime: ContainerRuntime) -> None:
+        capacity = await runtime.capacity()
+        looking = self._looking[name]
+        async with aclosing(runtime.changes()) as changes:
+            await anext(changes)
+            listening = self._loop.create_task(_set_on_each(changes, looking))
+            try:
+                looking.set()
+                while not listening.done():
+                    await _first(looking, listening)
+                    looking.clear()
+                    found = [c for node in self._nodes for c in await runtime.containers(node)]
+                    self._saw(name, found, capacity, "")
+                    # Changes come in swarms; one look is enough for all that come meanwhile.
+                    await asyncio.sleep(OBSERVE_PAUSE_S)
+                await listening
+            finally:
+                listening.cancel()
+                with suppress(asyncio.CancelledError, RuntimeFailure):
+                    await listening
+        raise EngineUnavailable(name, "its events ended")
+
+    def _saw(self, name: str, containers: Any, capacity: Any, reason: str) -> None:
+        assert self._agent is not None
+        self._perform(self._agent.observed(name, containers, capacity, self._loop.time(), reason))
+
+
+async def _set_on_each(changes: AsyncGenerator[None, None], event: asyncio.Event) -> None:
+    async for _ in changes:
+        event.set()
+
+
+async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Wait until ``event`` is set or ``task`` has ended."""
+    waiting = asyncio.get_running_loop().create_task(event.wait())
+    try:
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+def run(config: AgentConfig) -> int:
+    """Run an agent until it is told to end (SIGTERM, SIGINT) or has left its cluster. Returns the exit code."""
+    configure_logging(config.log_format, config.log_level)
+    try:
+        lock = _lock(config.state_dir)
+    except OSError as error:
+        sys.stderr.write(f"error: {config.state_dir} cannot be used: {error}\n")
+        sys.stderr.write("hint: another agent may be running on it; each agent needs a state directory of its own\n")
+        return 1
+    try:
+        return asyncio.run(_serve(config))
+    except (GaryError, GossipError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    finally:
+        lock.close()
+
+
+def _lock(state_dir: Path) -> Any:
+    """Hold the state directory for this process alone."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state_dir.chmod(0o700)
+    lock = (state_dir / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise
+    return lock
+
+
+async def _serve(config: AgentConfig) -> int:
+    loop = asyncio.get_running_loop()
+    storage = SqliteStorage(config.state_dir)
+    daemon = Daemon(config, storage, load_transport(config.transport))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.finished.set)
+    await daemon.start()
+    # What was loaded stays for the life of the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    await daemon.finished.wait()
+    await daemon.close()
+    return 0
+
+
+def main() -> int:
+    """``python -m gary.daemon CONFIG``: the settings as ``gary agent`` resolved them, in JSON."""
+    try:
+        config = decode("".join(sys.argv[1:2]))
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\nhint: this is what 'gary agent' starts; use that\n")
+        return 2
+    return run(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
