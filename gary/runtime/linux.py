@@ -159,6 +159,14 @@ def marked(container_id: str) -> list[Identity]:
     return sorted(found, key=lambda process: (process.started_ticks, process.pid))
 
 
+def command_line(process: Identity) -> bytes:
+    """Its arguments as the kernel keeps them; empty when it has ended."""
+    try:
+        return _PROC.joinpath(str(process.pid), "cmdline").read_bytes()
+    except OSError:
+        return b""  # it ended, perhaps while its file was being read
+
+
 def send(process: Identity, number: int) -> None:
     """Send a signal to one process; one that has ended is no error."""
     if is_alive(process):

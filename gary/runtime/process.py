@@ -252,8 +252,9 @@ class ProcessRuntime:
 
     async def _until_it_has_a_program(self, record: Record, run: Run) -> None:
         """A signal that comes before the shell has started the program would be lost."""
+        leader = linux.command_line(run.process)
         while time.time() - run.started_at_s < YOUNG_S and linux.is_alive(run.process):
-            if len(linux.marked(record.id)) > 1:
+            if any(linux.command_line(process) not in (b"", leader) for process in linux.marked(record.id)):
                 return
             await asyncio.sleep(YOUNG_S / 100)
 
