@@ -38,7 +38,7 @@ _LATER_SECRETS = Refused(
     "Mount a file that is on every node, with volumes",
 )
 _LATER_BUILD = Refused(
-    "is not supported: Gary runs images and does not build them", "Build and push, and name it in image"
+    "is not supported yet: Gary runs images and does not build them", "Build and push, and name it in image"
 )
 _LATER_ROLLBACK = Refused(
     "is not supported yet: a failed update is not taken back by itself", "Deploy the former file again"

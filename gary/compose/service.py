@@ -12,7 +12,7 @@ from gary.compose.dotenv import read_dotenv
 from gary.compose.errors import Place, Problems, Wrong
 from gary.compose.interpolation import Lookup
 from gary.compose.mounts import read_mount, table_of
-from gary.compose.readers import absolute_path, items, one_of, parsed, text, texts
+from gary.compose.readers import absolute_path, items, one_of, parsed, table, text, texts
 from gary.compose.runtimes import check_runtime
 from gary.compose.tree import Entry, Items, Node, Table, Text
 from gary.spec.limits import COUNT_MAX, NETWORK_MODES, REPLICAS_MAX
@@ -47,7 +47,10 @@ class Surroundings:
 def read_service(name: str, entry: Entry, around: Surroundings) -> Service:
     """The service ``name`` that stands at ``entry``."""
     problems = around.problems
-    entries = table_of(entry.value, keys.SERVICE, problems)
+    if not isinstance(entry.value, Table):
+        problems.read(table, entry.value, None)
+        return Service(name)
+    entries = keys.honoured(entry.value, keys.SERVICE, problems)
     deploy = _section(entries, "deploy", keys.DEPLOY, problems)
     gary = _section(entries, "x-gary", keys.SERVICE_X_GARY, problems)
     mounts = _mounts(entries, around)

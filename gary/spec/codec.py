@@ -33,6 +33,22 @@ from gary.spec.model import (
     Spec,
     SpecError,
 )
+from gary.spec.readers import (
+    Record,
+    flag,
+    instance_of,
+    integer,
+    join,
+    list_of,
+    map_of,
+    matching,
+    number,
+    one_of,
+    pairs,
+    set_of,
+    text,
+    word_of,
+)
 
 NOT_IN_CONTAINER: Final = frozenset(
     {"mode", "replicas", "constraints", "replicas_per_node_max", "update_parallelism", "partition", "restart"}

@@ -1,4 +1,4 @@
-"""Strict readers of plain values (what msgpack and JSON give): each takes a value and its path, or raises ``SpecError``."""
+"""Strict readers of plain values (of msgpack and JSON). Each takes a value and its path, or raises ``SpecError``."""
 
 from __future__ import annotations
 
@@ -38,12 +38,14 @@ class Record:
 
 
 def join(path: str, key: object) -> str:
+    """The path of ``key`` under ``path``."""
     # A key can be any text of any length; a message carries only its beginning.
     name = str(key)[:64]
     return f"{path}.{name}" if path else name
 
 
 def map_of(value: object, path: str) -> dict[str, object]:
+    """A map whose keys are texts."""
     if not isinstance(value, dict):
         raise SpecError(path, "must be a map")
     if len(value) > limits.ITEMS_MAX:
@@ -54,12 +56,14 @@ def map_of(value: object, path: str) -> dict[str, object]:
     return value
 
 
-def list_of(item: Read, length_max: int = limits.ITEMS_MAX) -> Callable[[object, str], tuple[Any, ...]]:
+def list_of(item: Read) -> Callable[[object, str], tuple[Any, ...]]:
+    """A list, each entry read by ``item``."""
+
     def read(value: object, path: str) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
             raise SpecError(path, "must be a list")
-        if len(value) > length_max:
-            raise SpecError(path, f"has {len(value)} entries; at most {length_max} are taken")
+        if len(value) > limits.ITEMS_MAX:
+            raise SpecError(path, f"has {len(value)} entries; at most {limits.ITEMS_MAX} are taken")
         return tuple(item(entry, f"{path}[{index}]") for index, entry in enumerate(value))
 
     return read
@@ -76,6 +80,8 @@ def set_of(item: Read) -> Callable[[object, str], tuple[Any, ...]]:
 
 
 def text(length_max: int, *, empty: bool = True) -> Callable[[object, str], str]:
+    """Text that UTF-8 can carry, without NUL."""
+
     def read(value: object, path: str) -> str:
         if not isinstance(value, str):
             raise SpecError(path, "must be text")
@@ -95,6 +101,7 @@ def text(length_max: int, *, empty: bool = True) -> Callable[[object, str], str]
 
 
 def matching(pattern: re.Pattern[str], rule: str) -> Callable[[object, str], str]:
+    """Text that ``pattern`` matches as a whole; ``rule`` says so in words."""
     read_text = text(limits.WORD_MAX)
 
     def read(value: object, path: str) -> str:
@@ -107,6 +114,8 @@ def matching(pattern: re.Pattern[str], rule: str) -> Callable[[object, str], str
 
 
 def integer(low: int, high: int) -> Callable[[object, str], int]:
+    """A whole number from ``low`` to ``high``; a bool is none."""
+
     def read(value: object, path: str) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise SpecError(path, "must be a whole number")
@@ -118,6 +127,8 @@ def integer(low: int, high: int) -> Callable[[object, str], int]:
 
 
 def number(high: float) -> Callable[[object, str], float]:
+    """A number from 0 to ``high``, whole or not."""
+
     def read(value: object, path: str) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise SpecError(path, "must be a number")
@@ -130,12 +141,15 @@ def number(high: float) -> Callable[[object, str], float]:
 
 
 def flag(value: object, path: str) -> bool:
+    """True or false."""
     if not isinstance(value, bool):
         raise SpecError(path, "must be true or false")
     return value
 
 
 def one_of(enumeration: type[E]) -> Callable[[object, str], E]:
+    """A member of ``enumeration``, by its value."""
+
     def read(value: object, path: str) -> E:
         names = [str(member) for member in enumeration]
         if not isinstance(value, str) or value not in names:
@@ -146,6 +160,8 @@ def one_of(enumeration: type[E]) -> Callable[[object, str], E]:
 
 
 def word_of(words: tuple[str, ...]) -> Callable[[object, str], str]:
+    """One of ``words``."""
+
     def read(value: object, path: str) -> str:
         if not isinstance(value, str) or value not in words:
             raise SpecError(path, f"must be one of {', '.join(words)}")
@@ -155,6 +171,8 @@ def word_of(words: tuple[str, ...]) -> Callable[[object, str], str]:
 
 
 def pairs(name: Read, text: Read) -> Callable[[object, str], tuple[tuple[str, str], ...]]:
+    """A map of names and texts, as sorted pairs."""
+
     def read(value: object, path: str) -> tuple[tuple[str, str], ...]:
         entries = map_of(value, path)
         return tuple(sorted((name(key, path), text(entry, join(path, key))) for key, entry in entries.items()))
@@ -163,6 +181,8 @@ def pairs(name: Read, text: Read) -> Callable[[object, str], tuple[tuple[str, st
 
 
 def instance_of(type_: Callable[..., T], record: Record) -> Callable[[object, str], T]:
+    """A value of ``type_`` with the fields that ``record`` reads."""
+
     def read(value: object, path: str) -> T:
         return type_(**record(value, path))
 

@@ -12,6 +12,7 @@ from gary.compose.dotenv import parse_dotenv, read_dotenv
 from gary.compose.errors import Place, Problems
 from gary.compose.interpolation import InterpolationError, interpolate
 
+NOTHING: dict[str, str] = {}
 SET = {"A": "a", "B": "b b", "EMPTY": "", "_x1": "under"}
 
 
@@ -151,7 +152,7 @@ def test_a_file_of_variables_is_read_by_composes_rules(text: str, found: dict[st
 )
 def test_a_bad_line_is_told_with_its_number(text: str, line: int, reason: str) -> None:
     problems = Problems()
-    parse_dotenv(text, ".env", {}.get, problems)
+    parse_dotenv(text, ".env", NOTHING.get, problems)
     (error,) = problems.errors
     assert (error.file, error.line) == (".env", line)
     assert reason in error.reason
@@ -159,7 +160,7 @@ def test_a_bad_line_is_told_with_its_number(text: str, line: int, reason: str) -
 
 def test_good_lines_count_beside_bad_ones_and_all_bad_ones_are_told() -> None:
     problems = Problems()
-    assert parse_dotenv("bad line\nX=1\nworse line\nY=2", ".env", {}.get, problems) == {"X": "1", "Y": "2"}
+    assert parse_dotenv("bad line\nX=1\nworse line\nY=2", ".env", NOTHING.get, problems) == {"X": "1", "Y": "2"}
     assert [error.line for error in problems.errors] == [1, 3]
 
 
@@ -169,7 +170,7 @@ def test_a_file_that_cannot_be_read_blames_who_asked(tmp_path: Path) -> None:
         if content is not None:
             path.write_bytes(content)
         problems = Problems()
-        assert read_dotenv(path, {}.get, problems, Place("app.yaml", 3, 4, "services.web.env_file")) == {}
+        assert read_dotenv(path, NOTHING.get, problems, Place("app.yaml", 3, 4, "services.web.env_file")) == {}
         (error,) = problems.errors
         assert (error.file, error.line) == ("app.yaml", 3)
         assert reason in error.reason
@@ -178,5 +179,5 @@ def test_a_file_that_cannot_be_read_blames_who_asked(tmp_path: Path) -> None:
 @given(st.text(alphabet="AX='\"#$\\\n {}:", max_size=60))
 def test_any_text_gives_variables_or_errors(text: str) -> None:
     problems = Problems()
-    parse_dotenv(text, ".env", {}.get, problems)
+    parse_dotenv(text, ".env", NOTHING.get, problems)
     assert all(1 <= error.line <= text.count("\n") + 1 for error in problems.errors)

@@ -1,0 +1,1 @@
+"""Compose files that come with Gary, for ``gary demo``."""
