@@ -56,7 +56,7 @@ class SwimConfig:
     an accuser that is itself slow, and delays detection when confirmations are lost."""
 
     suspicion_confirmations: int = 3
-    """Independent confirmations after which only the minimum is waited, at least 0. Higher asks more of the others."""
+    """Independent confirmations after which only the minimum is waited, 0 to 7. Higher asks more of the others."""
 
     gossip_interval_s: float = 0.1
     """Between two rounds of gossip while there is news. Lower spreads faster, in more frames."""
@@ -65,7 +65,7 @@ class SwimConfig:
     """Members that get news in each round, at least 1."""
 
     gossip_membership_bytes: int = 1024
-    """Room for membership news in one frame. One claim is about 70 bytes."""
+    """Room for membership news in one frame. One claim is about 40 bytes."""
 
     gossip_advertisement_bytes: int = 4096
     """Room for advertisements in one frame; a larger one travels in a frame of its own."""
@@ -136,6 +136,8 @@ class SwimConfig:
             raise InvalidConfig("probe_timeout_s", "must be below probe_interval_s, or relays have no time")
         if self.suspicion_max_factor < 1:
             raise InvalidConfig("suspicion_max_factor", "must be at least 1")
+        if self.suspicion_confirmations > _CONFIRMATIONS_MAX:
+            raise InvalidConfig("suspicion_confirmations", f"must be at most {_CONFIRMATIONS_MAX}")
         if self.advertisement_bytes_max + 1024 > self.frame_size_bytes_max:
             raise InvalidConfig("advertisement_bytes_max", "must fit into a frame")
 
@@ -149,4 +151,6 @@ class SwimConfig:
         return self.retransmit_mult * math.ceil(math.log10(members + 1))
 
 
+# All accusers travel in one claim.
+_CONFIRMATIONS_MAX = 7
 _MAY_BE_ZERO = frozenset({"probe_relays", "probe_early_jitter_s", "suspicion_confirmations", "gossip_dead_window_s"})

@@ -35,10 +35,10 @@ class Broadcasts:
         if tier is not None:
             del self._tiers[tier][node]
 
-    def take(self, budget_bytes: int, limit: int, *, alone: bool = False) -> list[bytes]:
+    def take(self, budget_bytes: int, limit: int) -> list[bytes]:
         """News for one frame, within ``budget_bytes``; counts as sent, and leaves the queue after ``limit`` times.
 
-        ``alone``: a piece that is larger than the whole budget goes by itself, instead of never.
+        A piece that is larger than the whole budget goes by itself, instead of never.
         """
         if not self._tier_of:
             return []
@@ -47,7 +47,7 @@ class Broadcasts:
         misfits = 0
         for tier, entries in enumerate(self._tiers):
             for node, news in entries.items():
-                if len(news) <= left_bytes or (alone and not chosen):
+                if len(news) <= left_bytes or not chosen:
                     chosen.append((node, tier, news))
                     left_bytes -= len(news)
                 else:

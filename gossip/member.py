@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+
+INCARNATION_MAX: Final = 2**48
+"""Neither part of an incarnation is larger: nobody can be driven to one that others do not accept."""
 
 
 class Status(StrEnum):
@@ -42,9 +46,14 @@ class Incarnation(NamedTuple):
     counter: int
 
     def above(self, other: Incarnation) -> Incarnation:
-        """The lowest incarnation that is higher than both this one and ``other``."""
+        """The lowest incarnation that is higher than both this one and ``other``.
+
+        At the very end of what can be told to others it stays where it is.
+        """
         top = max(self, other)
-        return Incarnation(top.epoch, top.counter + 1)
+        if top.counter < INCARNATION_MAX:
+            return Incarnation(top.epoch, top.counter + 1)
+        return Incarnation(top.epoch + 1, 0) if top.epoch < INCARNATION_MAX else top
 
 
 @dataclass(frozen=True, slots=True)

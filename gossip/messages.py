@@ -16,7 +16,7 @@ import msgpack
 
 from gossip.directory import NEVER, Advertisement, Publication
 from gossip.errors import BadFrame
-from gossip.member import STATUS_BY_RANK, Claim, Incarnation, Member
+from gossip.member import INCARNATION_MAX, STATUS_BY_RANK, Claim, Incarnation, Member
 
 VERSION: Final = 1
 CLUSTER_SIZE_BYTES: Final = 16
@@ -297,7 +297,7 @@ def _hash(value: object) -> int:
 
 
 def _incarnation(epoch: object, counter: object) -> Incarnation:
-    return Incarnation(_integer(epoch), _integer(counter))
+    return Incarnation(_integer(epoch, INCARNATION_MAX), _integer(counter, INCARNATION_MAX))
 
 
 def _published(epoch: object, counter: object) -> Incarnation:

@@ -93,7 +93,7 @@ class Outbox:
         limit = self.retransmit_limit
         parts = [encode(message) for message in messages]
         parts += self.membership_news.take(self._config.gossip_membership_bytes, limit)
-        parts += self.advertisement_news.take(self._config.gossip_advertisement_bytes, limit, alone=True)
+        parts += self.advertisement_news.take(self._config.gossip_advertisement_bytes, limit)
         if parts:
             self._send(peer, Lane.PROBE, frame(self._head, parts))
 

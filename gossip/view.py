@@ -167,7 +167,7 @@ class View:
     def publish(self, advertisement: Advertisement) -> None:
         """Publish ``advertisement`` as this node's own, in a version above all that anybody may hold."""
         version = max(self._own_version, Incarnation(self.membership.myself.incarnation.epoch, 0))
-        self._own_version = Incarnation(version.epoch, version.counter + 1)
+        self._own_version = version.above(version)
         self.directory.publish(Publication(self.node, self._own_version, advertisement))
         self._measure(self.node)
         self._spread_publication(self.node)

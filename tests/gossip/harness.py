@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gossip import (
+    Claim,
     Effect,
     IdentityConflict,
+    Incarnation,
     Joined,
     JoinFailed,
     Lane,
+    Member,
     MemberChanged,
     Peer,
     Send,
@@ -25,7 +28,9 @@ from gossip import (
     Swim,
     SwimConfig,
     Timer,
+    TimerKind,
 )
+from gossip.messages import Ack, Message, Ping, decode, encode, frame, frame_head
 
 CLUSTER = bytes(range(16))
 CONFIG = SwimConfig()
@@ -236,3 +241,111 @@ class Network:
                 self.perform(sender, sender.swim.unreachable(peer, "connection refused", self.now))
 
         return refuse
+
+
+class Solo:
+    """One core whose peers are played by the test: hears messages, lets time pass, collects what it sends and tells.
+
+    Messages cross encode and decode both ways.
+    """
+
+    def __init__(self, *, config: SwimConfig = CONFIG, seed: int = 0, knows: Sequence[int] = ()) -> None:
+        self.swim = make_swim(1, config=config, seed=seed)
+        self.config = config
+        self.now = 100.0
+        self.sent: list[tuple[Peer, Message]] = []
+        self.lanes: list[Lane] = []
+        self.events: list[Effect] = []
+        self.answering: tuple[int, ...] = ()
+        """The nodes that ack every ping at once."""
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = 0
+        self.perform(self.swim.start(self.now))
+        for number in knows:
+            self.hears(number, alive(number))
+        self.forget()
+
+    def forget(self) -> None:
+        """Start the record of what was sent and told anew."""
+        self.sent, self.lanes, self.events = [], [], []
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                messages = decode(effect.frame, self.config.frame_size_bytes_max).messages
+                self.sent += [(effect.peer, message) for message in messages]
+                self.lanes.append(effect.lane)
+                self._ack(effect.peer, messages)
+            elif isinstance(effect, SetTimer):
+                self._order += 1
+                heapq.heappush(self._timers, (self.now + effect.delay_s, self._order, effect.timer))
+            else:
+                self.events.append(effect)
+
+    def hears(self, number: int, *messages: Message, cluster: bytes = CLUSTER) -> None:
+        """A frame arrives from the node with this number."""
+        self.receives(frame(frame_head(cluster, node_id(number)), [encode(message) for message in messages]), number)
+
+    def receives(self, data: bytes, number: int = 2) -> None:
+        """Any bytes arrive."""
+        self.perform(self.swim.receive(node_id(number), Lane.PROBE, data, self.now))
+
+    def passes(self, duration_s: float) -> None:
+        """Time passes; timers go off."""
+        end = self.now + duration_s
+        while self._timers and self._timers[0][0] <= end:
+            self.now, _, timer = heapq.heappop(self._timers)
+            self.perform(self.swim.timer(timer, self.now))
+        self.now = end
+
+    def _ack(self, peer: Peer, messages: Sequence[Message]) -> None:
+        for number in self.answering:
+            if peer.node == node_id(number):
+                for message in messages:
+                    if isinstance(message, Ping):
+                        self.hears(number, Ack(message.sequence, 0))
+
+    def armed(self, kind: TimerKind) -> list[float]:
+        """When timers of a kind go off, stale ones included."""
+        return sorted(when for when, _, timer in self._timers if timer.kind is kind)
+
+    def status(self, number: int) -> Status | None:
+        member = self.swim.member(node_id(number))
+        return member.status if member else None
+
+    def sent_to(self, number: int, kind: type[T]) -> list[T]:
+        """Messages of one kind sent to one node, in order."""
+        return [message for peer, message in self.sent if peer.node == node_id(number) and isinstance(message, kind)]
+
+    def said_about(self, number: int) -> list[Claim]:
+        """Claims that were sent to anybody about one node."""
+        return [m for _, m in self.sent if isinstance(m, Claim) and m.member.node == node_id(number)]
+
+    def changes(self, number: int) -> list[tuple[Status | None, Status]]:
+        """What the application was told about one member: (before, after)."""
+        told = of_type(self.events, MemberChanged)
+        return [(event.before, event.member.status) for event in told if event.member.node == node_id(number)]
+
+
+def member(number: int, status: Status, epoch: int = 1, counter: int = 0, address: str = "") -> Member:
+    return Member(node_id(number), address or address_of(number), Incarnation(epoch, counter), status)
+
+
+def alive(number: int, epoch: int = 1, counter: int = 0, address: str = "") -> Claim:
+    return Claim(member(number, Status.ALIVE, epoch, counter, address))
+
+
+def suspect(number: int, *by: int, epoch: int = 1, counter: int = 0) -> Claim:
+    return Claim(member(number, Status.SUSPECT, epoch, counter), tuple(node_id(accuser) for accuser in by))
+
+
+def dead(number: int, epoch: int = 1, counter: int = 0) -> Claim:
+    return Claim(member(number, Status.DEAD, epoch, counter))
+
+
+def left(number: int, epoch: int = 1, counter: int = 0) -> Claim:
+    return Claim(member(number, Status.LEFT, epoch, counter))
+
+
+def ping(number: int, sequence: int = 7, *, digest: int = 0, epoch: int = 1, counter: int = 0) -> Ping:
+    return Ping(sequence, digest, address_of(number), Incarnation(epoch, counter))

@@ -1,0 +1,417 @@
+"""How one node finds out who does not answer: probes, relays, suspicion, refutation."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossip import Claim, Incarnation, Lane, MemberChanged, Peer, SetTimer, Status, SwimConfig, TimerKind
+from gossip.messages import Ack, Nack, Ping, PingRequest, encode, frame, frame_head
+from gossip.suspicion import suspicion_timeout_s
+from tests.gossip.harness import (
+    CLUSTER,
+    Solo,
+    address_of,
+    alive,
+    dead,
+    left,
+    make_swim,
+    node_id,
+    of_type,
+    ping,
+    suspect,
+)
+
+# Long enough for one round over three peers, with the end of the last probe.
+ROUND_S = 2.5
+
+
+def pinged(solo: Solo, number: int, within_s: float = ROUND_S) -> Ping:
+    """Let time pass until the node is pinged."""
+    end = solo.now + within_s
+    while not solo.sent_to(number, Ping):
+        assert solo.now < end, f"{number} was not pinged"
+        solo.passes(0.01)
+    return solo.sent_to(number, Ping)[-1]
+
+
+def test_no_ack_and_no_relayed_ack_makes_a_suspect_after_the_interval() -> None:
+    solo = Solo(knows=[2])
+    pinged(solo, 2)
+    start = solo.now
+    solo.passes(0.48)
+    assert solo.status(2) is Status.ALIVE
+    solo.passes(0.05)
+    assert solo.status(2) is Status.SUSPECT
+    assert solo.changes(2) == [(Status.ALIVE, Status.SUSPECT)]
+    assert solo.now - start < 0.6
+
+
+def test_an_acked_probe_leaves_no_trace() -> None:
+    solo = Solo(knows=[2])
+    for _ in range(5):
+        solo.forget()
+        solo.hears(2, Ack(pinged(solo, 2).sequence, 0))
+        solo.passes(0.4)
+    assert solo.status(2) is Status.ALIVE
+    assert solo.swim.counters().get("probes_failed", 0) == 0
+
+
+def test_relays_are_asked_when_the_direct_ping_times_out_and_their_ack_is_enough() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    ask = pinged(solo, 2)
+    solo.passes(0.25)
+    assert solo.sent_to(3, PingRequest) == [PingRequest(ask.sequence, node_id(2))]
+    assert solo.sent_to(4, PingRequest) == [PingRequest(ask.sequence, node_id(2))]
+    solo.hears(3, Ack(ask.sequence, 0))
+    solo.passes(0.24)
+    assert solo.status(2) is Status.ALIVE
+
+
+def test_an_ack_from_somebody_who_was_not_asked_does_not_count() -> None:
+    solo = Solo(knows=[2, 3])
+    ask = pinged(solo, 2)
+    solo.hears(3, Ack(ask.sequence, 0))
+    solo.passes(0.52)
+    assert solo.status(2) is Status.SUSPECT
+
+
+def test_a_refused_connection_asks_relays_at_once_and_is_no_death() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    ask = pinged(solo, 2)
+    solo.perform(solo.swim.unreachable(Peer(node_id(2), address_of(2)), "connection refused", solo.now))
+    assert [request.target for request in solo.sent_to(3, PingRequest)] == [node_id(2)]
+    solo.hears(3, Ack(ask.sequence, 0))
+    solo.passes(0.5)
+    assert solo.status(2) is Status.ALIVE
+
+
+def test_refused_here_and_by_every_relay_ends_the_probe_early() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    ask = pinged(solo, 2)
+    solo.perform(solo.swim.unreachable(Peer(node_id(2), address_of(2)), "connection refused", solo.now))
+    solo.hears(3, Nack(ask.sequence))
+    assert solo.status(2) is Status.ALIVE
+    solo.hears(4, Nack(ask.sequence))
+    assert solo.status(2) is Status.SUSPECT
+
+
+def test_a_refused_frame_of_any_kind_is_a_reason_to_probe() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.perform(solo.swim.unreachable(Peer(node_id(4), address_of(4)), "connection refused", solo.now))
+    pinged(solo, 4, within_s=0.11)
+    assert solo.status(4) is Status.ALIVE
+
+
+def test_a_refusal_from_an_address_the_member_has_left_says_nothing() -> None:
+    solo = Solo(knows=[2])
+    solo.hears(2, alive(2, epoch=2, address="10.9.9.9:1"))
+    ask = pinged(solo, 2)
+    solo.perform(solo.swim.unreachable(Peer(node_id(2), address_of(2)), "connection refused", solo.now))
+    assert solo.status(2) is Status.ALIVE
+    solo.hears(2, Ack(ask.sequence, 0))
+
+
+def test_a_relay_passes_on_the_ack_and_says_so_when_there_is_none() -> None:
+    solo = Solo(knows=[2, 3])
+    solo.hears(2, PingRequest(55, node_id(3)))
+    solo.hears(3, Ack(solo.sent_to(3, Ping)[-1].sequence, 0))
+    assert [ack.sequence for ack in solo.sent_to(2, Ack)] == [55]
+
+    solo.forget()
+    solo.hears(2, PingRequest(56, node_id(3)))
+    relayed = solo.sent_to(3, Ping)[-1]
+    solo.passes(0.17)
+    assert solo.sent_to(2, Nack) == [Nack(56)]
+    solo.hears(3, Ack(relayed.sequence, 0))
+    assert [ack.sequence for ack in solo.sent_to(2, Ack)] == [56]
+
+
+def test_a_relay_that_does_not_know_the_target_says_nack() -> None:
+    solo = Solo(knows=[2])
+    solo.hears(2, PingRequest(55, node_id(9)))
+    assert solo.sent_to(2, Nack) == [Nack(55)]
+
+
+def test_a_relay_takes_on_a_bounded_number_of_probes() -> None:
+    solo = Solo(config=SwimConfig(relayed_probes_max=5), knows=[2, 3])
+    solo.forget()
+    for sequence in range(20):
+        solo.hears(2, PingRequest(sequence, node_id(3)))
+    assert len(solo.sent_to(3, Ping)) == 5
+    assert solo.swim.counters()["drop_relayed_probe"] == 15
+
+
+def test_a_silent_relay_is_probed_out_of_turn() -> None:
+    solo = Solo(knows=[2, 3, 4, 5])
+    solo.answering = (3, 4, 5)
+    pinged(solo, 2)
+    solo.answering = ()
+    solo.forget()
+    solo.passes(0.65)
+    probed = {number for number in (3, 4, 5) if solo.sent_to(number, Ping)}
+    assert probed == {3, 4, 5}
+
+
+def test_probes_still_end_when_the_probed_member_vanishes_midway() -> None:
+    solo = Solo(knows=[2, 3])
+    pinged(solo, 2)
+    solo.hears(3, left(2))
+    solo.passes(3.0)
+    assert solo.status(2) is Status.LEFT
+    solo.forget()
+    solo.passes(1.0)
+    assert solo.sent_to(3, Ping)
+
+
+def test_every_member_is_probed_once_in_a_round() -> None:
+    peers = list(range(2, 12))
+    solo = Solo(knows=peers)
+    for _ in range(3):
+        solo.forget()
+        for _ in peers:
+            solo.passes(0.5)
+            for number in peers:
+                for ask in solo.sent_to(number, Ping)[-1:]:
+                    solo.hears(number, Ack(ask.sequence, 0))
+        probes = [peer.node for peer, message in solo.sent if isinstance(message, Ping)]
+        assert sorted(probes) == sorted(node_id(number) for number in peers)
+
+
+def test_probes_stay_within_a_subset_that_rotates_slowly() -> None:
+    config = SwimConfig(probe_subset=8, probe_rotation=2)
+    solo = Solo(config=config, knows=range(2, 102))
+
+    def round_of_probes() -> set[str]:
+        solo.forget()
+        for _ in range(8):
+            solo.passes(0.5)
+            for peer, message in list(solo.sent):
+                if isinstance(message, Ping):
+                    number = next(n for n in range(2, 102) if node_id(n) == peer.node)
+                    solo.hears(number, Ack(message.sequence, 0))
+        return {peer.node for peer, message in solo.sent if isinstance(message, Ping)}
+
+    rounds = [round_of_probes() for _ in range(40)]
+    assert all(len(probed) == 8 for probed in rounds)
+    assert all(len(before & after) >= 6 for before, after in itertools.pairwise(rounds))
+    assert len(set().union(*rounds)) > 40
+
+
+# Suspicion
+
+
+@given(
+    confirmations=st.integers(0, 20),
+    wanted=st.integers(0, 7),
+    min_s=st.floats(0.1, 10),
+    factor=st.floats(1, 10),
+)
+def test_a_suspicion_lasts_between_min_and_max_and_confirmations_only_shorten_it(
+    confirmations: int, wanted: int, min_s: float, factor: float
+) -> None:
+    max_s = min_s * factor
+    timeout_s = suspicion_timeout_s(confirmations, wanted, min_s, max_s)
+    assert min_s <= timeout_s <= max_s
+    assert suspicion_timeout_s(confirmations + 1, wanted, min_s, max_s) <= timeout_s
+    if confirmations >= wanted:
+        assert timeout_s == pytest.approx(min_s)
+    if confirmations == 0 and wanted:
+        assert timeout_s == max_s
+
+
+def test_confirmations_shorten_a_suspicion_from_max_to_min_on_a_log_scale() -> None:
+    expected = (9.0, 9.0 - 7.5 * math.log(2) / math.log(4), 9.0 - 7.5 * math.log(3) / math.log(4), 1.5)
+    for confirmations, timeout_s in enumerate(expected):
+        accusers = range(3, 4 + confirmations)
+        solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=range(2, 11))
+        solo.hears(3, suspect(2, *accusers))
+        solo.passes(timeout_s - 0.01)
+        assert solo.status(2) is Status.SUSPECT
+        solo.passes(0.02)
+        assert solo.status(2) is Status.DEAD
+
+
+def test_with_nobody_to_confirm_only_the_minimum_is_waited() -> None:
+    solo = Solo(knows=[2])
+    pinged(solo, 2)
+    solo.passes(0.5)
+    assert solo.status(2) is Status.SUSPECT
+    solo.passes(1.51)
+    assert solo.status(2) is Status.DEAD
+
+
+def test_the_same_accuser_again_confirms_nothing() -> None:
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=range(2, 11))
+    for _ in range(5):
+        solo.hears(3, suspect(2, 3))
+    solo.passes(8.9)
+    assert solo.status(2) is Status.SUSPECT
+
+
+def test_suspects_cannot_confirm_so_when_most_vanish_at_once_the_wait_is_short_also_for_those_suspected_before() -> (
+    None
+):
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=[2, 3, 4, 5])
+    solo.hears(3, suspect(2, 3))
+    solo.passes(1.0)
+    for number in (3, 4, 5):
+        solo.hears(2, suspect(number, 2))
+    solo.passes(0.6)
+    assert solo.status(2) is Status.DEAD
+    assert [solo.status(number) for number in (3, 4, 5)] == [Status.SUSPECT] * 3
+    solo.passes(1.0)
+    assert [solo.status(number) for number in (3, 4, 5)] == [Status.DEAD] * 3
+
+
+def test_suspicion_grows_with_the_logarithm_of_the_cluster() -> None:
+    config = SwimConfig()
+    assert config.suspicion_bounds_s(1) == config.suspicion_bounds_s(10) == (1.5, 9.0)
+    assert config.suspicion_bounds_s(1000) == pytest.approx((4.5, 27.0))
+
+
+def test_repeat_of_a_suspicion_is_no_event_and_no_timer() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.hears(3, suspect(2, 3))
+    solo.forget()
+    timers = solo.armed(TimerKind.SUSPICION)
+    solo.hears(4, suspect(2, 3))
+    assert solo.events == []
+    assert solo.armed(TimerKind.SUSPICION) == timers
+
+
+def test_a_suspicion_heard_from_others_is_checked_out_of_turn_and_confirmed_within_half_a_second() -> None:
+    peers = range(2, 10)
+    solo = Solo(config=SwimConfig(probe_interval_s=0.4, probe_timeout_s=0.2), knows=peers)
+    solo.hears(3, suspect(2, 3))
+    solo.passes(0.51)
+    claims = [claim for claim in solo.said_about(2) if solo.swim.node in claim.accusers]
+    assert claims
+    assert claims[-1].accusers == (node_id(3), solo.swim.node)
+
+
+def test_a_suspect_that_answers_is_not_accused_by_whoever_got_the_answer() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.hears(3, suspect(2, 3))
+    solo.hears(2, Ack(pinged(solo, 2, within_s=0.2).sequence, 0))
+    solo.passes(0.45)
+    assert all(solo.swim.node not in claim.accusers for claim in solo.said_about(2))
+
+
+def test_in_a_large_cluster_only_some_probe_a_suspect_out_of_turn() -> None:
+    config = SwimConfig(probe_interval_s=100, probe_timeout_s=50, probe_early_peers=10)
+    probing = 0
+    for seed in range(60):
+        solo = Solo(config=config, seed=seed, knows=range(2, 62))
+        solo.hears(3, suspect(2, 3))
+        solo.passes(0.2)
+        probing += bool(solo.sent_to(2, Ping))
+    assert 2 <= probing <= 25
+
+
+def test_a_suspect_that_is_pinged_learns_of_it() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.hears(3, suspect(2, 3))
+    solo.forget()
+    pinged(solo, 2, within_s=0.2)
+    assert any(claim.member.status is Status.SUSPECT for claim in solo.sent_to(2, Claim))
+
+
+def test_a_suspect_that_pings_learns_of_it() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.hears(3, suspect(2, 3))
+    solo.forget()
+    solo.hears(2, ping(2))
+    assert any(claim.member.status is Status.SUSPECT for claim in solo.sent_to(2, Claim))
+
+
+def test_a_higher_incarnation_clears_suspicion_and_an_equal_one_does_not() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.hears(3, suspect(2, 3))
+    solo.hears(4, alive(2))
+    assert solo.status(2) is Status.SUSPECT
+    solo.hears(4, alive(2, counter=1))
+    assert solo.status(2) is Status.ALIVE
+    solo.forget()
+    solo.hears(3, suspect(2, 3))
+    assert solo.status(2) is Status.ALIVE
+    assert solo.events == []
+
+
+@pytest.mark.parametrize("claim", [suspect(1, 2), dead(1), left(1)])
+def test_whatever_is_said_about_self_is_refuted_with_a_higher_incarnation_and_told_at_once(claim: Claim) -> None:
+    solo = Solo(knows=[2, 3])
+    solo.hears(2, claim)
+    assert solo.swim.incarnation == Incarnation(1, 1)
+    assert solo.status(1) is Status.ALIVE
+    assert solo.sent_to(2, Claim) == [alive(1, counter=1)]
+    solo.passes(0.2)
+    assert alive(1, counter=1) in solo.sent_to(3, Claim)
+
+
+def test_a_stale_suspicion_of_self_is_answered_at_once_but_raises_nothing() -> None:
+    solo = Solo(knows=[2])
+    solo.hears(2, suspect(1, 2))
+    solo.forget()
+    for _ in range(3):
+        solo.hears(2, suspect(1, 2))
+    assert solo.swim.incarnation == Incarnation(1, 1)
+    assert solo.sent_to(2, Claim) == [alive(1, counter=1)] * 3
+
+
+def test_a_claim_that_self_is_alive_in_a_future_incarnation_is_outbid() -> None:
+    solo = Solo(knows=[2])
+    solo.hears(2, alive(1, epoch=7, counter=3))
+    assert solo.swim.incarnation == Incarnation(7, 4)
+    solo.hears(2, alive(1, epoch=7, counter=3))
+    assert solo.swim.incarnation == Incarnation(7, 4)
+
+
+def test_nobody_can_be_driven_to_an_incarnation_that_others_do_not_accept() -> None:
+    solo = Solo(knows=[2])
+    for _ in range(3):
+        solo.hears(2, alive(1, epoch=2**48, counter=2**48))
+        solo.passes(1.0)
+    assert solo.swim.incarnation == Incarnation(2**48, 2**48)
+    assert solo.sent_to(2, Ping)
+
+
+def test_a_message_from_a_member_held_dead_is_answered_with_that_fact_but_not_each_time() -> None:
+    solo = Solo(config=SwimConfig(gossip_dead_window_s=0, redial_interval_s=1000), knows=[2, 3])
+    solo.hears(3, dead(2))
+    solo.passes(1.0)
+    solo.forget()
+    for _ in range(10):
+        solo.hears(2, Nack(1))
+    assert [claim.member.status for claim in solo.sent_to(2, Claim)] == [Status.DEAD]
+    solo.passes(1.0)
+    solo.hears(2, Nack(1))
+    assert len(solo.sent_to(2, Claim)) == 2
+
+
+def test_late_and_disordered_timers_do_no_harm() -> None:
+    swim = make_swim(1)
+    effects = swim.start(1.0)
+    for number in range(2, 6):
+        data = frame(frame_head(CLUSTER, node_id(number)), [encode(alive(number))])
+        effects += swim.receive(node_id(number), Lane.PROBE, data, 1.0)
+    pending = [effect.timer for effect in effects if isinstance(effect, SetTimer)]
+    for turn in range(200):
+        if not pending:
+            break
+        timer = pending.pop(turn * 7 % len(pending))
+        for effect in (*swim.timer(timer, 50.0 + turn), *swim.timer(timer, 50.0 + turn)):
+            if isinstance(effect, SetTimer) and len(pending) < 100:
+                pending.append(effect.timer)
+    assert swim.counters()["timers_stale"] >= 200
+    assert len(swim.members()) == 5
+
+
+def test_a_restart_is_told_to_the_application_and_a_mere_refutation_is_not() -> None:
+    solo = Solo(knows=[2])
+    solo.hears(2, alive(2, counter=5))
+    assert of_type(solo.events, MemberChanged) == []
+    solo.hears(2, alive(2, epoch=2))
+    assert solo.changes(2) == [(Status.ALIVE, Status.ALIVE)]

@@ -1,0 +1,208 @@
+"""News: what goes first, how often it goes, and when it stops."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossip import Advertisement, AdvertisementChanged, Claim, Incarnation, SwimConfig, TimerKind
+from gossip.directory import Publication
+from gossip.dissemination import Broadcasts
+from tests.gossip.harness import CONFIG, Network, Solo, alive, dead, left, node_id, ping
+
+
+def test_what_was_sent_least_goes_first() -> None:
+    news = Broadcasts()
+    news.put("a", b"a")
+    assert news.take(1, 9) == [b"a"]
+    news.put("b", b"b")
+    news.put("c", b"c")
+    assert news.take(1, 9) == [b"b"]
+    assert news.take(1, 9) == [b"c"]
+    assert news.take(3, 9) == [b"a", b"b", b"c"]
+
+
+def test_newer_news_takes_the_place_of_older_and_starts_anew() -> None:
+    news = Broadcasts()
+    news.put("a", b"old")
+    assert news.take(10, 2) == [b"old"]
+    news.put("a", b"new")
+    assert [news.take(10, 2) for _ in range(3)] == [[b"new"], [b"new"], []]
+    assert len(news) == 0
+
+
+def test_a_piece_larger_than_the_budget_goes_alone() -> None:
+    news = Broadcasts()
+    news.put("large", b"x" * 50)
+    news.put("small", b"y")
+    assert news.take(10, 1) == [b"x" * 50]
+    assert news.take(10, 1) == [b"y"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.binary(min_size=1, max_size=30)), max_size=30), st.integers(1, 5)
+)
+def test_every_piece_is_sent_as_often_as_the_limit_says_within_the_budget(
+    puts: list[tuple[str, bytes]], limit: int
+) -> None:
+    news = Broadcasts()
+    for node, piece in puts:
+        news.put(node, piece)
+    latest = dict(puts)
+    sent: list[bytes] = []
+    while len(news):
+        taken = news.take(40, limit)
+        assert taken
+        assert len(taken) == 1 or sum(map(len, taken)) <= 40
+        sent += taken
+    assert sorted(sent) == sorted(piece for piece in latest.values() for _ in range(limit))
+
+
+def test_the_retransmit_limit_grows_with_the_logarithm_of_the_cluster() -> None:
+    config = SwimConfig()
+    assert [config.retransmit_limit(n) for n in (1, 5, 9, 10, 99, 100, 1000)] == [4, 4, 4, 8, 8, 12, 16]
+
+
+def test_the_gossip_timer_runs_only_while_there_is_news() -> None:
+    solo = Solo(knows=[2, 3])
+    solo.answering = (2, 3)
+    solo.passes(10.0)
+    assert not solo.armed(TimerKind.GOSSIP)
+    solo.hears(2, alive(4))
+    assert solo.armed(TimerKind.GOSSIP)
+
+
+def test_news_about_one_member_is_told_no_more_often_than_the_limit() -> None:
+    solo = Solo(knows=range(2, 8))
+    solo.answering = (*range(2, 8), 50)
+    solo.passes(10.0)
+    solo.forget()
+    solo.hears(2, alive(50))
+    solo.passes(10.0)
+    assert len(solo.said_about(50)) == solo.config.retransmit_limit(8)
+
+
+def test_advertisements_do_not_starve_membership_nor_the_other_way_round() -> None:
+    solo = Solo(config=SwimConfig(gossip_membership_bytes=200, gossip_advertisement_bytes=200), knows=[2])
+    for number in range(10, 60):
+        solo.hears(2, alive(number))
+        solo.hears(2, Publication(node_id(number), Incarnation(1, 1), Advertisement((), b"x" * 60)))
+    solo.forget()
+    solo.hears(2, ping(2))
+    assert 2 <= len(solo.sent_to(2, Claim)) <= 6
+    assert len(solo.sent_to(2, Publication)) == 2
+
+
+def test_news_also_goes_to_the_recently_dead_and_stops_after_the_window() -> None:
+    config = SwimConfig(gossip_dead_window_s=1.0, redial_interval_s=1000)
+    solo = Solo(config=config, knows=[2, 3])
+    solo.answering = (3,)
+    solo.hears(3, dead(2))
+    solo.passes(0.3)
+    assert dead(2) in solo.sent_to(2, Claim)
+    solo.passes(1.0)
+    solo.forget()
+    solo.hears(3, alive(9))
+    solo.passes(1.0)
+    assert solo.sent_to(2, Claim) == []
+
+
+def test_leave_messages_do_not_echo_for_ever() -> None:
+    network = Network(seed=3)
+    hosts = network.cluster_of(5)
+    network.run(10)
+    network.perform(hosts[4], hosts[4].swim.leave(network.now))
+    network.run(5)
+    network.kill(hosts[4])
+    before = network.frames
+    network.run(20)
+    probes_and_acks = 4 * 2 * 20 / CONFIG.probe_interval_s
+    assert network.frames - before == pytest.approx(probes_and_acks, abs=8)
+
+
+def test_a_replayed_leave_is_no_news() -> None:
+    solo = Solo(knows=[2, 3])
+    solo.hears(2, left(2))
+    solo.passes(10.0)
+    solo.forget()
+    for _ in range(5):
+        solo.hears(3, left(2))
+    solo.passes(2.0)
+    assert solo.said_about(2) == []
+    assert solo.events == []
+
+
+# Advertisements
+
+
+def publication(number: int, counter: int, *names: str, body: bytes = b"") -> Publication:
+    return Publication(node_id(number), Incarnation(1, counter), Advertisement(names, body))
+
+
+def test_only_newer_versions_of_an_advertisement_are_taken() -> None:
+    solo = Solo(knows=[2])
+    for counter, body in ((2, b"two"), (1, b"one"), (2, b"forged"), (3, b"three")):
+        solo.hears(2, publication(2, counter, body=body))
+    assert solo.swim.advertisement(node_id(2)) == Advertisement((), b"three")
+    assert solo.events == [AdvertisementChanged(node_id(2))] * 2
+
+
+def test_an_advertisement_that_arrives_before_its_member_is_applied_later() -> None:
+    solo = Solo(knows=[2])
+    solo.hears(2, publication(3, 1, "app"))
+    assert solo.swim.advertisement(node_id(3)) is None
+    assert solo.swim.directory.responsible("app") == ()
+    solo.hears(2, alive(3))
+    assert solo.swim.directory.responsible("app") == (node_id(3),)
+    assert solo.events[-1] == AdvertisementChanged(node_id(3))
+
+
+def test_advertisements_of_unknown_nodes_are_kept_in_bounded_number() -> None:
+    solo = Solo(config=SwimConfig(orphans_max=3), knows=[2])
+    for number in range(10, 16):
+        solo.hears(2, publication(number, 1, "app"))
+    for number in range(10, 16):
+        solo.hears(2, alive(number))
+    assert solo.swim.directory.responsible("app") == tuple(sorted(node_id(number) for number in (13, 14, 15)))
+
+
+def test_the_same_advertisement_again_is_no_change() -> None:
+    solo = Solo(knows=[2])
+    solo.perform(solo.swim.advertise(Advertisement(("app",), b"body"), solo.now))
+    solo.passes(10.0)
+    solo.forget()
+    solo.perform(solo.swim.advertise(Advertisement(("app",), b"body"), solo.now))
+    assert solo.sent == []
+    assert solo.armed(TimerKind.GOSSIP) == []
+
+
+def test_after_a_restart_own_advertisements_supersede_those_of_the_past() -> None:
+    solo = Solo(knows=[2])
+    solo.perform(solo.swim.advertise(Advertisement((), b"now"), solo.now))
+    solo.hears(2, Publication(solo.swim.node, Incarnation(5, 9), Advertisement((), b"before the disk was restored")))
+    solo.passes(0.2)
+    told = [p for p in solo.sent_to(2, Publication) if p.node == solo.swim.node]
+    assert told[-1] == Publication(solo.swim.node, Incarnation(5, 10), Advertisement((), b"now"))
+
+
+def test_the_directory_keeps_members_that_are_down_and_drops_those_forgotten() -> None:
+    solo = Solo(config=SwimConfig(forget_after_s=60.0), knows=[2, 3])
+    solo.answering = (3,)
+    solo.hears(2, publication(2, 1, "app", "other"))
+    solo.hears(3, dead(2))
+    assert solo.swim.directory.responsible("app") == (node_id(2),)
+    solo.passes(61.0)
+    assert solo.swim.directory.responsible("app") == ()
+    assert solo.swim.directory.names() == ()
+
+
+@given(st.lists(st.tuples(st.integers(2, 5), st.lists(st.sampled_from("abcd"), unique=True)), max_size=20))
+def test_the_directory_is_the_union_of_all_advertisements(changes: list[tuple[int, list[str]]]) -> None:
+    solo = Solo(knows=[2, 3, 4, 5])
+    expected: dict[int, list[str]] = {}
+    for counter, (number, names) in enumerate(changes, 1):
+        solo.hears(number, publication(number, counter, *names))
+        expected[number] = names
+    for name in "abcd":
+        nodes = sorted(node_id(number) for number, names in expected.items() if name in names)
+        assert solo.swim.directory.responsible(name) == tuple(nodes)
+    assert solo.swim.directory.names() == tuple(sorted({name for names in expected.values() for name in names}))
