@@ -1,0 +1,70 @@
+# Everything that a person or a machine does with this checkout. `make` alone lists the targets.
+#
+# The environment is .venv, made from requirements.lock (versions and hashes) and made anew only when that or
+# pyproject.toml has changed. PYTHON=/path/to/python chooses another interpreter, ARGS="…" adds arguments to pytest.
+
+PYTHONS := python3.11 python3.12 python3
+IS_FIT := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for python in $(PYTHONS); do \
+	$$python -c '$(IS_FIT)' 2>/dev/null && { echo $$python; break; }; done)
+
+VENV := .venv
+STAMP := $(VENV)/.made-from-lock
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check lint fast format docs lock clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+env: $(STAMP) ## Make the environment in .venv
+
+demo: $(STAMP) ## Five agents on this machine, one of them killed, all of it watched
+	@$(BIN)/gary demo
+
+test: $(STAMP) ## All tests; those that need engines are skipped with the reason where there are none
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint fast ## What should pass before every commit: lint, types and the fast tests
+
+lint: $(STAMP) ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fast: $(STAMP) ## The tests that need no engines
+	$(BIN)/python -m pytest -m "not engine" $(ARGS)
+
+format: $(STAMP) ## Format all code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMP) ## Write docs/reference/cli.md anew
+	$(BIN)/python -m gary.cli.reference > docs/reference/cli.md
+
+$(STAMP): pyproject.toml requirements.lock
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(IS_FIT)'; then \
+		echo "Gary needs Python 3.11 or 3.12; none of $(PYTHONS) is one." >&2; \
+		echo "Install one (Debian 12: apt install python3 python3-venv), or say: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; fi
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo "$(PYTHON) cannot make environments: its modules venv and ensurepip are a package of their own." >&2; \
+		echo "Debian and Ubuntu: apt install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; \
+		exit 1; fi
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## Choose versions anew and write requirements.lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet --upgrade --extra dev --all-build-deps \
+		--allow-unsafe --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
