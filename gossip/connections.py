@@ -102,6 +102,7 @@ class LaneEnd:
         self._dirty: dict[Peer, None] = {}
         self._owing: dict[int, Pipe] = {}
         self._flush_handle: asyncio.Handle | None = None
+        self._draining = False
         self._closed = False
 
     def open(self, hello: Hello) -> None:
@@ -146,12 +147,14 @@ class LaneEnd:
             self._give_up(dial)
 
     def _flush_soon(self, delay_s: float = 0.0) -> None:
-        if self._flush_handle is None:
+        if self._flush_handle is None and not (self._draining and not delay_s):
             later = partial(self._loop.call_later, delay_s) if delay_s else self._loop.call_soon
             self._flush_handle = later(self._flush)
 
     def _flush(self) -> None:
-        self._flush_handle = None
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
         dirty, self._dirty = self._dirty, {}
         for peer in dirty:
             self._pump(peer)
@@ -392,6 +395,16 @@ class LaneEnd:
 
     def readable(self) -> None:
         """Take in some of the messages that are there; to be called again while there are more."""
+        self._draining = True
+        try:
+            self._drain()
+        finally:
+            self._draining = False
+            # Answers leave here and now: another turn of the loop would cost more than they do.
+            if not self._closed and (self._dirty or self._owing):
+                self._flush()
+
+    def _drain(self) -> None:
         size = 0
         for _ in range(DRAIN_MESSAGES_MAX):
             received = self._link.receive() if size < DRAIN_BYTES_MAX and not self._closed else None

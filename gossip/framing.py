@@ -119,7 +119,7 @@ def decode_batch(message: bytes) -> Batch:
 class Flow:
     """How many messages went each way on one connection, and how many of ours are known to have been taken.
 
-    Counts wrap at 32 bits. The hello counts as the first message of either side; bare credits do not count. ``asked`` is
+    Counts wrap at 32 bits. The hello is the first message of either side; bare credits do not count. ``asked`` is
     the number of the last message that asked for a credit, ``owes`` whether the other side waits for one.
     """
 

@@ -52,6 +52,12 @@ COUNTERS = (
     "dropped_version",
     "dropped_closed",
 )
+_NNG_THREADS = {
+    lib.NNG_INIT_NUM_TASK_THREADS: 2,
+    lib.NNG_INIT_NUM_EXPIRE_THREADS: 1,
+    lib.NNG_INIT_NUM_POLLER_THREADS: 1,
+    lib.NNG_INIT_NUM_RESOLVER_THREADS: 2,
+}
 _HEADER_BYTES = 4
 _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
@@ -66,6 +72,14 @@ _REASONS = {
     lib.NNG_ECONNRESET: "not a Gary node: it hung up during the handshake",
     lib.NNG_ECONNSHUT: "not a Gary node: it hung up during the handshake",
 }
+
+
+def _limit_threads() -> None:
+    """By default nng starts several threads per core, for a process that does nothing else. Counts once per process,
+    before the first socket.
+    """
+    for parameter, threads in _NNG_THREADS.items():
+        lib.nng_init_set_parameter(parameter, threads)
 
 
 class _Socket:
@@ -176,6 +190,9 @@ def _diagnosis(dial: Dial) -> str:
     except OSError:
         return "timed out"
     return "not a Gary node, or one that hangs: it accepts connections and does not shake hands"
+
+
+_limit_threads()
 
 
 class NngTransport:
