@@ -65,7 +65,7 @@ def parse_dotenv(text: str, file: str, lookup: Lookup, problems: Problems) -> di
     return found
 
 
-class _Unreadable(Exception):  # noqa: N818
+class _Unreadable(Exception):
     def __init__(self, reason: str, hint: str = "", end: int = 0) -> None:
         super().__init__(reason)
         self.reason, self.hint, self.end = reason, hint, end

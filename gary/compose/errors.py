@@ -34,7 +34,7 @@ class ComposeError:
         return f"{where}: {what}. {self.hint}".rstrip() if self.hint else f"{where}: {what}"
 
 
-class ComposeErrors(Exception):  # noqa: N818
+class ComposeErrors(Exception):
     """All that is wrong with a file, in the order of its lines."""
 
     def __init__(self, errors: Iterable[ComposeError]) -> None:
@@ -42,7 +42,7 @@ class ComposeErrors(Exception):  # noqa: N818
         super().__init__("\n".join(str(error) for error in self.errors))
 
 
-class Wrong(Exception):  # noqa: N818
+class Wrong(Exception):
     """Raised by whoever reads one value and cannot; ``Problems`` collects it and reading goes on with the next."""
 
     def __init__(self, place: Place, reason: str, hint: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Final
 
 from gary.compose import keys
 from gary.compose.errors import Place, Problems, Wrong
-from gary.compose.readers import absolute_path, one_of, parsed, table, text
+from gary.compose.readers import absolute_path, host_path, one_of, parsed, table, text
 from gary.compose.tree import Entry, Node, Table, Text
 from gary.compose.values import flag, size_bytes
 from gary.spec.model import Mount, MountType
@@ -82,7 +81,7 @@ def _short(written: str, place: Place, directory: Path, volumes: Mapping[str, st
             raise Wrong(place, f"has the mode {mode[:64]!r}; only ro and rw are supported", "Leave the other modes out")
     read_only = bool(modes) and "ro" in modes[0].split(",")
     if source.startswith((".", "/", "~")):
-        return Mount(MountType.BIND, _host_path(source, directory, place), target, read_only)
+        return Mount(MountType.BIND, host_path(source, directory, place), target, read_only)
     if len(parts) > 1 and not source and written.startswith(":"):
         raise Wrong(place, "has no source before the colon")
     return _volume(source, target, read_only, volumes, place)
@@ -109,7 +108,7 @@ def _long(node: Table, directory: Path, volumes: Mapping[str, str], problems: Pr
     if not source:
         raise Wrong(node.place, "has no source, which type bind needs")
     _check_bind(entries, problems)
-    return Mount(type_, _host_path(source, directory, entries["source"].value.place), target, read_only)
+    return Mount(type_, host_path(source, directory, entries["source"].value.place), target, read_only)
 
 
 def _tmpfs_size(entries: Mapping[str, Entry], problems: Problems) -> int:
@@ -130,9 +129,3 @@ def _volume(source: str, target: str, read_only: bool, volumes: Mapping[str, str
         hint = f"Add {source[:64]!r} under volumes at the top of the file, or begin a path with ./ or /"
         raise Wrong(place, f"refers to the volume {source[:64]!r}, which the file does not declare", hint)
     return Mount(MountType.VOLUME, source, target, read_only, external_name=volumes.get(source, ""))
-
-
-def _host_path(source: str, directory: Path, place: Place) -> str:
-    if source.startswith("~") and source != "~" and not source.startswith("~/"):
-        raise Wrong(place, f"is {source[:64]!r}; of homes only one's own can be named, as ~/")
-    return os.path.normpath(directory / Path(source).expanduser())

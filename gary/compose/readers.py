@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
-from gary.compose.errors import Problems, Wrong
+from gary.compose.errors import Place, Problems, Wrong
 from gary.compose.tree import Items, Node, Table, Text
 
 T = TypeVar("T")
@@ -52,6 +54,17 @@ def absolute_path(node: Node) -> str:
     if not path.startswith("/"):
         raise Wrong(node.place, f"is {path[:64]!r}; it must be an absolute path")
     return path
+
+
+def host_path(path: str, directory: Path, place: Place) -> str:
+    """A path of the host that is relative to ``directory``, or to the caller's home (``~/``), as an absolute one."""
+    if path.startswith("~"):
+        # Only the whole text is looked at: "./~name" is a file of that name.
+        expanded = os.path.expanduser(path) if path == "~" or path.startswith("~/") else path  # noqa: PTH111
+        if expanded.startswith("~"):
+            raise Wrong(place, f"is {path[:64]!r}; of homes only one's own can be named, as ~/")
+        path = expanded
+    return os.path.normpath(directory / path)
 
 
 def table(node: Node) -> Table:

@@ -12,7 +12,7 @@ from gary.compose.dotenv import read_dotenv
 from gary.compose.errors import Place, Problems, Wrong
 from gary.compose.interpolation import Lookup
 from gary.compose.mounts import read_mount, table_of
-from gary.compose.readers import absolute_path, items, one_of, parsed, table, text, texts
+from gary.compose.readers import absolute_path, host_path, items, one_of, parsed, table, text, texts
 from gary.compose.runtimes import check_runtime
 from gary.compose.tree import Entry, Items, Node, Table, Text
 from gary.spec.limits import COUNT_MAX, NETWORK_MODES, REPLICAS_MAX
@@ -161,7 +161,7 @@ def _env_file(node: Node, around: Surroundings) -> dict[str, str]:
         if "required" in entries:
             required = parsed(values.flag)(entries["required"].value)
         node = entries["path"].value
-    path = around.directory / Path(text(node)).expanduser()
+    path = Path(host_path(text(node), around.directory, node.place))
     if not required and not path.exists():
         return {}
     return read_dotenv(path, around.lookup, around.problems, node.place)

@@ -353,3 +353,26 @@ def test_any_values_under_the_keys_of_a_service_give_a_spec_or_errors(values: di
 @given(st.dictionaries(st.sampled_from(sorted(KEYS[TOP])), VALUES, max_size=4))
 def test_any_values_under_the_keys_of_a_file_give_a_spec_or_errors(values: dict[str, str]) -> None:
     spec_or_errors("\n".join(f"{key}: {value}" for key, value in values.items()))
+
+
+GOOD = """\
+x-common: &common {environment: {A: 1}, restart: on-failure:3}
+services:
+  web:
+    <<: *common
+    image: nginx:${TAG:-1}
+    command: sh -c 'echo $$A'
+    ports: ["8080:80", {target: 81, mode: host}]
+    volumes: [data:/data, ./x:/y:ro, {type: tmpfs, target: /t, tmpfs: {size: 1m}}]
+    healthcheck: {test: [CMD, x], interval: 1m30s}
+    deploy: {replicas: 3, resources: {limits: {cpus: 0.5, memory: 1g}}}
+volumes: {data: }
+"""
+PIECES = st.sampled_from(
+    ["", "~", "{", "[", ": ", "- ", "*common ", "&x ", "${", "$", "'", '"', "\n  ", "\t", "null", "-1"]
+)
+
+
+@given(st.integers(0, len(GOOD)), st.integers(0, 8), PIECES | st.text(max_size=3))
+def test_a_file_with_a_piece_torn_out_or_put_in_gives_a_spec_or_errors(at: int, length: int, piece: str) -> None:
+    spec_or_errors(GOOD[:at] + piece + GOOD[at + length :])

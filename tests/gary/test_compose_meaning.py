@@ -82,6 +82,10 @@ PLAIN = Service("web", image="nginx")
             },
         ),
         (
+            "volumes: ['./~name:/b']",
+            {"mounts": (Mount(MountType.BIND, "/srv/app/~name", "/b"),), "partition": Partition.HOLD},
+        ),
+        (
             "volumes: ['/a/../b:/b']",
             {"mounts": (Mount(MountType.BIND, "/b", "/b"),), "partition": Partition.HOLD},
         ),
