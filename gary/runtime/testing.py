@@ -166,7 +166,7 @@ class RuntimeContract:
         later = bench.open()
         assert list(await later.containers(bench.node)) == [started]
         assert await later.start(bench.request()) == started
-        await later.stop(started.id, 5)
+        await later.stop(started.id, 0)
         assert list(await later.containers(bench.node)) == []
 
     async def test_a_later_runtime_hears_of_the_end_of_an_adopted_container(self, bench: Bench) -> None:
@@ -217,9 +217,9 @@ class RuntimeContract:
     async def test_a_stopped_container_is_gone_and_stopping_it_again_does_no_harm(self, bench: Bench) -> None:
         runtime = bench.open()
         started = await runtime.start(bench.request())
-        await asyncio.gather(runtime.stop(started.id, 5), runtime.stop(started.id, 5))
+        await asyncio.gather(runtime.stop(started.id, 0), runtime.stop(started.id, 0))
         assert list(await runtime.containers(bench.node)) == []
-        await runtime.stop(started.id, 5)
+        await runtime.stop(started.id, 0)
         assert (await runtime.start(bench.request())).state is ContainerState.RUNNING
 
     async def test_a_container_that_ends_is_seen_to_have_ended(self, bench: Bench) -> None:
@@ -367,7 +367,7 @@ class ExecutionContract:
                 if b"ready" in chunk.data:
                     break
         with pytest.raises(PortTaken, match=str(bench.fixed_port)):
-            await runtime.start(bench.request(index=1, ports=(port,)))
+            await runtime.start(bench.request(bench.listener(bench.fixed_port), index=1, ports=(port,)))
         assert list(await runtime.containers(bench.node)) == [first]
 
     async def test_a_check_that_passes_makes_it_healthy(self, bench: Bench) -> None:
