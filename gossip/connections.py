@@ -293,7 +293,8 @@ class LaneEnd:
             self._drop(pipe)
 
     def removed(self, pipe_id: int) -> None:
-        """A connection is gone; whatever still comes from it is too late."""
+        """A connection is gone. The news may have overtaken the last that came from it; what comes later is dropped."""
+        self.readable()
         self._bury(pipe_id)
         pipe = self._pipes.get(pipe_id)
         if pipe is not None and not self._closed:
@@ -362,9 +363,10 @@ class LaneEnd:
         self._evict(pipe)
 
     def _refuse(self, pipe: Pipe, reason: str) -> None:
+        """Refuse ``pipe``: its dialler hangs up, who needs our hello to see why; until then it goes on without one."""
         if pipe.dial is not None:
             self._failed(pipe.dial, reason)
-        self._drop(pipe)
+            self._drop(pipe)
 
     def _settle_duplicates(self, new: Pipe) -> None:
         """Of connections to one peer keep one: of those to an earlier start of it none, of two dialled by one side the
