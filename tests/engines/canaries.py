@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
-import os
 import secrets
-import signal
+import shutil
 import socket
+import sqlite3
 import struct
+import tempfile
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,11 @@ from tests.engines.namespaces import Machine
 
 _ALL_PROTOCOLS = 0x0003  # ETH_P_ALL, linux/if_ether.h
 _TCP = 6
+_CHUNK_MAGIC = bytes.fromhex("856f4a83")  # Automerge, "Binary Document Format", chunk header
+_CHUNK_HEADER_BYTES = 10
+_CHUNK_BYTES_MAX = 16384
+_INFLATED_BYTES_MIN = 16
+_INFLATED_BYTES_MAX = 1 << 18
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 _RECEIVE_BUFFER_BYTES = 32 << 20
 _FORCE_RECEIVE_BUFFER = 33  # SO_RCVBUFFORCE
@@ -31,8 +38,25 @@ def canary(where: str) -> str:
 
 
 def found(canaries: Mapping[str, str], data: bytes) -> list[str]:
-    """Which canaries, by where they were planted, occur in ``data``: plain, in UTF-16, in hexadecimal or in base64."""
-    return [where for where, word in sorted(canaries.items()) if any(form in data for form in _forms(word))]
+    """Which canaries, by where they were planted, occur in ``data``.
+
+    They are sought plain, in UTF-16, in hexadecimal and in base64, and in what the Automerge chunks in it inflate to.
+    """
+    haystack = b"\n".join([data, *_inflated(data)])
+    return [where for where, word in sorted(canaries.items()) if any(form in haystack for form in _forms(word))]
+
+
+def _inflated(data: bytes) -> Iterator[bytes]:
+    """What is compressed in Automerge's chunks. Where a stream begins depends on what precedes it: all places are tried."""
+    position = data.find(_CHUNK_MAGIC)
+    while position >= 0:
+        end = min(position + _CHUNK_BYTES_MAX, len(data))
+        for begin in range(position + _CHUNK_HEADER_BYTES, end):
+            with contextlib.suppress(zlib.error):  # no stream begins here
+                inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[begin:end], _INFLATED_BYTES_MAX)
+                if len(inflated) >= _INFLATED_BYTES_MIN:
+                    yield inflated
+        position = data.find(_CHUNK_MAGIC, position + 1)
 
 
 def _forms(word: str) -> Iterator[bytes]:
@@ -45,12 +69,8 @@ def _forms(word: str) -> Iterator[bytes]:
 
 
 def memory(pid: int) -> bytes:
-    """All readable memory of a process, as a core dump would have it. It is stopped for that moment, and goes on."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        return b"".join(_memory(pid))
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    """All writable memory of a process, as a core dump would have it; the process goes on and does not notice."""
+    return b"".join(_memory(pid))
 
 
 def _memory(pid: int) -> Iterator[bytes]:
@@ -67,13 +87,33 @@ def _memory(pid: int) -> Iterator[bytes]:
 
 
 def files(directory: Path) -> bytes:
-    """The contents and names of all files below a directory."""
+    """Contents and names of all files below a directory, and each value in a database, whose pages may divide it."""
     parts = []
     for path in sorted(directory.rglob("*")):
-        parts.append(str(path).encode())
+        parts.append(str(path.relative_to(directory)).encode())
         if path.is_file():
             parts.append(path.read_bytes())
+        if path.suffix == ".sqlite":
+            parts.extend(_values(path))
     return b"\n".join(parts)
+
+
+def _values(database: Path) -> Iterator[bytes]:
+    with copied(database) as disk:
+        tables = [name for (name,) in disk.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            for row in disk.execute(f'SELECT * FROM "{table}"'):
+                yield from (value if isinstance(value, bytes) else str(value).encode() for value in row)
+
+
+@contextlib.contextmanager
+def copied(database: Path) -> Iterator[sqlite3.Connection]:
+    """A copy of a database that its agent keeps locked, its write-ahead log included."""
+    with tempfile.TemporaryDirectory() as directory:
+        for path in sorted(database.parent.glob(f"{database.name}*")):
+            shutil.copy(path, directory)
+        with contextlib.closing(sqlite3.connect(Path(directory) / database.name)) as copy:
+            yield copy
 
 
 def words_of(agent: Agent) -> bytes:
@@ -129,7 +169,7 @@ class Wire:
 
 
 def _packet_socket(machine: Machine) -> socket.socket:
-    """A packet socket in the machine's network. A socket stays in the network in which it was made; a thread can leave it."""
+    """A packet socket in the machine's network: it stays in that network, whatever its maker does next."""
     made: list[socket.socket] = []
 
     def make() -> None:

@@ -1,7 +1,7 @@
 """Real container engines, one ``dockerd`` to a machine, and what the engines themselves say about their containers.
 
-``single_engine`` is all that a test of one runtime needs. The questions go over the engine's socket with the standard library
-alone, so that what the tests count does not depend on the client that Gary uses.
+``single_engine`` is all that a test of one runtime needs. The questions go over the engine's socket with the standard
+library alone, so that what the tests count does not depend on the client that Gary uses.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 NEEDED_PROGRAMS = ("dockerd", "containerd", "iptables", "ip", "busybox", "nsenter", "unshare")
 
-# Of each machine's own: /run, because it does not survive a reboot, and no name server, because one that does not answer costs
-# ten seconds for each container start.
+# Of each machine's own: /run/docker, because it does not survive a reboot, and a name server that refuses at once,
+# because a silent one costs ten seconds for each container start.
 MACHINE_SETUP = """
 mkdir -p /run/docker
 mount -t tmpfs tmpfs /run/docker

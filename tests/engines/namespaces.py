@@ -1,8 +1,8 @@
-"""Machines made of namespaces: each has its own processes, network and mounts, and vanishes when its first process ends.
+"""Machines made of namespaces: each has its own processes, network and mounts, and vanishes with its first process.
 
 A machine's first process reads from a pipe that this process holds open. Whatever ends this process, be it a crash or
-SIGKILL, ends that one, and the kernel then kills everything else in the machine: its daemons, its containers and its network
-devices. So nothing that runs outlives a test run; only directories and empty cgroups do, and the next run sweeps them.
+SIGKILL, ends that one, and the kernel then kills everything else in the machine: daemons, containers, network devices.
+So nothing that runs outlives a test run; only directories and empty cgroups do, and the next run sweeps them.
 
 The switch between the machines is a bridge in a namespace of its own. Nothing touches the network of the real machine,
 neither its firewall nor its routes, and runs side by side do not see each other.
@@ -44,7 +44,7 @@ def run(command: Sequence[str], *, stdin: str = "", timeout_s: float = COMMAND_T
 
 
 class Machine:
-    """Process, network and mount namespaces of one machine. ``power_off`` and ``power_on`` alternate; mounts do not survive."""
+    """Process, network and mount namespaces of one machine. It can be switched off and on again; mounts go."""
 
     def __init__(self, setup: str = "") -> None:
         """``setup``: shell lines that run first, inside, at each start (mounts)."""
@@ -71,7 +71,7 @@ class Machine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # an interrupt from the terminal is for the test run, which then tears down in order
+            start_new_session=True,  # an interrupt from the terminal is for the test run, which tears down in order
         )
         assert holder.stdout is not None
         if holder.stdout.readline() != b"up\n":
@@ -131,7 +131,7 @@ class Machine:
         return sorted(found)
 
     def outside(self, path: Path) -> Path:
-        """Where the file that is at ``path`` inside is found from outside, be it on a mount of the machine's own or not."""
+        """Where the file that is at ``path`` inside is found from outside, even on a mount of the machine's own."""
         return Path(f"/proc/{self.first_pid}/root") / path.relative_to("/")
 
 
@@ -205,7 +205,7 @@ class Switch:
         self._ip(f"link set p{number} up")
 
     def separate(self, sides: Sequence[Sequence[int]]) -> None:
-        """Divide the machines into sides that cannot reach each other, though their links stay up: a bridge to a side."""
+        """Divide the machines into sides that cannot reach each other, though their links are up: each has a bridge."""
         for side, numbers in enumerate(sides, start=1):
             moves = [f"link set p{number} master br{side}" for number in numbers]
             self._ip(f"link add br{side} type bridge", f"link set br{side} up", *moves)
@@ -230,7 +230,7 @@ def address(number: int) -> str:
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
-    """A directory for one run, removed at its end together with the cgroup of the same name; earlier runs' leftovers go too.
+    """A directory for one run, removed at its end with the cgroup of the same name; earlier runs' leftovers go, too.
 
     A run holds a lock on its directory, so a directory that can be locked belongs to nobody any more.
     """

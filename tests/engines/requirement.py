@@ -10,7 +10,7 @@ from tests.engines.engines import missing_for_engines
 
 
 def require_engines() -> None:
-    """Skip the calling test with the reason, or fail it when ``GARY_REQUIRE_ENGINES=1``; do nothing when engines can run."""
+    """Where engines cannot run: skip the calling test with the reason, or fail it when ``GARY_REQUIRE_ENGINES=1``."""
     reason = missing_for_engines()
     if not reason:
         return

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ import pytest
 
 from gary.storage import FILE_NAME
 from tests.engines.applications import application, slots
-from tests.engines.canaries import canary, files, found, memory, tapped, words_of
+from tests.engines.canaries import canary, copied, files, found, memory, tapped, words_of
 from tests.engines.engines import IMAGE
 from tests.engines.hosts import Cluster, Host
 
@@ -188,7 +186,7 @@ def test_10_a_bad_container_backs_off_and_is_tried_on_two_nodes_at_most(hosts: C
 
 def document_changes(host: Host) -> tuple[int, int]:
     """Number and bytes of the changes that the node has on its disk, its snapshots included."""
-    with contextlib.closing(sqlite3.connect(f"file:{host.agent.directory / FILE_NAME}?mode=ro", uri=True)) as disk:
+    with copied(host.agent.directory / FILE_NAME) as disk:
         tables = ("change", "snapshot")
         rows = [
             disk.execute(f"SELECT count(*), coalesce(sum(length(content)), 0) FROM {table}").fetchone()

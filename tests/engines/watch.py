@@ -48,7 +48,7 @@ class Watch:
             thread.join()
 
     def wait_until(self, reached: Callable[[Running], bool], timeout_s: float) -> float | None:
-        """The monotonic time at which the engines had reported a state that satisfies ``reached``; None: not in time."""
+        """The monotonic time at which what the engines had reported satisfied ``reached``; None: not in time."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not reached(self._snapshot()):
