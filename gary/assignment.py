@@ -114,26 +114,34 @@ def keepings(state: State, view: View) -> dict[Slot, Keeping]:
     return {slot: keeping(state, view, slot) for slot in wanted_slots(state, view)}
 
 
-def reason_to_withdraw(state: State, view: View, mine: Promise) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Why a promise ends; ``keeper``: the node that keeps the slot instead, if it is kept at all."""
+
+    reason: str
+    keeper: NodeId = ""
+
+
+def reason_to_withdraw(state: State, view: View, mine: Promise) -> Withdrawal | None:
     """Why the promiser ought to withdraw ``mine``; None to go on keeping it.
 
     Needs positive knowledge: the effective spec does not want the slot, or a live node is known to keep it.
     """
     if state.service(mine.slot) is None or mine.slot not in wanted_slots(state, view):
-        return "no longer wanted"
+        return Withdrawal("no longer wanted")
     for rival in live_promises(state, view, mine.slot):
         if rival.node == mine.node:
             continue
         replaced = mine.yielding and mine.node in rival.instead_of and not rival.yielding
         if replaced and (mine.state is not PromiseState.HEALTHY or is_believed_healthy(rival, view)):
-            return f"handed over to {rival.node}"
+            return Withdrawal("handed over", rival.node)
         if (
             precedence(rival) < precedence(mine)
             and rival.node not in mine.instead_of
             and not rival.yielding
             and is_believed_healthy(rival, view)
         ):
-            return f"kept by {rival.node}"
+            return Withdrawal("kept elsewhere", rival.node)
     return None
 
 

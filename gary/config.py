@@ -25,6 +25,9 @@ SOCKET_NAME = "agent.sock"
 SOCKET_PATH_BYTES_MAX = 107
 """``sockaddr_un`` holds no more (Linux, unix(7))."""
 
+UNUSED_AUTHORITIES = "SSL_CERT_FILE"
+"""Set for the agent's own imports alone; see ``gary.cli.agent``."""
+
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -68,7 +71,7 @@ class AgentConfig:
     @property
     def processes_dir(self) -> Path:
         """Where the ``process`` runtime keeps its containers."""
-        return self.state_dir / "processes"
+        return self.state_dir / "process"
 
 
 def resolve(flags: Mapping[str, object], environment: Mapping[str, str]) -> AgentConfig:

@@ -26,7 +26,7 @@ from gary import __version__
 from gary.agent import Agent, Settings
 from gary.api import Api
 from gary.boot import boot
-from gary.config import AgentConfig, advertised_address, decode
+from gary.config import UNUSED_AUTHORITIES, AgentConfig, advertised_address, decode
 from gary.effects import (
     Alarm,
     Effect,
@@ -412,6 +412,8 @@ async def _serve(config: AgentConfig) -> int:
 
 def main() -> int:
     """``python -m gary.daemon CONFIG``: the settings as ``gary agent`` resolved them, in JSON."""
+    if os.environ.get(UNUSED_AUTHORITIES) == os.devnull:
+        del os.environ[UNUSED_AUTHORITIES]
     try:
         config = decode("".join(sys.argv[1:2]))
     except ConfigError as error:

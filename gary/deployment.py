@@ -425,9 +425,10 @@ class Deployment:
         """``promise`` as this node now has to state it."""
         if not self._is_synced:
             return promise
-        reason = reason_to_withdraw(state, view, promise)
-        if reason is not None:
-            return replace(promise, state=PromiseState.WITHDRAWN, reason=reason)
+        withdrawal = reason_to_withdraw(state, view, promise)
+        if withdrawal is not None:
+            keeper = f", now by {self._host.display_name(withdrawal.keeper)}" if withdrawal.keeper else ""
+            return replace(promise, state=PromiseState.WITHDRAWN, reason=withdrawal.reason + keeper)
         container = self._container(state, promise)
         if promise.epoch != self._host.epoch:
             return self._affirm(state, view, promise, container)

@@ -42,7 +42,7 @@ class CommandError(GaryError):
         return {"error": {"code": self.code.value, "message": self.message, "hint": self.hint}}
 
 
-class StorageFailed(GaryError):  # noqa: N818
+class StorageFailed(GaryError):
     """The disk did not take a write, or cannot be used at all. What was durable before still is, and nothing else."""
 
     def __init__(self, reason: str) -> None:
@@ -69,5 +69,5 @@ class ConfigError(GaryError):
         self.problems = tuple(problems)
 
 
-class SocketTaken(GaryError):  # noqa: N818
+class SocketTaken(GaryError):
     """The agent's socket cannot be made: something else is at its path. Nothing was changed there."""

@@ -35,7 +35,7 @@ EXIT_CODES = {
 }
 
 
-class AgentUnreachable(GaryError):  # noqa: N818
+class AgentUnreachable(GaryError):
     """No agent answers on this host's socket."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -44,11 +44,11 @@ class AgentUnreachable(GaryError):  # noqa: N818
         self.hint = hint
 
 
-class NotWhole(GaryError):  # noqa: N818
+class NotWhole(GaryError):
     """What was asked for was begun and is not all there; the sentence says what is missing."""
 
 
-class BadInput(GaryError):  # noqa: N818
+class BadInput(GaryError):
     """A file or an argument that cannot be meant; ``problems`` are whole lines."""
 
     def __init__(self, message: str, problems: tuple[str, ...] = (), hint: str = "") -> None:

@@ -323,7 +323,12 @@ class DockerRuntime:
                 except (ValueError, ImportError) as error:
                     raise EngineUnavailable(self.name, f"{self._url!r} is no address of an engine: {error}") from error
             if self._docker.api_version == "auto":
-                await self._docker.version()
+                try:
+                    await self._docker.version()
+                except DockerError as error:
+                    if error.status == _NO_CONNECTION:
+                        raise
+                    raise EngineUnavailable(self.name, f"it does not tell its version: {error.message}") from error
             return self._docker
 
     @contextmanager

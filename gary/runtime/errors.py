@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class RuntimeFailure(Exception):  # noqa: N818 - RuntimeError means something else in Python
+class RuntimeFailure(Exception):
     """The runtime could not do what it was asked. State is as it was before, unless a subclass says otherwise."""
 
 

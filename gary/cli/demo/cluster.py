@@ -26,7 +26,7 @@ LOOK_INTERVAL_S = 0.05
 LOG_LINES_SHOWN = 15
 
 
-class DemoFailed(GaryError):  # noqa: N818
+class DemoFailed(GaryError):
     """The demo did not get to its end; the sentence says where it stopped and what was seen there."""
 
 

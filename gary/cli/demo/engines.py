@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Take away what the demo itself brought to the engine."""
 
 
-class Unusable(GaryError):  # noqa: N818
+class Unusable(GaryError):
     """This engine cannot run the demo; the sentence says why."""
 
 

@@ -16,6 +16,7 @@ from gary.cli.terminal import is_watched, say, talk_console
 
 Status = Mapping[str, Any]
 
+_THERE = ("alive", "suspect", "no member")
 _STATE_STYLES = {"healthy": "green", "starting": "yellow"}
 
 
@@ -80,7 +81,7 @@ class LiveView:
         members = {str(member.get("name")): str(member.get("status")) for member in status.get("members", ())}
         for name in self._names:
             state = members.get(name, "no member")
-            table.add_row(Text(name), Text(state, "red" if state == "dead" else ""), _promises(status, name, state))
+            table.add_row(Text(name), Text(state, "" if state in _THERE else "red"), _promises(status, name, state))
         unkept = [slot for slot in status.get("slots", ()) if not slot.get("node")]
         if unkept:
             table.add_row(Text("nobody", "red"), "", _slots(unkept, "red"))
@@ -91,7 +92,7 @@ class LiveView:
 
 def _promises(status: Status, name: str, state: str) -> Text:
     kept = [slot for slot in status.get("slots", ()) if slot.get("node_name") == name]
-    return _slots(kept, "red strike" if state == "dead" else None)
+    return _slots(kept, None if state in _THERE else "red strike")
 
 
 def _slots(slots: Sequence[Mapping[str, Any]], style: str | None) -> Text:
