@@ -30,6 +30,7 @@ _STYLES = {
     "failing": _BAD,
     "unkept": _BAD,
     "dead": _BAD,
+    "down": _BAD,
     "not kept": _BAD,
     "withdrawn": _QUIET,
     "left": _QUIET,
