@@ -187,7 +187,6 @@ class Swim:
         if self._view.has_left:
             return []
         self._prober.stop()
-        self._view.end_suspicions()
         self._outbox.disarm(TimerKind.REDIAL)
         self._view.become(Status.LEFT, self.incarnation, now)
         self._gossip(now)

@@ -62,7 +62,6 @@ class View:
         self._confirmations_wanted = 0
         self._reap_at = float("inf")
         self._conflict_at = float("-inf")
-        self._own_version = Incarnation(myself.incarnation.epoch, 0)
         self._measure(self.node)
 
     @property
@@ -116,11 +115,10 @@ class View:
         self._counters["deaths_declared"] += 1
         self._apply(Claim(replace(held, status=Status.DEAD)), now, quiet=False)
 
-    def end_suspicions(self) -> None:
-        """This node stops judging others."""
+    def time_suspicions(self, now: float) -> None:
+        """Set the timers of all suspicions anew. A node that has left hears no refutations and lets none run out."""
         for node in self.suspicions.nodes():
-            self.suspicions.end(node)
-            self._outbox.disarm(TimerKind.SUSPICION, node)
+            self._time_suspicion(node, now)
 
     def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
         """Change what this node is, and tell everybody."""
@@ -129,6 +127,7 @@ class View:
         self._measure(self.node)
         self.spread_myself(now)
         if status is not before.status:
+            self.time_suspicions(now)
             self._outbox.emit(MemberChanged(self.membership.myself, before.status))
 
     def spread_myself(self, now: float) -> None:
@@ -166,9 +165,8 @@ class View:
 
     def publish(self, advertisement: Advertisement) -> None:
         """Publish ``advertisement`` as this node's own, in a version above all that anybody may hold."""
-        version = max(self._own_version, Incarnation(self.membership.myself.incarnation.epoch, 0))
-        self._own_version = version.above(version)
-        self.directory.publish(Publication(self.node, self._own_version, advertisement))
+        version = self.directory.version(self.node).above(Incarnation(self.membership.myself.incarnation.epoch, 0))
+        self.directory.publish(Publication(self.node, version, advertisement))
         self._measure(self.node)
         self._spread_publication(self.node)
 
@@ -312,6 +310,9 @@ class View:
         return self.suspicions.deadline(node, self.membership.able_to_confirm, self.membership.size)
 
     def _time_suspicion(self, node: str, now: float) -> None:
+        if self.has_left:
+            self._outbox.disarm(TimerKind.SUSPICION, node)
+            return
         self._outbox.arm(TimerKind.SUSPICION, self._deadline(node) - now, node)
 
     def _review_suspicions(self, now: float) -> None:
@@ -319,8 +320,7 @@ class View:
         wanted = self.suspicions.wanted(self.membership.able_to_confirm)
         if wanted != self._confirmations_wanted:
             self._confirmations_wanted = wanted
-            for node in self.suspicions.nodes():
-                self._time_suspicion(node, now)
+            self.time_suspicions(now)
 
     # What others say about this node
 
@@ -343,11 +343,15 @@ class View:
             self._outbox.send(Peer(sender, teller.address), Lane.PROBE, self.claim_about(self.node, now))
 
     def _hear_own_publication(self, publication: Publication) -> None:
-        """Others hold a version of ours that we do not remember, from before a restart or a restored disk."""
+        """Others hold a version of ours that we do not remember, from before a restart or a restored disk.
+
+        Before this node has published anything since, that is what it publishes; later, the present one replaces it.
+        """
         own = self.directory.publication(self.node)
-        if publication.version < self._own_version or publication == own:
+        if publication.version < self.directory.version(self.node) or publication == own:
             return
-        self._own_version = publication.version
+        self.directory.publish(publication)
+        self._measure(self.node)
         if own is not None:
             self.publish(own.advertisement)
 

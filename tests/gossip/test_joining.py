@@ -3,8 +3,9 @@
 import pytest
 
 from gossip import Advertisement, Incarnation, Joined, JoinFailed, JoinFailure, Lane, Peer, Status, SwimConfig
+from gossip.directory import Publication
 from gossip.messages import VERSION, Join, Refuse, Welcome, encode, frame, frame_head
-from tests.gossip.harness import CLUSTER, Network, Solo, address_of, alive, dead, left, node_id, of_type, ping
+from tests.gossip.harness import CLUSTER, Network, Solo, address_of, alive, dead, left, node_id, of_type, ping, suspect
 
 OTHER_CLUSTER = b"another cluster!"
 
@@ -287,3 +288,28 @@ def test_frames_that_claim_another_sender_than_the_connection_are_dropped() -> N
     data = frame(frame_head(CLUSTER, node_id(3)), [encode(left(3))])
     solo.perform(solo.swim.receive(node_id(2), Lane.PROBE, data, solo.now))
     assert solo.status(3) is Status.ALIVE
+
+
+def test_a_node_that_left_judges_nobody_and_goes_on_judging_when_it_is_back() -> None:
+    solo = Solo(knows=[2, 3])
+    solo.hears(3, suspect(2, 3))
+    solo.perform(solo.swim.leave(solo.now))
+    solo.hears(3, suspect(2, 4))
+    solo.passes(30.0)
+    assert solo.status(2) is Status.SUSPECT
+    solo.perform(solo.swim.join(address_of(3), solo.now))
+    join = next(message for _, message in solo.sent if isinstance(message, Join))
+    solo.hears(3, Welcome(join.attempt, b""))
+    solo.passes(0.01)
+    assert solo.status(1) is Status.ALIVE
+    assert solo.status(2) is Status.DEAD
+
+
+def test_a_restarted_node_goes_on_publishing_what_it_published_until_it_publishes_anew() -> None:
+    solo = Solo(knows=[2])
+    old = Advertisement(("app",), b"old")
+    solo.hears(2, Publication(solo.swim.node, Incarnation(0, 3), old))
+    assert solo.swim.advertisement(solo.swim.node) == old
+    solo.perform(solo.swim.advertise(Advertisement(("app",), b"new"), solo.now))
+    solo.hears(2, Publication(solo.swim.node, Incarnation(0, 3), old))
+    assert solo.swim.advertisement(solo.swim.node) == Advertisement(("app",), b"new")
