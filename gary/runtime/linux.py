@@ -19,8 +19,8 @@ MARKER: Final = "GARY_CONTAINER"
 """The variable that all processes of a container inherit; by it they are found after their first process has gone."""
 
 _PROC: Final = Path("/proc")
-_RESET_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-"""Python ignores or handles these for itself; a program expects them as they are by default."""
+_RESET_SIGNALS: Final = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+"""Python, and whoever started the agent, ignore some; a program expects all of them as they are by default."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from gary.runtime.memory import MemoryEngine, MemoryRuntime
 from gary.runtime.process import ProcessRuntime, live_processes
 from gary.runtime.testing import Bench, ExecutionContract, ImageContract, RuntimeContract
 from gary.spec import Port, RuntimeName, Service
-from tests.engines.engines import IMAGE, Engine, single_engine
-from tests.engines.requirement import require_engines
+from tests.engines.engines import IMAGE, Engine
 
 
 class Clock:
@@ -89,13 +88,6 @@ class TestProcess(RuntimeContract, ExecutionContract):
         await bench.clean()
         assert live_processes(tmp_path) == []
         assert os.listdir(tmp_path) == []  # noqa: PTH208 - names are all that is needed
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    require_engines()
-    with single_engine() as engine:
-        yield engine
 
 
 @pytest.mark.engine
