@@ -156,6 +156,7 @@ class Agent:
         self._left: frozenset[NodeId] = frozenset()
         self._missing: dict[NodeId, float] = {}
         self._profiles: dict[NodeId, Profile] = {}
+        self._unnamed: set[NodeId] = set()
         self._engines = {name: _Engine() for name in runtimes}
         self._operations: dict[int, tuple[DeploymentId, Slot, str, str]] = {}
         self._tombstones: dict[DeploymentId, tuple[str, ...]] = {}
@@ -611,8 +612,7 @@ class Agent:
             self._missing[node] = self._missing.get(node, self._now) if not was_alive else self._now
             self.requests.gone(node)
         self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
-        if is_alive != was_alive or came or before is not status:
-            self._tell_of_member(node, status, before)
+        self._tell_of_member(node, status, before)
         if is_alive == was_alive and not came:
             return
         self._recognise_former_self(node)
@@ -620,8 +620,15 @@ class Agent:
             deployment.members_changed(self._now, node if came else "")
 
     def _tell_of_member(self, node: NodeId, status: Status, before: Status | None) -> None:
-        if (status is not Status.SUSPECT and before is not Status.SUSPECT) or status is Status.DEAD:
-            self.tell("member", f"{self.display_name(node)} is {status.value}")
+        """Say who came and who went. A node that has not introduced itself yet is told of when it has."""
+        is_news = before is not status and status is not Status.SUSPECT
+        if not is_news or (before is Status.SUSPECT and status is Status.ALIVE):
+            return
+        if status is Status.ALIVE and node not in self._profiles:
+            self._unnamed.add(node)
+            return
+        self._unnamed.discard(node)
+        self.tell("member", f"{self.display_name(node)} is {status.value}")
 
     def _recognise_former_self(self, node: NodeId) -> None:
         """A node at this node's own address was this host before its disk was lost: its containers are here."""
@@ -642,6 +649,9 @@ class Agent:
             return
         before = self._profiles.get(node)
         self._profiles[node] = profile
+        if node in self._unnamed:
+            self._unnamed.discard(node)
+            self.tell("member", f"{profile.name} is {Status.ALIVE.value}")
         if before is None or before.room != profile.room:
             for deployment in list(self.deployments.values()):
                 deployment.members_changed(self._now)

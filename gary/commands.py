@@ -242,7 +242,8 @@ class Commands:
     def _nodes(self, arguments: Mapping[str, Any], responder: Responder, is_relayed: bool) -> None:
         agent = self._agent
         found = []
-        for member in agent.swim.members():
+        members = sorted(agent.swim.members(), key=lambda member: (agent.display_name(member.node), member.node))
+        for member in members:
             profile = agent.profile(member.node)
             room = None if profile is None else profile.room
             advertisement = agent.swim.advertisement(member.node)
