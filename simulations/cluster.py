@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gary.agent import Agent, Settings
 from gary.boot import boot
@@ -29,30 +29,51 @@ from gary.effects import (
 )
 from gary.errors import StorageFailed
 from gary.identity import NodeId
-from gary.runtime.base import Container, ContainerState
+from gary.runtime.base import Capacity, Container, ContainerState
 from gary.runtime.errors import RuntimeFailure
-from gary.runtime.memory import MemoryEngine
+from gary.runtime.memory import DEFAULT_CAPACITY, MemoryEngine
 from gary.spec import Spec, to_json
-from gary.storage import MemoryStorage
+from gary.storage import MemoryStorage, Write
 from gossip import Send, SetTimer, SwimConfig, Timer
 from simulations.clock import Clock
 from simulations.network import Endpoint, Link, Network
 
 WALL_S = 1_700_000_000.0
 WRITE_S = 0.002
+LOOK_S = 0.005
+LOOK_PAUSE_S = 0.05
+ENGINE_RETRY_S = 1.0
+
+
+class Watcher(Protocol):
+    """Sees everything just before it happens. Checkers are watchers."""
+
+    def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
+        """``host``'s agent has asked for ``effect``."""
+
+    def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
+        """``writes`` are on the disk of ``host``, and its agent does not know yet."""
 
 
 @dataclass
 class Host:
-    """One virtual machine: disk and engine outlive its agent. ``life`` grows with each start of the agent."""
+    """One virtual machine: disk and engine outlive its agent. ``life`` grows with each start of the agent.
+
+    ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
+    ``wall_skew_s`` by how much its clock is wrong.
+    """
 
     name: str
     address: str
     engine: MemoryEngine
     storage: MemoryStorage
+    labels: Mapping[str, str] = field(default_factory=dict)
+    containers_max: int = 100
     agent: Agent | None = None
     life: int = 0
     wall_skew_s: float = 0.0
+    write_s: float = WRITE_S
+    look_at: float | None = None
     replies: dict[int, list[Reply]] = field(default_factory=dict)
     watching: set[int] = field(default_factory=set)
 
@@ -65,23 +86,36 @@ class Host:
 class Cluster:
     """``count`` hosts with agents that have not started. All randomness comes from ``seed``."""
 
-    def __init__(self, count: int, seed: int, *, link: Link | None = None, swim: SwimConfig | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        *,
+        link: Link | None = None,
+        swim: SwimConfig | None = None,
+        capacity: Capacity = DEFAULT_CAPACITY,
+    ) -> None:
+        self.seed = seed
         self.clock = Clock()
         self.rng = random.Random(seed)
         self.network = Network(self.clock, random.Random(self.rng.random()), link or Link())
         self._swim = swim or SwimConfig()
         self._trace = hashlib.sha256()
         self._commands = 0
-        self.violations: list[str] = []
-        self.hosts = [
-            Host(f"n{index}", f"10.{index >> 8}.{index & 255}.1:7946", MemoryEngine(host=f"n{index}"), MemoryStorage())
-            for index in range(count)
-        ]
+        self.watchers: list[Watcher] = []
+        self.hosts = [self._host(index, capacity) for index in range(count)]
 
     @property
     def trace(self) -> str:
         """A digest of everything that happened, in order."""
         return self._trace.hexdigest()
+
+    def _host(self, index: int, capacity: Capacity) -> Host:
+        name, address = f"n{index}", f"10.{index >> 8}.{index & 255}.1:7946"
+        host = Host(name, address, MemoryEngine(host=name, capacity=capacity), MemoryStorage())
+        host.labels = {"zone": f"z{index % 3}"}
+        host.engine.listen(lambda: self._engine_changed(host))
+        return host
 
     # What happens to hosts
 
@@ -94,7 +128,7 @@ class Cluster:
         identity, writes = boot(stored, entropy)
         host.storage.write(writes)
         host.agent = Agent(
-            settings=Settings(host.name, host.name, {"zone": f"z{int(host.name[1:]) % 3}"}, version="simulated"),
+            settings=Settings(host.name, host.name, host.labels, host.containers_max, version="simulated"),
             boot=identity,
             stored=stored,
             runtimes=("docker",),
@@ -115,18 +149,34 @@ class Cluster:
             ),
         )
         self._input(host, life, lambda a, now: a.start(now))
+        self._engine_changed(host)
+
+    def restart(self, host: Host) -> None:
+        """Kill the agent alone and start it again: its containers run on."""
+        self.kill(host, with_host=False)
+        self.start(host)
 
     def kill(self, host: Host, *, with_host: bool = True) -> None:
         """End the agent at once; with its host everything it runs ends, too."""
         host.agent = None
         host.life += 1
+        host.look_at = None
         host.storage.crash()
         self.network.detach(host.address, host_is_up=not with_host)
         if with_host:
             host.engine.lose_power(self.clock.now)
 
     def partition(self, *sides: Sequence[Host]) -> None:
+        """Only hosts of one side hear each other; without sides: all do."""
         self.network.partition({host.address: number for number, side in enumerate(sides) for host in side})
+
+    def cut(self, host: Host) -> None:
+        """Pull the network cable of one host."""
+        self.partition([other for other in self.hosts if other is not host], [host])
+
+    def heal(self) -> None:
+        """Whoever has power hears everybody again."""
+        self.network.heal()
 
     def run(self, seconds: float) -> None:
         self.clock.run_until(self.clock.now + seconds)
@@ -168,6 +218,13 @@ class Cluster:
     def deploy(self, host: Host, spec: Spec) -> Reply:
         return self.command(host, "deploy", {"spec": to_json(spec)})
 
+    def answer(self, host: Host, operation: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        """The answer to a command that has to succeed."""
+        reply = self.command(host, operation, arguments or {})
+        if reply.error is not None:
+            raise AssertionError(f"{operation} on {host.name}: {reply.error}")
+        return reply.item
+
     # What an observer sees
 
     def live(self) -> list[Host]:
@@ -183,7 +240,16 @@ class Cluster:
         return dict(sorted(found.items()))
 
     def _containers(self, host: Host) -> Sequence[Container]:
-        return host.engine.containers(None, self.clock.now)
+        return host.engine.present(self.clock.now)
+
+    def started(self) -> dict[str, float]:
+        """Every container that runs, by id, and when it was started: equal before and after, nothing was restarted."""
+        running = (c for host in self.hosts for c in self._containers(host) if c.state is ContainerState.RUNNING)
+        return {container.id: container.started_at_s for container in running}
+
+    def host_of(self, node: NodeId) -> Host:
+        """The host whose agent lives as ``node``."""
+        return next(host for host in self.live() if host.node == node)
 
     def sees_all(self) -> bool:
         """Every live agent holds exactly the live agents alive."""
@@ -204,6 +270,8 @@ class Cluster:
 
     def _perform(self, host: Host, life: int, effect: Effect) -> None:
         self._trace.update(f"{self.clock.now:.6f} {host.name} {type(effect).__name__}".encode())
+        for watcher in self.watchers:
+            watcher.performs(self, host, effect)
         match effect:
             case Send(peer, lane, frame):
                 self._trace.update(frame)
@@ -214,19 +282,19 @@ class Cluster:
             case SetAlarm(alarm, delay_s):
                 self._set_alarm(host, life, alarm, delay_s)
             case Persist(token, writes):
-                self.clock.after(WRITE_S, lambda: self._write(host, life, token, writes))
+                self.clock.after(host.write_s, lambda: self._write(host, life, token, writes))
             case StartContainer():
                 self.clock.after(host.engine.start_duration_s, lambda: self._start_container(host, life, effect))
             case StopContainer():
                 self.clock.after(host.engine.stop_duration_s, lambda: self._stop_container(host, life, effect))
-            case Observe(nodes):
-                self._observe(host, life, nodes)
+            case Observe():
+                self._look_soon(host, life, 0.0)
             case Reply(command):
                 host.replies.setdefault(command, []).append(effect)
             case Notify(event):
                 self._trace.update(repr(event).encode())
-            case ReadLogs(stream):
-                self._later(host, life, 0.0, lambda a, now: a.logged(stream, None, now))
+            case ReadLogs():
+                self._read_logs(host, life, effect)
             case StopLogs():
                 pass
             case Exit():
@@ -238,7 +306,7 @@ class Cluster:
     def _set_alarm(self, host: Host, life: int, alarm: Alarm, delay_s: float) -> None:
         self._later(host, life, delay_s, lambda a, now: a.alarm(alarm, now))
 
-    def _write(self, host: Host, life: int, token: int, writes: Sequence[Any]) -> None:
+    def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
         if host.life != life:
             return
         try:
@@ -247,6 +315,8 @@ class Cluster:
             reason = str(error)
             self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
         else:
+            for watcher in self.watchers:
+                watcher.wrote(self, host, writes)
             self._input(host, life, lambda a, now: a.persisted(token, now))
 
     def _start_container(self, host: Host, life: int, effect: StartContainer) -> None:
@@ -259,7 +329,6 @@ class Cluster:
             self._input(host, life, lambda a, now: a.operated(effect.operation, None, reason, now))
         else:
             self._input(host, life, lambda a, now: a.operated(effect.operation, container, "", now))
-        self._observe_again(host, life)
 
     def _stop_container(self, host: Host, life: int, effect: StopContainer) -> None:
         if host.life != life:
@@ -271,21 +340,42 @@ class Cluster:
             self._input(host, life, lambda a, now: a.operated(effect.operation, None, reason, now))
         else:
             self._input(host, life, lambda a, now: a.operated(effect.operation, None, "", now))
-        self._observe_again(host, life)
 
-    def _observe_again(self, host: Host, life: int) -> None:
-        """The engine tells of a change: look, as the daemon does."""
-        self.clock.after(0.02, lambda: self._observe(host, life, None))
-
-    def _observe(self, host: Host, life: int, nodes: tuple[NodeId, ...] | None) -> None:
-        if host.life != life or host.agent is None:
-            return
-        wanted = nodes or host.agent.observed_nodes
+    def _read_logs(self, host: Host, life: int, effect: ReadLogs) -> None:
         try:
-            capacity = host.engine.capacity(self.clock.now)
-            found = [c for node in wanted for c in host.engine.containers(node, self.clock.now)]
+            chunks = host.engine.logs(effect.container_id)
+        except RuntimeFailure:
+            chunks = ()
+        for chunk in chunks:
+            written = (chunk.stream, chunk.data)
+            self._later(host, life, LOOK_S, lambda a, now, written=written: a.logged(effect.stream, written, now))
+        self._later(host, life, LOOK_S, lambda a, now: a.logged(effect.stream, None, now))
+
+    def _engine_changed(self, host: Host) -> None:
+        self._look_soon(host, host.life, LOOK_S)
+
+    def _look_soon(self, host: Host, life: int, delay_s: float) -> None:
+        """Look at the engine's containers: once for all changes that come close together, as the daemon does."""
+        at = self.clock.now + delay_s
+        if host.agent is None or (host.look_at is not None and host.look_at <= at):
+            return
+        host.look_at = at
+        self.clock.after(delay_s, lambda: self._look(host, life, at))
+
+    def _look(self, host: Host, life: int, at: float) -> None:
+        if host.life != life or host.agent is None or host.look_at != at:
+            return
+        host.look_at = None
+        now = self.clock.now
+        try:
+            capacity = host.engine.capacity(now)
+            found = [c for node in host.agent.observed_nodes for c in host.engine.containers(node, now)]
         except RuntimeFailure as error:
             reason = str(error)
-            self._later(host, life, 0.0, lambda a, now: a.observed("docker", None, None, now, reason))
+            self._later(host, life, LOOK_S, lambda a, at: a.observed("docker", None, None, at, reason))
+            self._look_soon(host, life, ENGINE_RETRY_S)
             return
-        self._later(host, life, 0.0, lambda a, now: a.observed("docker", found, capacity, now))
+        self._later(host, life, LOOK_S, lambda a, at: a.observed("docker", found, capacity, at))
+        due = host.engine.next_change_s(now)
+        if due is not None:
+            self._look_soon(host, life, max(LOOK_PAUSE_S, due - now))

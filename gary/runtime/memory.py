@@ -132,6 +132,10 @@ class MemoryEngine:
         self._records[container_id].written.append(chunk)
         self._changed()
 
+    def present(self, now: float) -> tuple[Container, ...]:
+        """What there really is, whether the engine answers or not: for whoever judges, never for an agent."""
+        return tuple(self._all(now))
+
     # What the interface does with it
 
     def capacity(self, now: float) -> Capacity:
