@@ -62,8 +62,9 @@ class DockerRuntime:
     Nothing is connected before the first call; all calls come from one event loop.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, pull_silence_s_max: float = PULL_SILENCE_S_MAX) -> None:
         self._url = url
+        self._pull_silence_s_max = pull_silence_s_max
         self._docker: aiodocker.Docker | None = None
         self._greeting = asyncio.Lock()
         self._details: dict[str, api.Detail] = {}
@@ -207,17 +208,17 @@ class DockerRuntime:
 
     async def _pull_now(self, image: str) -> None:
         try:
-            async with asyncio.timeout(PULL_S_MAX), asyncio.timeout(PULL_SILENCE_S_MAX) as silence:
+            async with asyncio.timeout(PULL_S_MAX), asyncio.timeout(self._pull_silence_s_max) as silence:
                 loop = asyncio.get_running_loop()
                 parameters = {"fromImage": api.tagged(image)}
                 async with self._stream("images/create", parameters, "POST", math.inf) as content:
                     async for line in self._lines(content):
-                        silence.reschedule(loop.time() + PULL_SILENCE_S_MAX)
+                        silence.reschedule(loop.time() + self._pull_silence_s_max)
                         error = api.progress_error(line)
                         if error:
                             raise ImageMissing(image, error)
         except TimeoutError as error:
-            raise ImageMissing(image, f"the registry sent nothing for {PULL_SILENCE_S_MAX:g} s") from error
+            raise ImageMissing(image, f"the registry sent nothing for {self._pull_silence_s_max:g} s") from error
         except DockerError as error:
             raise ImageMissing(image, error.message) from error
 

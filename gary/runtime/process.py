@@ -239,7 +239,7 @@ class ProcessRuntime:
                     _log.info("%s did not end within %g s and is killed", record.name, grace_s)
             linux.send_to_group(run.process, signal.SIGKILL)
         try:
-            await self._sweep(record)
+            await self._sweep(record, run)
             guard = self._guards.get(record.id)
             if guard is not None:
                 await asyncio.wait([guard])
@@ -263,10 +263,12 @@ class ProcessRuntime:
         if not stop.cancelled():
             stop.exception()  # taken note of, even if nobody waits for it any more
 
-    async def _sweep(self, record: Record) -> None:
-        """Kill every process that the container has left. Raises ``TimeoutError``."""
+    async def _sweep(self, record: Record, run: Run | None) -> None:
+        """Kill every process that the run has left. Raises ``TimeoutError``."""
         async with asyncio.timeout(KILL_S_MAX):
             while left := await asyncio.to_thread(linux.marked, record.id):
+                if _last_run(record) != run:
+                    return  # another runtime on this directory has started it again: these may be the new run's
                 for process in left:
                     linux.send(process, signal.SIGKILL)
                 for process in left:
@@ -291,7 +293,7 @@ class ProcessRuntime:
             await asyncio.wait([checks])
         linux.reap(run.process)
         try:
-            await self._sweep(record)
+            await self._sweep(record, run)
         except TimeoutError:
             _log.warning("processes that %s has left behind do not disappear", record.name)
         self._settled.add(record.id)
@@ -360,11 +362,15 @@ async def _burial(process: linux.Identity) -> None:
     linux.reap(process)
 
 
-def _is_running(record: Record) -> bool:
+def _last_run(record: Record) -> Run | None:
     try:
-        run = record.run()
+        return record.run()
     except CorruptRecordError:
-        return False
+        return None  # the next look at the directory sets it aside
+
+
+def _is_running(record: Record) -> bool:
+    run = _last_run(record)
     return run is not None and linux.is_alive(run.process)
 
 

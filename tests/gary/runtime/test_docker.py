@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
@@ -13,7 +14,7 @@ import pytest
 
 from gary.runtime.base import Container, ContainerState
 from gary.runtime.docker import DockerRuntime
-from gary.runtime.errors import EngineUnavailable, NameTaken, StartRefused
+from gary.runtime.errors import EngineUnavailable, ImageMissing, NameTaken, StartRefused
 from gary.runtime.testing import PATIENCE_S, Bench, exited, until, written
 from gary.spec import Healthcheck, Mount, MountType, Port, Resources, Service
 from tests.engines.engines import IMAGE, Engine, single_engine
@@ -266,6 +267,61 @@ class TestNoEngine:
 
         async with await asyncio.start_unix_server(talk, tmp_path / "other.sock"):
             await self.failure(f"unix://{tmp_path}/other.sock")
+
+
+class FakeEngine:
+    """An engine that has no image and whose registry does not answer; it counts the pulls."""
+
+    def __init__(self) -> None:
+        self.pulls = 0
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                await reader.readexactly(int(length[1]) if length else 0)
+                if b"/images/create" in head:
+                    self.pulls += 1
+                    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                elif b"/containers/create" in head:
+                    self.answer(writer, b"404 Not Found", b'{"message": "No such image: nowhere:1"}')
+                else:
+                    self.answer(writer, b"200 OK", b'{"ApiVersion": "1.41"}')
+                await writer.drain()
+        writer.close()
+
+    @staticmethod
+    def answer(writer: asyncio.StreamWriter, status: bytes, body: bytes) -> None:
+        head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % (status, len(body)) + body)
+
+
+async def test_a_registry_that_says_nothing_is_asked_once_and_not_for_ever(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with await asyncio.start_unix_server(engine.talk, tmp_path / "engine.sock"):
+        runtime = DockerRuntime(f"unix://{tmp_path}/engine.sock", pull_silence_s_max=0.2)
+        bench = Bench(lambda: runtime, SLEEPER, _nothing)
+        starts = [runtime.start(bench.request(index=index, image="nowhere:1")) for index in range(3)]
+        async with asyncio.timeout(PATIENCE_S):
+            failures = await asyncio.gather(*starts, return_exceptions=True)
+        await runtime.close()
+    assert all(isinstance(failure, ImageMissing) and "sent nothing" in str(failure) for failure in failures)
+    assert engine.pulls == 1
+
+
+async def test_closing_ends_a_pull_and_whoever_waits_for_it(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with await asyncio.start_unix_server(engine.talk, tmp_path / "engine.sock"):
+        runtime = DockerRuntime(f"unix://{tmp_path}/engine.sock")
+        bench = Bench(lambda: runtime, SLEEPER, _nothing)
+        start = asyncio.create_task(runtime.start(bench.request(image="nowhere:1")))
+        async with asyncio.timeout(PATIENCE_S):
+            while not engine.pulls:  # noqa: ASYNC110 - the fake engine tells nobody anything
+                await asyncio.sleep(0.005)
+            await runtime.close()
+            with pytest.raises(EngineUnavailable, match="closed"):
+                await start
 
 
 async def _endless(changes: AsyncIterator[None]) -> None:
