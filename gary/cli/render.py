@@ -155,15 +155,14 @@ def members(answer: Answer) -> RenderableType:
 def missing(answer: Answer) -> list[str]:
     """One line for each slot that is not as it should be, with all that is known about why."""
     lines = []
-    asked_about = {row.get("slot"): row for row in _rows(answer, "missing")}
+    asked_about = {_cell(row.get("slot")): row for row in _rows(answer, "missing")}
     for row in _rows(answer, "slots"):
-        if row.get("state") in ("healthy", "withdrawn") and row.get("slot") not in asked_about:
+        slot = _cell(row.get("slot"))
+        if row.get("state") in ("healthy", "withdrawn") and slot not in asked_about:
             continue
-        words = [f"{_cell(row.get('slot'))} {_cell(row.get('state'))}"]
-        if row.get("node_name"):
-            words.append(f"on {row['node_name']}")
-        lines.append(_because(" ".join(words), row.get("reason"), asked_about.pop(row.get("slot"), {})))
-    lines += [_because(f"{_cell(slot)} missing", "", row) for slot, row in asked_about.items()]
+        node = f" on {_cell(row['node_name'])}" if row.get("node_name") else ""
+        lines.append(_because(f"{slot} {_cell(row.get('state'))}{node}", row.get("reason"), asked_about.pop(slot, {})))
+    lines += [_because(f"{slot} missing", "", row) for slot, row in asked_about.items()]
     return lines
 
 
@@ -236,8 +235,9 @@ def _because(what: str, reason: object, asked: Answer) -> str:
     declined = _mapping(asked.get("declined"))
     why = [_cell(reason)] if reason else []
     if declined:
-        counts = ", ".join(f"{words} ({count})" for words, count in sorted(declined.items()))
-        why.append(f"{sum(declined.values())} of {_cell(asked.get('asked'))} nodes declined: {counts}")
+        counts = ", ".join(f"{_cell(words)} ({_cell(count)})" for words, count in sorted(declined.items()))
+        total = sum(count for count in declined.values() if isinstance(count, int))
+        why.append(f"{total} of {_cell(asked.get('asked'))} nodes declined: {counts}")
     if asked.get("detail"):
         why.append(_cell(asked["detail"]))
     return f"{what}: {'; '.join(why)}" if why else what
