@@ -1,0 +1,64 @@
+"""Clusters and applications for whole-agent tests in virtual time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from gary.spec import Service, Spec
+from simulations.cluster import Cluster, Host
+
+SEEDS = (1, 2, 3)
+
+
+def app(replicas: int, *, name: str = "shop", resilience: int = 3, **service: Any) -> Spec:
+    """One service, ``web``, of an image that runs for ever."""
+    return Spec(name, (Service("web", **{"image": "img", "replicas": replicas, **service}),), resilience)
+
+
+def cluster_of(count: int, seed: int, **options: Any) -> Cluster:
+    """``count`` joined agents that have seen their containers' engines and each other."""
+    cluster = Cluster(count, seed, **options)
+    cluster.join_all()
+    assert cluster.run_until(cluster.sees_all, 30.0)
+    cluster.run(1.5)
+    return cluster
+
+
+def wanted(replicas: int, service: str = "web") -> list[str]:
+    return sorted(f"{service}/{index}" for index in range(1, replicas + 1))
+
+
+def runs(cluster: Cluster, replicas: int, hosts: list[Host] | None = None) -> bool:
+    """Each wanted slot runs exactly once on hosts that have power; ``hosts`` limits the look to those."""
+    names = {host.name for host in hosts or cluster.hosts}
+    found = {slot: [name for name in where if name in names] for slot, where in cluster.running().items()}
+    return sorted(slot for slot, where in found.items() if where) == wanted(replicas) and all(
+        len(where) <= 1 for where in found.values()
+    )
+
+
+def has_all(cluster: Cluster, replicas: int, hosts: list[Host]) -> bool:
+    """Each wanted slot runs at least once on ``hosts``."""
+    names = {host.name for host in hosts}
+    found = cluster.running()
+    return all(names & set(found.get(slot, ())) for slot in wanted(replicas))
+
+
+def per_host(cluster: Cluster) -> Counter[str]:
+    return Counter(name for where in cluster.running().values() for name in where)
+
+
+def is_whole(cluster: Cluster, host: Host, app: str = "shop") -> bool:
+    """``host``'s own view of the deployment says that nothing is missing."""
+    return bool(cluster.answer(host, "status", {"app": app})["state"] == "whole")
+
+
+def settled(cluster: Cluster, spec: Spec, host: Host | None = None) -> Cluster:
+    """Deploy ``spec`` and wait until it is whole."""
+    host = host or cluster.hosts[0]
+    reply = cluster.deploy(host, spec)
+    assert reply.error is None, reply.error
+    assert cluster.run_until(lambda: is_whole(cluster, host, spec.name), 30.0)
+    cluster.run(2.0)
+    return cluster
