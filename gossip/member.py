@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-
 INCARNATION_MAX: Final = 2**48
 """Neither part of an incarnation is larger: nobody can be driven to one that others do not accept."""
 

@@ -15,7 +15,6 @@ import math
 from dataclasses import dataclass, field
 
 from gossip.config import SwimConfig
-from gossip.member import Incarnation
 
 
 def suspicion_timeout_s(confirmations: int, wanted: int, min_s: float, max_s: float) -> float:
@@ -28,9 +27,8 @@ def suspicion_timeout_s(confirmations: int, wanted: int, min_s: float, max_s: fl
 
 @dataclass(slots=True)
 class Suspicion:
-    """One running suspicion: against which incarnation, since when, and who accuses."""
+    """One running suspicion: since when, and who accuses."""
 
-    incarnation: Incarnation
     started: float
     accusers: dict[str, None] = field(default_factory=dict)
 
@@ -42,16 +40,13 @@ class Suspicions:
         self._config = config
         self._running: dict[str, Suspicion] = {}
 
-    def __len__(self) -> int:
-        return len(self._running)
-
     def nodes(self) -> tuple[str, ...]:
         """The suspects, longest suspected first."""
         return tuple(self._running)
 
-    def start(self, node: str, incarnation: Incarnation, accusers: tuple[str, ...], now: float) -> None:
-        """Suspect ``node``; a suspicion of an older incarnation ends."""
-        self._running[node] = Suspicion(incarnation, now)
+    def start(self, node: str, accusers: tuple[str, ...], now: float) -> None:
+        """Suspect ``node``; an earlier suspicion, of an older incarnation, ends."""
+        self._running[node] = Suspicion(now)
         self.accuse(node, accusers)
 
     def accuse(self, node: str, accusers: tuple[str, ...]) -> bool:
@@ -68,10 +63,6 @@ class Suspicions:
         """Who accuses ``node``, first accuser first; empty when nobody does."""
         running = self._running.get(node)
         return tuple(running.accusers) if running else ()
-
-    def incarnation(self, node: str) -> Incarnation:
-        """The incarnation that is suspected."""
-        return self._running[node].incarnation
 
     def wanted(self, able: int) -> int:
         """K: confirmations to wait for when ``able`` members could give one."""

@@ -92,7 +92,6 @@ class Swim:
         self._view = View(
             myself=Member(node, address, Incarnation(epoch, 0), Status.ALIVE),
             config=config,
-            rng=rng,
             outbox=self._outbox,
             counters=self._counters,
             doubted=self._doubted,

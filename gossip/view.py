@@ -6,7 +6,6 @@ this node itself are never taken over: they are answered, and refuted with a hig
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +40,6 @@ class View:
         *,
         myself: Member,
         config: SwimConfig,
-        rng: random.Random,
         outbox: Outbox,
         counters: Counter[str],
         doubted: Callable[[str], None],
@@ -54,7 +52,6 @@ class View:
         self.suspicions = Suspicions(config)
         self.recently_dead: dict[str, float] = {}
         self._config = config
-        self._rng = rng
         self._outbox = outbox
         self._counters = counters
         self._doubted = doubted
@@ -271,7 +268,7 @@ class View:
     def _suspect(self, claim: Claim, now: float) -> None:
         node = claim.member.node
         self._counters["suspicions"] += 1
-        self.suspicions.start(node, claim.member.incarnation, claim.accusers, now)
+        self.suspicions.start(node, claim.accusers, now)
         self._time_suspicion(node, now)
         if self.node not in claim.accusers:
             self._doubted(node)
