@@ -47,7 +47,7 @@ def found(canaries: Mapping[str, str], data: bytes) -> list[str]:
 
 
 def _inflated(data: bytes) -> Iterator[bytes]:
-    """What is compressed in Automerge's chunks. Where a stream begins depends on what precedes it: all places are tried."""
+    """What is compressed in Automerge's chunks. Where a stream begins depends on what precedes it: try all places."""
     position = data.find(_CHUNK_MAGIC)
     while position >= 0:
         end = min(position + _CHUNK_BYTES_MAX, len(data))
@@ -160,11 +160,14 @@ class Wire:
         segment = packet[header:length] if length else packet[header:]
         flow = packet[12:20] + segment[:4]
         with self._lock:
+            pieces = self._streams[flow]
             if packet[9] == _TCP and len(segment) >= 20:
                 (sequence,) = struct.unpack_from("!I", segment, 4)
-                self._streams[flow].setdefault(sequence, segment[(segment[12] >> 4) * 4 :])
+                payload = segment[(segment[12] >> 4) * 4 :]
+                # an empty acknowledgement has the number of what follows, and a repeat may be the longer one
+                if len(payload) > len(pieces.get(sequence, b"")):
+                    pieces[sequence] = payload
             else:
-                pieces = self._streams[flow]
                 pieces[len(pieces)] = segment
 
 
