@@ -613,9 +613,9 @@ class Agent:
             self.requests.gone(node)
         self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
         self._tell_of_member(node, status, before)
+        self._recognise_former_self(node)
         if is_alive == was_alive and not came:
             return
-        self._recognise_former_self(node)
         for deployment in list(self.deployments.values()):
             deployment.members_changed(self._now, node if came else "")
 
