@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,16 +118,18 @@ def _deploy(cluster: DemoCluster, engine: Engine, view: View) -> Mapping[str, fl
     view.tell(f"Deploying {wanted} replicas by way of {sponsor.name} …")
     started = time.monotonic()
     sponsor.client.post("deployments", body={"spec": to_json(spec), "dry_run": False, "replace": False})
-    _watch(sponsor, spec.name, view, started, lambda status: _healthy(status) == wanted)
-    return {f"{wanted} replicas healthy": time.monotonic() - started}
+    status = _watch(sponsor, spec.name, view, started, lambda status: _healthy(status) == wanted)
+    elapsed_s = time.monotonic() - started
+    view.tell(f"  {wanted} are healthy after {elapsed_s:.1f} s: {_holders(status)}.")
+    return {f"{wanted} replicas healthy": elapsed_s}
 
 
 def _lose_a_node(cluster: DemoCluster, view: View) -> Mapping[str, float]:
     """Kill the node that took the deployment: if any node were special, it would be this one."""
     victim, witness = cluster.agents[0], cluster.agents[1]
-    status = _status(witness, "demo")
-    lost = [slot for slot in (status or {}).get("slots", ()) if slot.get("node") == victim.node]
-    wanted = _healthy(status or {})
+    before = _status(witness, "demo") or _status(victim, "demo") or {}
+    lost = [slot.get("slot") for slot in before.get("slots", ()) if slot.get("node") == victim.node]
+    wanted = _healthy(before)
     view.tell(f"Killing {victim.name} with its {len(lost)} containers …")
     started = time.monotonic()
     cluster.kill(victim)
@@ -139,8 +142,10 @@ def _lose_a_node(cluster: DemoCluster, view: View) -> Mapping[str, float]:
         elsewhere = all(slot.get("node") != victim.node for slot in holders)
         return bool(noticed) and elsewhere and len(holders) == wanted
 
-    _watch(witness, "demo", view, started, whole_without_it)
-    return {f"{victim.name} known to be dead": noticed[0], "whole again without it": time.monotonic() - started}
+    status = _watch(witness, "demo", view, started, whole_without_it)
+    elapsed_s = time.monotonic() - started
+    view.tell(f"  {wanted} are healthy again after {elapsed_s:.1f} s: {_holders(status, lost)} took over.")
+    return {f"{victim.name} known to be dead": noticed[0], "whole again without it": elapsed_s}
 
 
 def _remove(cluster: DemoCluster, view: View) -> Mapping[str, float]:
@@ -151,8 +156,15 @@ def _remove(cluster: DemoCluster, view: View) -> Mapping[str, float]:
     return {"removed everywhere": time.monotonic() - started}
 
 
-def _watch(agent: DemoAgent, app: str, view: View, started: float, done: Callable[[Answer], bool]) -> None:
-    """Show the deployment until ``done``. Raises ``DemoFailed`` with what is missing."""
+def _holders(status: Answer, slots: Container[object] | None = None) -> str:
+    """Each node with how many slots it keeps; only those in ``slots`` are counted if these are given."""
+    counted = [slot for slot in status.get("slots", ()) if slots is None or slot.get("slot") in slots]
+    counts = Counter(str(slot.get("node_name")) for slot in counted)
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+
+
+def _watch(agent: DemoAgent, app: str, view: View, started: float, done: Callable[[Answer], bool]) -> Answer:
+    """Show the deployment until ``done``; the last status. Raises ``DemoFailed`` with what is missing."""
     from gary.cli import render
     from gary.cli.demo.cluster import DemoFailed
 
@@ -162,7 +174,7 @@ def _watch(agent: DemoAgent, app: str, view: View, started: float, done: Callabl
         if status is not None:
             view.update(status, time.monotonic() - started)
             if done(status):
-                return
+                return status
         time.sleep(LOOK_INTERVAL_S)
     missing = "\n".join(f"  {line}" for line in render.missing(status or {}))
     raise DemoFailed(f"{app} did not become whole within {STAGE_TIMEOUT_S:.0f} s:\n{missing}")
