@@ -382,6 +382,8 @@ def _membership(key: str, raw: bytes) -> tuple[NodeId, Membership]:
 def _promise(key: str, raw: bytes) -> Promise:
     node, _, slot = key.partition("/")
     lamport, generation, epoch, state, once_healthy, yielding, instead_of, reason = _unpack(raw)
+    if not isinstance(generation, str):
+        raise TypeError("not a generation")
     return Promise(
         node=_node(node),
         slot=_slot(slot),

@@ -17,6 +17,9 @@ from gary.spec import RestartCondition, RestartPolicy, Service
 SETTLE_S = 1.0
 """A container without a health check is healthy when it has run for this long."""
 BACKOFF_S_MAX = 300.0
+DELAY_S_MIN = 0.1
+DOUBLINGS_MAX = 12
+"""Enough to get from the least delay past the longest; more would in the end be no float any more."""
 STEADY_S = 10.0
 """Failures in a row are forgotten once a container has run for this long (or as long as its last backoff)."""
 FAILURES_TO_FAIL = 2
@@ -103,7 +106,8 @@ def operations(
 
 
 def backoff_s(policy: RestartPolicy, failures: int) -> float:
-    return float(min(BACKOFF_S_MAX, max(0.1, policy.delay_s) * 2 ** (max(1, failures) - 1)))
+    doublings = min(max(1, failures) - 1, DOUBLINGS_MAX)
+    return float(min(BACKOFF_S_MAX, max(DELAY_S_MIN, policy.delay_s) * 2**doublings))
 
 
 def failed(slate: Slate, policy: RestartPolicy, reason: str, now: float, *, container: str = "") -> Slate:

@@ -90,7 +90,7 @@ class Requests:
             return
         try:
             item = msgpack.unpackb(response.body, strict_map_key=False)
-        except (ValueError, msgpack.UnpackException) as error:
+        except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
             raise MalformedMessage("an answer that is no msgpack") from error
         if not isinstance(item, dict):
             raise MalformedMessage("an answer that is no map")
@@ -99,7 +99,7 @@ class Requests:
         asked.streaming = not response.last
         if response.last:
             del self._open[response.id]
-        if lost and not response.last:
+        if lost:
             asked.heard({"lost": lost}, False)
         if "error" in item:
             asked.failed(error_from(item["error"]))
@@ -114,12 +114,14 @@ class Requests:
     def gone(self, node: NodeId) -> None:
         """That node is no longer there: whatever was asked of it fails."""
         for id in [id for id, asked in self._open.items() if asked.node == node]:
-            self._open.pop(id).failed(CommandError(ErrorCode.UNAVAILABLE, f"node {node} went away before it answered"))
+            asked = self._open.pop(id, None)  # what one failure led to may have cancelled another
+            if asked is not None:
+                asked.failed(CommandError(ErrorCode.UNAVAILABLE, f"node {node} went away before it answered"))
 
     def tick(self, now: float) -> float | None:
         """Repeat and give up what is due; when to look again."""
         for id, asked in list(self._open.items()):
-            if asked.streaming:
+            if asked.streaming or id not in self._open:
                 continue
             if now >= asked.until:
                 del self._open[id]
@@ -136,7 +138,7 @@ def error_from(value: Any) -> CommandError:
     if not isinstance(value, dict):
         return CommandError(ErrorCode.INTERNAL, "another node answered with an error that nobody can read")
     code = value.get("code")
-    known = ErrorCode(code) if code in set(ErrorCode) else ErrorCode.INTERNAL
+    known = ErrorCode(code) if isinstance(code, str) and code in set(ErrorCode) else ErrorCode.INTERNAL
     return CommandError(known, str(value.get("message", "")), str(value.get("hint", "")))
 
 
@@ -204,7 +206,7 @@ def arguments_of(request: Request) -> dict[str, Any]:
     """The request's arguments; raises ``MalformedMessage`` for anything but a map with string keys."""
     try:
         value = msgpack.unpackb(request.body, strict_map_key=False)
-    except (ValueError, RecursionError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise MalformedMessage("arguments that are no msgpack") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise MalformedMessage("arguments that are no map")
