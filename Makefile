@@ -53,10 +53,11 @@ $(STAMP): pyproject.toml requirements.lock
 		echo "$(PYTHON) cannot make environments: its modules venv and ensurepip are a package of their own." >&2; \
 		echo "Debian and Ubuntu: apt install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" >&2; \
 		exit 1; fi
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo "Making the environment in $(VENV) with $(PYTHON); this takes about half a minute." >&2
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 lock: ## Choose versions anew and write requirements.lock
