@@ -187,7 +187,8 @@ class Switch:
         ):  # the old cable: it goes with the machine's old namespace, but not at once
             self._ip(f"link del p{number}")
         self._ip(
-            f"link add p{number} type veth peer name eth0 netns {machine.first_pid}",
+            # a machine that comes back has the hardware address that the others remember
+            f"link add p{number} type veth peer name eth0 address 02:00:00:00:00:{number:02x} netns {machine.first_pid}",
             f"link set p{number} master br0 up",
         )
         machine.run(

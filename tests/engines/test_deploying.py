@@ -166,13 +166,14 @@ def test_10_a_bad_container_backs_off_and_is_tried_on_two_nodes_at_most(hosts: C
     hosts.deploy(everyone[0], application(1, image=image, command=("sh", "-c", "echo broken; exit 7")), "--detach")
 
     def tried_on() -> list[Host]:
-        """By the engines' own words: where a container was made, or an image that could not be had was pulled."""
-        return [
-            host
-            for host in everyone
-            if host.engine.has_created("gary.deployment", begin_s)
-            or (image != IMAGE and expected in host.engine.log.read_text())
-        ]
+        """By the engines' own words: where a container was made, or where an image was sought in vain."""
+        return [host for host in everyone if was_made(host) or was_sought(host)]
+
+    def was_made(host: Host) -> bool:
+        return host.engine.has_created("gary.deployment", begin_s)
+
+    def was_sought(host: Host) -> bool:
+        return image != IMAGE and expected in host.engine.log.read_text()
 
     def reasons() -> str:
         return " ".join(str(slot["reason"]) for slot in everyone[0].agent.ask("/v1/deployments/shop")["slots"])
