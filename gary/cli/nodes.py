@@ -49,7 +49,10 @@ def join(
 def leave(
     context: typer.Context,
     timeout_s: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="Leave after this time even if not all has moved.")
+        float,
+        typer.Option(
+            "--timeout", metavar="SECONDS", help="How long it may take; if not all has moved by then, the node stays."
+        ),
     ] = 120.0,
     as_json: Json = False,
 ) -> None:
@@ -59,7 +62,7 @@ def leave(
         left = bool(item.get("left", left))
         if as_json:
             print_json(item)
-        elif "message" in item:
+        elif "message" in item and not left:
             say(str(item["message"]))
     if not left:
         raise NotWhole("the agent ended the conversation before it had left; gary nodes on another node tells")

@@ -82,7 +82,7 @@ def status(answer: Answer) -> RenderableType:
         "  ",
         _state(answer.get("state")),
         f"  generation {_cell(answer.get('generation'))}",
-        f"  held by {_cell(resilience.get('have'))} of {_cell(resilience.get('wanted'))} members",
+        f"  held by {_cell(resilience.get('have'))}, wanted {_cell(resilience.get('wanted'))} or more",
     )
     parts: list[RenderableType] = [head, "", services(answer), "", slots(answer), "", members(answer)]
     if lines := missing(answer):

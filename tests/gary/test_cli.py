@@ -161,7 +161,7 @@ _SHOWN = {
     "nodes": ["node-a (this node)", "alive", "10.0.0.1:7946", "3/100", "8 GiB", "docker", "zone=z1"],
     "ps": ["shop", "degraded", "1/2", "web", "node-a"],
     "status": [
-        "held by 1 of 3 members",
+        "held by 1, wanted 3 or more",
         "0.0.0.0:8080->80/tcp",
         "web/2 unkept: last kept by [bold]node-b; 3 of 4 nodes declined: not enough memory (3)",
     ],
