@@ -45,7 +45,7 @@ class _Absence:
     asked_at: float = -1e9
     contact_at: float = -1e9
     caller: NodeId = ""
-    caller_seen: float = 0.0
+    caller_seen: float = -1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Calling:
         self._deployment = deployment
         self._host = host
         self._absences: dict[NodeId, _Absence] = {}
+        self._vacant_since: dict[Slot, float] = {}
         self._call: Call | None = None
         self._call_until = 0.0
         self._asked: set[NodeId] = set()
@@ -96,6 +97,9 @@ class Calling:
     def encourage(self) -> None:
         """The cluster has changed: what nobody wanted before may be wanted now."""
         if self._call is None:
+            if self._attempts:
+                # All have given up for now, and all hear of the change at once: let them take turns again.
+                self._vacant_since.clear()
             self._not_before = 0.0
             self._attempts = 0
 
@@ -136,6 +140,8 @@ class Calling:
         }
         self._invited = {node: until for node, until in self._invited.items() if until > now and node in view.alive}
         needed = {slot for slot, keeping in keepings.items() if keeping.is_needed}
+        for slot in [slot for slot in self._vacant_since if slot not in needed and slot != WITNESSES]:
+            del self._vacant_since[slot]
         for memory in (self.declined, self._turned_down):
             for slot in [slot for slot in memory if slot not in needed]:
                 del memory[slot]
@@ -147,28 +153,39 @@ class Calling:
     ) -> list[tuple[Slot, NodeId]]:
         due: list[tuple[Slot, NodeId]] = []
         times: dict[NodeId, float] = {}
+        turn = self._rank(state, view, "") * STEP_IN_S
         for slot, keeping in keepings.items():
             if not keeping.is_needed or slot in self._slots_out:
                 if slot in self._slots_out:
                     wake.append(self._slots_out[slot][1])
                 continue
-            missing = keeping.lost[0] if keeping.lost else ""
-            if missing not in times:
-                times[missing] = self._due_at(state, view, missing, now, wake)
-            if times[missing] <= now:
+            # Of several that were lost, the last one tells whose turn it is: the others' turns passed long ago.
+            missing = max(keeping.lost, key=self._host.missing_since_s, default="")
+            if not missing:
+                at = self._vacant_since.setdefault(slot, now) + turn
+            elif missing in times:
+                at = times[missing]
+            else:
+                at = times[missing] = self._due_at(state, view, missing, now, wake)
+            if at <= now:
                 due.append((slot, missing))
             else:
-                wake.append(times[missing])
+                wake.append(at)
         return due
 
     def _witnesses_due(self, state: State, view: View, now: float, wake: list[float]) -> int:
-        short = len(witnesses_needed(state, view)) - len(self._invited)
+        needed = len(witnesses_needed(state, view))
+        if not needed:
+            self._vacant_since.pop(WITNESSES, None)
+        short = needed - len(self._invited)
         if short <= 0:
             wake.extend(self._invited.values())
             return 0
         absent = [node for node in state.holders if node not in view.alive]
         latest = max(absent, key=self._host.missing_since_s, default="")
-        at = self._due_at(state, view, latest, now, wake)
+        at = self._vacant_since.setdefault(WITNESSES, now) + self._rank(state, view, latest) * STEP_IN_S
+        if latest:
+            at = max(at, self._due_at(state, view, latest, now, wake))
         if at > now:
             wake.append(at)
             return 0
@@ -176,10 +193,10 @@ class Calling:
 
     def _due_at(self, state: State, view: View, missing: NodeId, now: float, wake: list[float]) -> float:
         """When this member acts on the slots of ``missing``: by its patience, its rank, and what the others say."""
-        absence = self._absences.setdefault(missing, _Absence(now))
-        order = callers(state, view, missing)
-        rank = order.index(view.node) if view.node in order else len(order)
-        if not missing or missing in view.left:
+        # Whoever called when this node was last away has nothing to do with this time.
+        absence = self._absences.setdefault(missing, _Absence(now, caller=state.calling.get(missing, "")))
+        rank = self._rank(state, view, missing)
+        if missing in view.left:
             at = absence.first_seen + rank * STEP_IN_S
         else:
             vanished = self._host.vanished_lately(now)
@@ -190,9 +207,13 @@ class Calling:
             if absence.caller != caller:
                 absence.caller, absence.caller_seen = caller, now
             at = max(at, absence.caller_seen + 2 * STEP_IN_S)
-        if missing and missing not in view.left:
+        if missing not in view.left:
             at = self._vetoed(view, state, missing, absence, at, now, wake)
         return at
+
+    def _rank(self, state: State, view: View, missing: NodeId) -> int:
+        order = callers(state, view, missing)
+        return order.index(view.node) if view.node in order else len(order)
 
     def _vetoed(
         self, view: View, state: State, missing: NodeId, absence: _Absence, at: float, now: float, wake: list[float]

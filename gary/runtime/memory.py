@@ -261,9 +261,9 @@ class MemoryEngine:
         container, behaviour = record.container, record.behaviour
         if container.state is not ContainerState.RUNNING:
             return container
-        age = now - container.started_at_s
-        if behaviour.ends_after_s is not None and age >= behaviour.ends_after_s:
-            ended = container.started_at_s + behaviour.ends_after_s
+        # Compared as ``_turns`` computes them: a driver that looks exactly then has to see the change.
+        ended = None if behaviour.ends_after_s is None else container.started_at_s + behaviour.ends_after_s
+        if ended is not None and now >= ended:
             return replace(
                 container,
                 state=ContainerState.EXITED,
@@ -271,7 +271,8 @@ class MemoryEngine:
                 exit_code=behaviour.exit_code,
                 finished_at_s=ended,
             )
-        if record.checked and 0 <= behaviour.healthy_after_s <= age:
+        healthy = container.started_at_s + behaviour.healthy_after_s
+        if record.checked and behaviour.healthy_after_s >= 0 and now >= healthy:
             return replace(container, health=Health.HEALTHY)
         return container
 
