@@ -135,14 +135,20 @@ def reason_to_withdraw(state: State, view: View, mine: Promise) -> Withdrawal | 
         replaced = mine.yielding and mine.node in rival.instead_of and not rival.yielding
         if replaced and (mine.state is not PromiseState.HEALTHY or is_believed_healthy(rival, view)):
             return Withdrawal("handed over", rival.node)
-        if (
-            precedence(rival) < precedence(mine)
-            and rival.node not in mine.instead_of
-            and not rival.yielding
-            and is_believed_healthy(rival, view)
-        ):
+        if precedence(rival) < precedence(mine) and not rival.yielding and is_believed_healthy(rival, view):
             return Withdrawal("kept elsewhere", rival.node)
     return None
+
+
+def relieved(state: State, view: View, mine: Promise) -> tuple[NodeId, ...]:
+    """The nodes instead of which the promiser keeps the slot: also those that began to yield after it had claimed it.
+
+    Who yields withdraws on nothing less than such a word, since its giver will not withdraw for the one it relieves.
+    """
+    if mine.yielding:
+        return mine.instead_of
+    yielding = (p.node for p in live_promises(state, view, mine.slot) if p.yielding and p.node != mine.node)
+    return tuple(dict.fromkeys((*mine.instead_of, *yielding)))
 
 
 def live_members(state: State, view: View) -> tuple[NodeId, ...]:

@@ -22,6 +22,7 @@ from gary.assignment import (
     live_members,
     live_promises,
     reason_to_withdraw,
+    relieved,
     resilience,
     staying_members,
 )
@@ -441,7 +442,6 @@ class Deployment:
                 state=PromiseState.STARTING,
                 once_healthy=False,
                 yielding=self._host.is_draining,
-                instead_of=(),
                 reason="",
             )
         away_since = self._host.away_since_s(self._runtime(promise.slot))
@@ -454,7 +454,9 @@ class Deployment:
         stated = promise
         if promise.slot not in self._busy:
             stated = outcome(promise, container, self.slates.get(promise.slot, Slate()), now)
-        return replace(stated, yielding=True) if self._host.is_draining else stated
+        if self._host.is_draining:
+            return replace(stated, yielding=True)
+        return replace(stated, instead_of=relieved(state, view, stated))
 
     def _affirm(self, state: State, view: View, promise: Promise, container: Container | None) -> Promise:
         """After a restart: keep what still runs; yield what does not and is kept elsewhere; start the rest again."""
