@@ -191,9 +191,13 @@ class Serving:
         responder = RemoteResponder(send, request.id)
         self._known[key] = responder
         while len(self._known) > ANSWERS_REMEMBERED_MAX:
-            _, oldest = self._known.popitem(last=False)
-            oldest.is_cancelled = True
+            over = (key for key, known in self._known.items() if known.is_ended or known.is_cancelled)
+            self._known.pop(next(over, next(iter(self._known)))).is_cancelled = True
         return responder
+
+    def __len__(self) -> int:
+        """How many requests are remembered."""
+        return len(self._known)
 
     def cancel(self, sender: NodeId, id: int) -> RemoteResponder | None:
         known = self._known.get((sender, id))

@@ -37,7 +37,7 @@ def promise(
 
 
 def view(node: NodeId = A, alive: Iterable[NodeId] = NODES[:3], **fields: Any) -> View:
-    return View(node, {other: 1 for other in sorted({node, *alive})}, **fields)
+    return View(node, dict.fromkeys(sorted({node, *alive}), 1), **fields)
 
 
 def members(*nodes: NodeId) -> dict[NodeId, Membership]:
