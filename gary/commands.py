@@ -134,7 +134,7 @@ class Commands:
         if deployment is not None and not deployment.state.is_removed and deployment.state.spec is not None:
             return deployment
         if deployment is not None or is_relayed:
-            raise CommandError(ErrorCode.NOT_FOUND, f"there is no deployment {name!r}", "'gary ps' lists what there is")
+            raise _no_such(name)
         self._relay(name, id, operation, arguments, responder)
         return None
 
@@ -144,8 +144,10 @@ class Commands:
         agent = self._agent
         responsible = [node for node in agent.responsible(id) if node != agent.node]
         if not responsible:
-            raise CommandError(ErrorCode.NOT_FOUND, f"there is no deployment {name!r}", "'gary ps' lists what there is")
+            raise _no_such(name)
         alive = [node for node in responsible if node in agent.alive]
+        if not alive and agent.tombstone(id):
+            raise _no_such(name)
         if not alive:
             names = ", ".join(agent.display_name(node) for node in responsible)
             message = f"deployment {name!r} is held by {names} alone, and none of them is reachable"
@@ -164,9 +166,12 @@ class Commands:
             (responder.end if last else responder.item)(item)
 
         def failed(error: CommandError) -> None:
-            again = error.code in (ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND) and len(nodes) > 1
-            if again and not heard_anything:
+            is_elsewhere = error.code in (ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND) and not heard_anything
+            if is_elsewhere and len(nodes) > 1:
                 self._ask_in_turn(nodes[1:], operation, arguments, responder)
+            elif is_elsewhere and agent.tombstone(agent.id_of(str(arguments.get("app", "")))):
+                # What is left of it is with nodes that have not heard of its removal yet.
+                responder.fail(_no_such(str(arguments.get("app"))))
             else:
                 responder.fail(error)
 
@@ -286,18 +291,16 @@ class Commands:
         agent = self._agent
         held = {id: d for id, d in agent.deployments.items() if d.state.effective is not None}
         found = [self._summarise(deployment) for deployment in held.values()]
-        elsewhere = [
-            id for id in agent.swim.directory.names() if id not in agent.deployments and not agent.tombstone(id)
-        ]
+        elsewhere = [id for id in agent.swim.directory.names() if id not in agent.deployments]
         unanswered: list[DeploymentId] = []
         open = len(elsewhere)
 
         def settle(id: DeploymentId, answer: Mapping[str, Any] | None) -> None:
             nonlocal open
             open -= 1
-            if answer is None:
+            if answer is None and not agent.tombstone(id):
                 unanswered.append(id)
-            else:
+            elif answer is not None:
                 found.append(dict(answer))
             if not open:
                 finish()
@@ -741,6 +744,10 @@ class Commands:
         if words != said:
             responder.item({"message": words})
         agent.after(0.25, lambda now: self._watch_leaving(responder, until, words))
+
+
+def _no_such(name: str) -> CommandError:
+    return CommandError(ErrorCode.NOT_FOUND, f"there is no deployment {name!r}", "'gary ps' lists what there is")
 
 
 def _planned(name: str, id: DeploymentId, old: Spec | None, new: Spec) -> Json:
