@@ -186,9 +186,9 @@ class Switch:
             CommandError
         ):  # the old cable: it goes with the machine's old namespace, but not at once
             self._ip(f"link del p{number}")
+        hardware = f"02:00:00:00:00:{number:02x}"  # when the machine comes back, it is the one that the others remember
         self._ip(
-            # a machine that comes back has the hardware address that the others remember
-            f"link add p{number} type veth peer name eth0 address 02:00:00:00:00:{number:02x} netns {machine.first_pid}",
+            f"link add p{number} type veth peer name eth0 address {hardware} netns {machine.first_pid}",
             f"link set p{number} master br0 up",
         )
         machine.run(
