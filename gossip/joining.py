@@ -22,6 +22,8 @@ _REJOIN_PEERS: Final = 3
 _REJOIN_GROWTH: Final = 1.5
 _REJOIN_INTERVAL_MAX_S: Final = 15.0
 # How transports begin the reason when somebody answers who does not speak the transport's protocol.
+_SLOW: Final = "timed out"
+"""How a transport begins the reason when nobody answered at all."""
 _NOT_GARY: Final = ("protocol", "not gary", "not a gary")
 _FAILURE_OF_REFUSAL: Final = {"version": JoinFailure.VERSION, "self": JoinFailure.SELF}
 
@@ -75,9 +77,12 @@ class Joining:
         self._outbox.arm(TimerKind.JOIN, min(self._config.join_retry_s, attempt.deadline - now), address)
 
     def unreachable(self, address: str, reason: str) -> None:
-        """The transport knows for certain that a frame to ``address`` did not arrive."""
+        """The transport knows for certain that a frame to ``address`` did not arrive.
+
+        A host that is slow to answer gets the join's whole time; a refusal is an answer.
+        """
         attempt = self._attempts.get(address)
-        if attempt is not None:
+        if attempt is not None and not reason.startswith(_SLOW):
             not_gary = reason.lower().startswith(_NOT_GARY)
             self.fail(attempt, JoinFailure.NOT_GARY if not_gary else JoinFailure.UNREACHABLE, reason)
 
