@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.orchestrators [--repeats 3] [--only gary] [--json figures.json]
 
-Needs root and what the tests on engines need. The clock starts when the request reaches the local API, or when the host is
-lost, and stops when the engines report the containers running. Nobody is given a head start: the containers are the same,
-with the same image and network mode, and the engines are warm.
+Needs root and what the tests on engines need. The clock starts when the request reaches the local API, or when the host
+is lost, and stops when the engines report the containers running. Nobody is given a head start: the containers are the
+same, with the same image and network mode, and the engines are warm.
 """
 
 from __future__ import annotations

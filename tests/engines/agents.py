@@ -186,18 +186,15 @@ class Agent:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def _other_clock(ahead_s: float) -> dict[str, str]:
-    """The environment of a process whose wall clock is ahead; how fast time passes stays the same.
+def fake_time_library() -> Path | None:
+    """The library that gives a process another wall clock; the kernel gives a namespace only other monotonic ones."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
-    The kernel gives a namespace its own monotonic clock, but not its own wall clock, hence Debian's ``libfaketime``.
-    """
+
+def _other_clock(ahead_s: float) -> dict[str, str]:
+    """The environment of a process whose wall clock is ahead; how fast time passes stays the same."""
     if not ahead_s:
         return {}
-    return {"LD_PRELOAD": str(_fake_time_library()), "FAKETIME": f"+{ahead_s:g}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-
-
-def _fake_time_library() -> Path:
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not found:
-        raise AgentError("libfaketime is not installed (Debian: faketime)")
-    return found[0]
+    library = fake_time_library()
+    assert library is not None, "libfaketime is not installed"
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"+{ahead_s:g}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}

@@ -6,12 +6,21 @@ import os
 
 import pytest
 
+from tests.engines.agents import fake_time_library
 from tests.engines.engines import missing_for_engines
 
 
 def require_engines() -> None:
     """Where engines cannot run: skip the calling test with the reason, or fail it when ``GARY_REQUIRE_ENGINES=1``."""
-    reason = missing_for_engines()
+    _require(missing_for_engines())
+
+
+def require_other_clocks() -> None:
+    """Likewise where a process cannot be given another clock."""
+    _require("" if fake_time_library() else "libfaketime is not installed (Debian: faketime)")
+
+
+def _require(reason: str) -> None:
     if not reason:
         return
     if os.environ.get("GARY_REQUIRE_ENGINES") == "1":

@@ -12,6 +12,7 @@ import pytest
 
 from tests.engines.applications import application, slots
 from tests.engines.hosts import Cluster, Host
+from tests.engines.requirement import require_other_clocks
 
 pytestmark = pytest.mark.engine
 
@@ -99,6 +100,7 @@ def test_13_a_full_disk_stops_what_needs_writing_and_nothing_else(hosts: Cluster
 
 
 def test_13_a_clock_that_is_an_hour_ahead_wins_no_argument_for_ever(hosts: Cluster) -> None:
+    require_other_clocks()
     everyone = hosts.start_agents(5, clocks_ahead_s={3: 3600.0})
     ahead = everyone[2]
     hosts.deploy(everyone[0], application(10))
