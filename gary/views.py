@@ -231,6 +231,7 @@ def _slot(state: State, slot: Slot, keeping: Keeping, names: Naming, reports: Ma
 def _surplus(state: State, promise: Promise, names: Naming, reports: Mapping[NodeId, Json]) -> Json:
     live = _live(promise.slot, promise.node, reports)
     said = reports.get(promise.node, {})
+    reasons = (promise.reason or said.get("reasons", {}).get(promise.slot, ""), said.get("trouble", ""))
     return {
         "slot": promise.slot,
         "service": service_of(promise.slot),
@@ -239,7 +240,7 @@ def _surplus(state: State, promise: Promise, names: Naming, reports: Mapping[Nod
         "node_name": names(promise.node),
         "generation": state.number(promise.generation),
         "current": state.is_current(promise),
-        "reason": promise.reason or said.get("reasons", {}).get(promise.slot, ""),
+        "reason": "; ".join(reason for reason in reasons if reason),
         "restarts": said.get("restarts", {}).get(promise.slot, 0),
         "container": live.get("id"),
         "ports": live.get("ports", []),
