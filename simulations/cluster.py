@@ -9,6 +9,7 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from gary.agent import Agent, Settings
@@ -346,10 +347,8 @@ class Cluster:
             chunks = host.engine.logs(effect.container_id)
         except RuntimeFailure:
             chunks = ()
-        for chunk in chunks:
-            written = (chunk.stream, chunk.data)
-            self._later(host, life, LOOK_S, lambda a, now, written=written: a.logged(effect.stream, written, now))
-        self._later(host, life, LOOK_S, lambda a, now: a.logged(effect.stream, None, now))
+        for chunk in [*((chunk.stream, chunk.data) for chunk in chunks), None]:
+            self._later(host, life, LOOK_S, partial(_feed, effect.stream, chunk))
 
     def _engine_changed(self, host: Host) -> None:
         self._look_soon(host, host.life, LOOK_S)
@@ -379,3 +378,7 @@ class Cluster:
         due = host.engine.next_change_s(now)
         if due is not None:
             self._look_soon(host, life, max(LOOK_PAUSE_S, due - now))
+
+
+def _feed(stream: int, chunk: tuple[str, bytes] | None, agent: Agent, now: float) -> list[Effect]:
+    return agent.logged(stream, chunk, now)

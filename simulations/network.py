@@ -39,6 +39,11 @@ class Network:
         self._sides: dict[str, int] = {}
         self._deaf: set[tuple[str, str]] = set()
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether anybody cannot hear somebody."""
+        return bool(self._sides or self._deaf)
+
     def attach(self, address: str, endpoint: Endpoint) -> None:
         self._endpoints[address] = endpoint
         self._silent.discard(address)

@@ -1,0 +1,242 @@
+"""What has to be true, told by observers that share no code with what they judge.
+
+``Safety`` watches everything that agents ask for and write, at all times. ``liveness`` judges a cluster that was healed
+and left alone for a while. Both speak in sentences; no sentence means that all is well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from crdt import MessageLimits, Replica
+from crdt.messages import Push, decode_message
+from gary.assignment import wanted_slots
+from gary.document import MAPS, Document, PromiseState, Role, State
+from gary.effects import Effect, StartContainer, StopContainer
+from gary.identity import DeploymentId, NodeId, Slot
+from gary.messages import Invitation, MalformedMessage, Message, Sync, decode
+from gary.runtime.base import ContainerState
+from gary.storage import AppendChanges, PutSnapshot, Stored, Write
+from gossip import Lane, Send
+from gossip.messages import Payload
+from gossip.messages import decode as decode_frame
+from simulations.cluster import Cluster, Host
+
+FRAME_SIZE_BYTES_MAX = 4 * 1024 * 1024
+_READER = b"\xff" * 24
+
+
+class Safety:
+    """DESIGN's rules 2, 3 and 5 as far as they can be seen from outside. ``canaries``: bytes of documents.
+
+    *Scope*: a document goes to, and lies at, nodes only that its members have named. *Durable before told*: no change
+    and no invitation leaves a host whose disk does not have it, no container starts for a promise that is not on the
+    disk. *Absence is never permission*: no container of a wanted slot is stopped while nobody else has promised it.
+    """
+
+    def __init__(self, *canaries: bytes) -> None:
+        self.violations: list[str] = []
+        self._canaries = canaries
+        self._named: dict[DeploymentId, set[NodeId]] = {}
+        self._durable: dict[tuple[str, DeploymentId], set[bytes]] = {}
+
+    # What a watcher sees
+
+    def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
+        match effect:
+            case Send(peer, Lane.BULK, frame):
+                for message in _messages(frame):
+                    self._sends(cluster, host, peer.node, message)
+                self._leaks(cluster, f"a frame from {host.name} to {peer.node[:6]}", host, peer.node, frame)
+            case Send(peer, _, frame):
+                self._leaks(cluster, f"a probe from {host.name}", host, "", frame)
+            case StartContainer(request=request):
+                self._starts(cluster, host, request.labels.deployment, request.labels.slot)
+            case StopContainer(container_id=container):
+                self._stops(cluster, host, container)
+            case _:
+                pass
+
+    def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
+        for write in writes:
+            match write:
+                case AppendChanges(id, changes):
+                    self._durable.setdefault((host.name, id), set()).update(changes)
+                    self._holds(cluster, host, id)
+                case PutSnapshot(id, snapshot):
+                    replica = Replica.load(_READER, MAPS, snapshot)
+                    self._durable.setdefault((host.name, id), set()).update(replica.changes_since(()))
+                    self._holds(cluster, host, id)
+                case _:
+                    for canary in self._canaries:
+                        if canary in repr(write).encode():
+                            self._says(cluster, f"{host.name} keeps {canary!r} outside of any document")
+
+    # Judging
+
+    def _says(self, cluster: Cluster, sentence: str) -> None:
+        self.violations.append(f"at {cluster.clock.now:.3f} s: {sentence}")
+
+    def _sends(self, cluster: Cluster, host: Host, to: NodeId, message: Message) -> None:
+        match message:
+            case Invitation(_, id, _, snapshot) if snapshot:
+                self._name(cluster, host, id)
+                told = Replica.load(_READER, MAPS, snapshot).changes_since(())
+            case Sync(id, body):
+                self._name(cluster, host, id)
+                pushed = decode_message(body, MessageLimits())
+                told = list(pushed.changes) if isinstance(pushed, Push) else []
+                if not told:
+                    return
+            case _:
+                return
+        if to not in self._named.get(id, ()):
+            self._says(cluster, f"{host.name} sends document {id[:6]} to {to[:6]}, whom no member has named")
+        unwritten = [change for change in told if change not in self._durable.get((host.name, id), ())]
+        if unwritten:
+            self._says(cluster, f"{host.name} tells {len(unwritten)} changes that are not on its disk")
+
+    def _leaks(self, cluster: Cluster, what: str, host: Host, to: NodeId, frame: bytes) -> None:
+        named = {node for nodes in self._named.values() for node in nodes}
+        for canary in self._canaries:
+            if canary in frame and to not in named:
+                self._says(cluster, f"{what} shows {canary!r} to a node that is no member")
+
+    def _name(self, cluster: Cluster, host: Host, id: DeploymentId) -> None:
+        assert host.agent is not None
+        deployment = host.agent.deployments.get(id)
+        if deployment is not None:
+            self._named.setdefault(id, set()).update(deployment.state.members)
+
+    def _holds(self, cluster: Cluster, host: Host, id: DeploymentId) -> None:
+        if host.agent is None or id not in host.agent.deployments:
+            return
+        founder = id not in self._named
+        self._name(cluster, host, id)
+        if not founder and host.node not in self._named[id]:
+            self._says(cluster, f"{host.name} holds document {id[:6]} and no member has named it")
+
+    def _starts(self, cluster: Cluster, host: Host, id: DeploymentId, slot: Slot) -> None:
+        state = _state_on_disk(host.storage.load(), id)
+        mine = None if state is None else state.promise(host.node, slot)
+        if mine is None or mine.state is PromiseState.WITHDRAWN:
+            self._says(cluster, f"{host.name} starts {slot} without a promise on its disk")
+
+    def _stops(self, cluster: Cluster, host: Host, container: str) -> None:
+        found = next((c for c in host.engine.present(cluster.clock.now) if c.id == container), None)
+        if found is None or found.state is not ContainerState.RUNNING:
+            return
+        slot, id = found.labels.slot, found.labels.deployment
+        states = [state for other in cluster.hosts if (state := _state_on_disk(other.storage.load(), id)) is not None]
+        if any(state.is_removed or state.service(slot) is None for state in states) or not states:
+            return
+        promised = [p for state in states for p in state.by_slot.get(slot, ())]
+        newest = {p.node: p for p in sorted(promised, key=lambda p: (p.epoch, p.claim.lamport))}
+        if all(p.state is PromiseState.WITHDRAWN for p in promised if p.node in newest):
+            self._says(cluster, f"{host.name} stops {slot}, and nobody has promised it")
+
+
+def liveness(cluster: Cluster) -> list[str]:
+    """What is wrong with a cluster that has had time to recover: everybody sees everybody, and all is whole."""
+    return [*_membership(cluster), *_deployments(cluster)]
+
+
+def growth(cluster: Cluster, seconds: float) -> list[str]:
+    """Let time pass in which nothing happens: no document may grow, and nothing but small talk is sent."""
+    before = _sizes(cluster)
+    cluster.run(seconds)
+    return [
+        f"the document {id[:6]} of {name} grew from {before.get((name, id), 0)} to {size} changes at rest"
+        for (name, id), size in _sizes(cluster).items()
+        if size != before.get((name, id), 0)
+    ]
+
+
+def _sizes(cluster: Cluster) -> dict[tuple[str, DeploymentId], int]:
+    return {
+        (host.name, id): deployment.document.replica.change_count
+        for host in cluster.live()
+        if host.agent is not None
+        for id, deployment in host.agent.deployments.items()
+    }
+
+
+def _membership(cluster: Cluster) -> Iterator[str]:
+    truth = sorted(host.node for host in cluster.live())
+    for host in cluster.live():
+        assert host.agent is not None
+        seen = list(host.agent.alive)
+        if seen != truth:
+            missed, extra = len(set(truth) - set(seen)), len(set(seen) - set(truth))
+            yield f"{host.name} misses {missed} live nodes and sees {extra} that are none"
+
+
+def _deployments(cluster: Cluster) -> Iterator[str]:
+    held: dict[DeploymentId, dict[str, State]] = {}
+    heads: dict[DeploymentId, set[tuple[bytes, ...]]] = {}
+    for host in cluster.live():
+        assert host.agent is not None
+        for id, deployment in host.agent.deployments.items():
+            held.setdefault(id, {})[host.name] = deployment.state
+            heads.setdefault(id, set()).add(deployment.document.replica.heads())
+        on_disk = set(host.storage.load().documents)
+        if on_disk != set(host.agent.deployments):
+            yield f"{host.name} keeps {len(on_disk)} documents on disk and {len(host.agent.deployments)} in mind"
+    for id, states in sorted(held.items()):
+        if len(heads[id]) > 1:
+            yield f"the members of {id[:6]} hold {len(heads[id])} different documents"
+        name, state = next(iter(states.items()))
+        agent = next(host.agent for host in cluster.hosts if host.name == name)
+        assert agent is not None
+        if state.spec is None:
+            yield f"the removed deployment {id[:6]} is still held by {', '.join(states)}"
+            continue
+        wanted = wanted_slots(state, agent.view(state))
+        yield from _containers(cluster, id, wanted)
+        yield from _members(cluster, state, states)
+    known = {c.labels.deployment for host in cluster.live() for c in host.engine.present(cluster.clock.now)}
+    for id in sorted(known - set(held)):
+        yield f"containers of {id[:6]} run, and nobody holds its document"
+
+
+def _containers(cluster: Cluster, id: DeploymentId, wanted: Sequence[Slot]) -> Iterator[str]:
+    found: dict[Slot, list[str]] = {slot: [] for slot in wanted}
+    for host in cluster.hosts:
+        for container in host.engine.present(cluster.clock.now):
+            if container.labels.deployment == id and container.state is ContainerState.RUNNING:
+                found.setdefault(container.labels.slot, []).append(host.name)
+    for slot, where in found.items():
+        if slot not in wanted:
+            yield f"{slot} runs on {', '.join(where)} and is not wanted"
+        elif len(where) != 1:
+            yield f"{slot} runs {len(where)} times ({', '.join(where)})"
+
+
+def _members(cluster: Cluster, state: State, states: dict[str, State]) -> Iterator[str]:
+    assert state.spec is not None
+    runners = {p.node for p in state.promises if p.state is not PromiseState.WITHDRAWN}
+    live = {host.node: host.name for host in cluster.live()}
+    guards = max(len(runners & set(live)), min(state.spec.resilience, len(live)))
+    if len(states) != guards:
+        yield f"{state.name} has {len(states)} members ({', '.join(states)}), and {guards} are enough"
+    stated = {node for node, member in state.members.items() if member.role is Role.MEMBER and node in live}
+    if {live[node] for node in stated} != set(states):
+        yield f"{state.name} names other members than those that hold it"
+
+
+def _messages(frame: bytes) -> Iterator[Message]:
+    for message in decode_frame(frame, FRAME_SIZE_BYTES_MAX).messages:
+        if isinstance(message, Payload):
+            try:
+                decoded = decode(message.body)
+            except MalformedMessage:
+                continue
+            if decoded is not None:
+                yield decoded
+
+
+def _state_on_disk(stored: Stored, id: DeploymentId) -> State | None:
+    document = stored.documents.get(id)
+    if document is None:
+        return None
+    return Document(Replica.load(_READER, MAPS, document.snapshot, document.changes), "").state
