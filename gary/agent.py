@@ -732,8 +732,9 @@ class Agent:
         if deployment is not None:
             deployment.invited(sender, invitation, now)
             return
-        reasons = tuple((slot, "the node is draining") for slot in invitation.slots)
-        if self.is_draining:
+        unable = "the node is draining" if self.is_draining else "the node cannot write" if self._outbox.failure else ""
+        reasons = tuple((slot, unable) for slot in invitation.slots)
+        if unable:
             self.send(sender, Acceptance(invitation.id, invitation.deployment, (), reasons))
             return
         try:

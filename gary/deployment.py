@@ -54,6 +54,7 @@ BOOT_GRACE_S = 3.0
 ENGINE_PATIENCE_S = 30.0
 """After this long without its engine a node lets others take over what it cannot keep."""
 COMPARE_S = 20.0
+PARTING_COMPARE_S = 1.0
 IDLE_MEMBER_S = 30.0
 FORGET_AFTER_S = 7 * 24 * 3600.0
 CHANGES_PER_SNAPSHOT = 400
@@ -89,7 +90,7 @@ class Deployment:
         self._alarm_at = 0.0
         self._alarm_token = 0
         self._idle_since: float | None = None
-        self._left: bytes = b""
+        self._left: tuple[bytes, ...] = ()
         self._waiting: list[_Waiting] = []
         self._announced = document.state.effective
         self._accepted_by: dict[NodeId, bool] = {}
@@ -235,6 +236,7 @@ class Deployment:
                 declined.append((slot, reason))
         answer = Acceptance(invitation.id, self.id, tuple(accepted), tuple(declined))
         self._idle_since = None
+        self._left = ()
         self.write(draft, now, lambda at: self._host.send(sender, answer))
         self._host.changed(self.id)
         self.evaluate(now)
@@ -322,13 +324,14 @@ class Deployment:
         state = self.state
         self._announce(state)
         if now >= self._compare_at:
-            self._compare_at = now + COMPARE_S * self._host.rng.uniform(0.75, 1.25)
+            pause_s = PARTING_COMPARE_S if self._left else COMPARE_S
+            self._compare_at = now + pause_s * self._host.rng.uniform(0.75, 1.25)
             self.compare(now)
         wake.append(self._compare_at)
         if state.is_removed:
             self._wind_up(state, now)
-        elif self._left:
-            self._part()
+        elif self._has_left(state):
+            self._part(now)
         elif state.spec is not None:
             self._keep_house(state, now, wake)
         self._check_waiting()
@@ -375,12 +378,12 @@ class Deployment:
             state = self.state
             if state.is_removed:
                 return
-            for node, invitation in self.calling.invitations(
-                placement, state, self._view(), self.document.replica.save()
-            ):
+            for node, invitation in self.calling.invitations(placement, state, self._view(), snapshot):
                 self._host.send(node, invitation)
 
         self.write(draft, now, invite)
+        # As it is now: by the time that this is durable there may be changes that are not.
+        snapshot = self.document.replica.save()
         self._host.changed(self.id)
 
     def _check_synced(self, now: float, wake: list[float]) -> None:
@@ -617,12 +620,29 @@ class Deployment:
         if not self._left:
             draft = self.document.draft()
             draft.leave()
-            self._left = self.write(draft, now)
-            self._compare_at = now + 1.0
+            self.write(draft, now)
+            self._left = self.document.replica.heads()
+            self._compare_at = now + PARTING_COMPARE_S
 
-    def _part(self) -> None:
-        others = [node for node in self.fellows() if node in self.state.holders]
-        if not self._outbox and others and set(others) <= set(self._exchange.confirmed(self._left)):
+    def _has_left(self, state: State) -> bool:
+        """Whether this node has said that it leaves; after a restart its own document says so."""
+        membership = state.members.get(self._host.node)
+        if not self._left and membership is not None and membership.role is Role.LEFT:
+            self._left = self.document.replica.heads()
+        return bool(self._left)
+
+    def _part(self, now: float) -> None:
+        """Drop the document once enough of those that stay hold all that this node knew; stay if nobody is left."""
+        state, view = self.state, self._view()
+        others = [node for node in staying_members(state, view) if node != self._host.node]
+        if not others and not self._host.is_draining:
+            draft = self.document.draft()
+            draft.stay(self._host.node)
+            self._left, self._idle_since = (), None
+            self.write(draft, now)
+            return
+        knowing = set(others).intersection(*(self._exchange.confirmed(head) for head in self._left))
+        if not self._outbox and others and len(knowing) >= min(len(others), max(1, resilience(state, view))):
             self._host.part_with(self.id)
 
     def orphans(self, sender: NodeId, slots: Sequence[Slot], now: float) -> None:
