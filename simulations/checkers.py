@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from crdt import MessageLimits, Replica
+from crdt import CorruptReplica, MessageLimits, Replica
 from crdt.messages import Push, decode_message
 from gary.assignment import wanted_slots
 from gary.document import MAPS, Document, PromiseState, Role, State
 from gary.effects import Effect, StartContainer, StopContainer
-from gary.identity import DeploymentId, NodeId, Slot
+from gary.identity import DeploymentId, NodeId, Slot, index_of
 from gary.messages import Invitation, MalformedMessage, Message, Sync, decode
 from gary.runtime.base import ContainerState
+from gary.spec import Mode
 from gary.storage import AppendChanges, PutSnapshot, Stored, Write
 from gossip import Lane, Send
 from gossip.messages import Payload
@@ -127,12 +128,12 @@ class Safety:
         if found is None or found.state is not ContainerState.RUNNING:
             return
         slot, id = found.labels.slot, found.labels.deployment
-        states = [state for other in cluster.hosts if (state := _state_on_disk(other.storage.load(), id)) is not None]
-        if any(state.is_removed or state.service(slot) is None for state in states) or not states:
+        on_disks = [state for other in cluster.hosts if (state := _state_on_disk(other.storage.load(), id)) is not None]
+        own = None if host.agent is None else host.agent.deployments.get(id)
+        known = on_disks if own is None else [*on_disks, own.state]
+        if not known or not all(_wants(state, slot) for state in known):
             return
-        promised = [p for state in states for p in state.by_slot.get(slot, ())]
-        newest = {p.node: p for p in sorted(promised, key=lambda p: (p.epoch, p.claim.lamport))}
-        if all(p.state is PromiseState.WITHDRAWN for p in promised if p.node in newest):
+        if all(p.state is PromiseState.WITHDRAWN for state in on_disks for p in state.by_slot.get(slot, ())):
             self._says(cluster, f"{host.name} stops {slot}, and nobody has promised it")
 
 
@@ -235,8 +236,18 @@ def _messages(frame: bytes) -> Iterator[Message]:
                 yield decoded
 
 
+def _wants(state: State, slot: Slot) -> bool:
+    service = state.service(slot)
+    if service is None or service.mode is Mode.GLOBAL:
+        return service is not None
+    return int(index_of(slot)) <= service.replicas
+
+
 def _state_on_disk(stored: Stored, id: DeploymentId) -> State | None:
     document = stored.documents.get(id)
     if document is None:
         return None
-    return Document(Replica.load(_READER, MAPS, document.snapshot, document.changes), "").state
+    try:
+        return Document(Replica.load(_READER, MAPS, document.snapshot, document.changes), "").state
+    except CorruptReplica:
+        return None

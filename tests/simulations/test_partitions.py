@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from simulations.cluster import Cluster, Host
-from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled, wanted
+from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
 
