@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
@@ -64,7 +65,8 @@ from gossip import (
 )
 
 ENGINE_RETRY_S = 1.0
-OBSERVE_PAUSE_S = 0.03
+OBSERVE_PAUSE_S = 0.1
+OBSERVE_PAUSES_MAX = 20
 _DEFAULT_RUNTIMES = ("docker", "process")
 
 _log = logging.getLogger("gary")
@@ -88,6 +90,7 @@ class Daemon:
         self._answers: dict[int, asyncio.Queue[Reply]] = {}
         self._logs: dict[int, asyncio.Task[None]] = {}
         self._looking: dict[str, asyncio.Event] = {}
+        self._under_way: Counter[str] = Counter()
         self._nodes: tuple[NodeId, ...] = ()
         self._command = 0
         self._metrics = Metrics()
@@ -282,20 +285,26 @@ class Daemon:
         agent = self._agent
         assert agent is not None
         container, reason = None, ""
+        self._under_way[effect.runtime] += 1
         try:
             container = await self._runtimes[effect.runtime].start(effect.request)
         except RuntimeFailure as error:
             reason = str(error)
+        finally:
+            self._under_way[effect.runtime] -= 1
         self._perform(agent.operated(effect.operation, container, reason, self._loop.time()))
 
     async def _stop_container(self, effect: StopContainer) -> None:
         agent = self._agent
         assert agent is not None
         reason = ""
+        self._under_way[effect.runtime] += 1
         try:
             await self._runtimes[effect.runtime].stop(effect.container_id, effect.grace_s)
         except RuntimeFailure as error:
             reason = str(error)
+        finally:
+            self._under_way[effect.runtime] -= 1
         self._perform(agent.operated(effect.operation, None, reason, self._loop.time()))
 
     async def _read_logs(self, effect: ReadLogs) -> None:
@@ -333,17 +342,23 @@ class Daemon:
                 looking.set()
                 while not listening.done():
                     await _first(looking, listening)
+                    await self._quiet(name)
                     looking.clear()
                     found = [c for node in self._nodes for c in await runtime.containers(node)]
                     self._saw(name, found, capacity, "")
-                    # Changes come in swarms; one look is enough for all that come meanwhile.
-                    await asyncio.sleep(OBSERVE_PAUSE_S)
                 await listening
             finally:
                 listening.cancel()
                 with suppress(asyncio.CancelledError, RuntimeFailure):
                     await listening
         raise EngineUnavailable(name, "its events ended")
+
+    async def _quiet(self, name: str) -> None:
+        """Let a swarm of changes pass, so that one look does for all: the agent hears of its own operations anyway."""
+        for _ in range(OBSERVE_PAUSES_MAX):
+            await asyncio.sleep(OBSERVE_PAUSE_S)
+            if not self._under_way[name]:
+                return
 
     def _saw(self, name: str, containers: Any, capacity: Any, reason: str) -> None:
         assert self._agent is not None
