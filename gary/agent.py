@@ -156,6 +156,7 @@ class Agent:
         self._left: frozenset[NodeId] = frozenset()
         self._missing: dict[NodeId, float] = {}
         self._profiles: dict[NodeId, Profile] = {}
+        self._draining: frozenset[NodeId] = frozenset()
         self._unnamed: set[NodeId] = set()
         self._engines = {name: _Engine() for name in runtimes}
         self._operations: dict[int, tuple[DeploymentId, Slot, str, str]] = {}
@@ -359,9 +360,7 @@ class Agent:
             for service in state.services.values()
             if service.mode is Mode.GLOBAL
         }
-        draining = frozenset(node for node, profile in self._profiles.items() if not profile.room.accepting)
-        if self.is_draining:
-            draining |= {self.node}
+        draining = self._draining | {self.node} if self.is_draining else self._draining
         return View(self.node, self._alive, self._left, eligible, draining)
 
     def _is_eligible(self, node: NodeId, service: Service) -> bool:
@@ -594,6 +593,7 @@ class Agent:
                 case Forgotten(node):
                     self._missing.pop(node, None)
                     self._profiles.pop(node, None)
+                    self._draining -= {node}
                 case _:
                     self._effects.append(effect)
 
@@ -618,6 +618,7 @@ class Agent:
             return
         for deployment in list(self.deployments.values()):
             deployment.members_changed(self._now, node if came else "")
+        self._dirty.update(dict.fromkeys(self.deployments))
 
     def _tell_of_member(self, node: NodeId, status: Status, before: Status | None) -> None:
         """Say who came and who went. A node that has not introduced itself yet is told of when it has."""
@@ -649,12 +650,15 @@ class Agent:
             return
         before = self._profiles.get(node)
         self._profiles[node] = profile
+        if profile.room.accepting is (node in self._draining):
+            self._draining ^= {node}
         if node in self._unnamed:
             self._unnamed.discard(node)
             self.tell("member", f"{profile.name} is {Status.ALIVE.value}")
         if before is None or before.room != profile.room:
             for deployment in list(self.deployments.values()):
                 deployment.members_changed(self._now)
+            self._dirty.update(dict.fromkeys(self.deployments))
 
     def _joined(self, cluster: bytes, welcome: bytes) -> None:
         is_new = welcome != self._secret

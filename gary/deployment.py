@@ -301,11 +301,10 @@ class Deployment:
         self.evaluate(now)
 
     def members_changed(self, now: float, came: NodeId = "") -> None:
-        """The cluster has changed. A fellow that came (back) is asked at once what it knows."""
+        """The cluster has changed; ``evaluate`` is to follow. A fellow that came (back) is asked at once what it knows."""
         self.calling.encourage()
         if came and came in self.fellows():
             self._persist((), self._exchange.compare([came]), now, None)
-        self.evaluate(now)
 
     def compare(self, now: float) -> None:
         """Ask some fellows what they know: the slow repair of whatever was lost on the way."""
@@ -348,6 +347,10 @@ class Deployment:
         view = self._view()
         self._check_synced(now, wake)
         draft = self.document.draft()
+        membership = state.members.get(self._host.node)
+        if membership is not None and membership.role is Role.INVITED:
+            # Two invited this node, and the later word of one came over its own.
+            draft.stay(membership.inviter)
         self._look_at_containers(state, now, wake)
         for promise in state.promises_of(self._host.node):
             stated = self._restate(state, view, promise, now, wake)
