@@ -1,8 +1,8 @@
 """One deployment on one of its members: document, exchange, promises, containers and calls, held together.
 
 ``evaluate`` is level-triggered: whatever happened, it looks at the state anew, decides with the pure functions of
-``assignment``, ``rollout`` and ``reconciler``, writes what this node now has to state, and asks for what follows. It can
-be called at any time, and twice has the effect of once.
+``assignment``, ``rollout`` and ``reconciler``, writes what this node now has to state, and asks for what follows. It
+can be called at any time, and twice has the effect of once.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Deployment:
     # Writing
 
     def write(self, draft: Draft, now: float, after: After | None = None) -> bytes:
-        """Commit, make durable, then tell the fellows and call ``after``. Returns the change's hash, empty if nothing was new.
+        """Commit, make durable, then tell the fellows and call ``after``. Returns the change's hash; empty: nothing new.
 
         A change depends on all heads that there were, so its hash is the one head afterwards.
         """
@@ -301,7 +301,7 @@ class Deployment:
         self.evaluate(now)
 
     def members_changed(self, now: float, came: NodeId = "") -> None:
-        """The cluster has changed; ``evaluate`` is to follow. A fellow that came (back) is asked at once what it knows."""
+        """The cluster has changed; ``evaluate`` is to follow. A fellow that came (back) is asked what it knows."""
         self.calling.encourage()
         if came and came in self.fellows():
             self._persist((), self._exchange.compare([came]), now, None)
@@ -374,7 +374,6 @@ class Deployment:
         if not placement.invited:
             if draft and self.write(draft, now):
                 self._host.changed(self.id)
-                self._host.emit([SetAlarm(Alarm("evaluate", self.id, 0), 0.0)])
             return
 
         def invite(at: float) -> None:

@@ -39,14 +39,14 @@ class Safety:
         self.violations: list[str] = []
         self._canaries = canaries
         self._named: dict[DeploymentId, set[NodeId]] = {}
-        self._durable: dict[tuple[str, DeploymentId], set[bytes]] = {}
+        self._durable: dict[tuple[str, DeploymentId], set[bytes]] = {}  # empty: there is no document yet
 
     # What a watcher sees
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         match effect:
             case Send(peer, Lane.BULK, frame):
-                for message in _messages(frame):
+                for message in _messages(frame) if self._durable else ():
                     self._sends(cluster, host, peer.node, message)
                 self._leaks(cluster, f"a frame from {host.name} to {peer.node[:6]}", host, peer.node, frame)
             case Send(peer, _, frame):
@@ -98,9 +98,8 @@ class Safety:
             self._says(cluster, f"{host.name} tells {len(unwritten)} changes that are not on its disk")
 
     def _leaks(self, cluster: Cluster, what: str, host: Host, to: NodeId, frame: bytes) -> None:
-        named = {node for nodes in self._named.values() for node in nodes}
         for canary in self._canaries:
-            if canary in frame and to not in named:
+            if canary in frame and not any(to in nodes for nodes in self._named.values()):
                 self._says(cluster, f"{what} shows {canary!r} to a node that is no member")
 
     def _name(self, cluster: Cluster, host: Host, id: DeploymentId) -> None:

@@ -43,9 +43,11 @@ class _Run:
         self.cluster = Cluster(nodes, seed)
         self.report = Report(nodes, seed)
 
-    def phase(self, name: str, until: Callable[[], bool], timeout_s: float, rest_s: float = 2.0) -> None:
+    def phase(
+        self, name: str, until: Callable[[], bool], timeout_s: float, rest_s: float = 2.0, step_s: float = 0.1
+    ) -> None:
         began, real = self.cluster.clock.now, time.perf_counter()
-        if not self.cluster.run_until(until, timeout_s):
+        if not self.cluster.run_until(until, timeout_s, step_s):
             self.report.problems.append(f"{name}: not done after {timeout_s:.0f} s")
         took = self.cluster.clock.now - began
         self.cluster.run(rest_s)
@@ -89,13 +91,13 @@ def life(nodes: int, seed: int, replicas: int = 0, fault_s: float = 0.0) -> Repo
     cluster.heal()
     for host in dead:
         cluster.start(host)
-    run.phase("healing", lambda: not liveness(cluster), 180.0, 5.0)
+    run.phase("healing", lambda: not liveness(cluster), 180.0, 5.0, 1.0)
     if fault_s:
         day = BadDay(cluster, rng, spec)
         day.go_on(fault_s)
         day.end()
         report.faults = dict(sorted(day.happened.items()))
-        run.phase("recovery", lambda: not liveness(cluster), 240.0, 5.0)
+        run.phase("recovery", lambda: not liveness(cluster), 240.0, 5.0, 1.0)
     report.problems += [*liveness(cluster), *growth(cluster, 30.0), *safety.violations]
     report.frames = cluster.network.counters["frames"]
     report.trace = cluster.trace

@@ -38,7 +38,7 @@ def trace_in_a_process(hash_seed: str, *arguments: str) -> str:
 
 
 def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
-    options = ("--nodes", "9", "--replicas", "6", "--faults", "20", "--seed")
+    options = ("--nodes", "7", "--replicas", "4", "--faults", "10", "--seed")
     first = trace_in_a_process("1", *options, "5")
     assert first == trace_in_a_process("4711", *options, "5")
     assert first != trace_in_a_process("1", *options, "6")
