@@ -1,4 +1,4 @@
-"""What a node publishes about itself to the whole cluster. Coarse on purpose: it changes seldom, and offers are exact."""
+"""What a node publishes about itself to the whole cluster. Coarse: it changes seldom, and offers are exact."""
 
 from __future__ import annotations
 

@@ -34,14 +34,16 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
     """
     node = stored.records[Table.NODE]
     name = node.get("id", b"").decode(errors="replace")
-    known = is_node_id(name)
-    epoch = _epoch(node.get("epoch", b"")) + 1 if known else 1
+    last_epoch = _epoch(node.get("epoch", b""))
+    known = is_node_id(name) and last_epoch > 0
+    epoch = last_epoch + 1 if known else 1
     cluster, secret = node.get("cluster", b""), node.get("secret", b"")
+    former = tuple(text for text in node.get("former", b"").decode(errors="replace").split() if is_node_id(text))
     if not known:
+        former = (*former, name) if is_node_id(name) and name not in former else former
         name = entropy(NODE_ID_SIZE_BYTES).hex()
     if not known or len(cluster) != CLUSTER_ID_SIZE_BYTES or len(secret) != SECRET_SIZE_BYTES:
         cluster, secret = entropy(CLUSTER_ID_SIZE_BYTES), entropy(SECRET_SIZE_BYTES)
-    former = tuple(text for text in node.get("former", b"").decode(errors="replace").split() if is_node_id(text))
     peers = tuple(
         Peer(key, value.decode(errors="replace"))
         for key, value in sorted(stored.records[Table.PEER].items())
@@ -51,6 +53,7 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
         PutRecord(Table.NODE, "id", name.encode()),
         PutRecord(Table.NODE, "epoch", msgpack.packb(epoch)),
         *cluster_writes(cluster, secret),
+        *([former_write(former)] if former else []),
     ]
     return Boot(name, epoch, cluster, secret, former, peers), writes
 

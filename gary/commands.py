@@ -127,7 +127,7 @@ class Commands:
     def _deployment(
         self, operation: str, arguments: Mapping[str, Any], responder: Responder, *, is_relayed: bool
     ) -> Deployment | None:
-        """The deployment that ``arguments`` name, if this node holds it; else the request is on its way to one that does."""
+        """The deployment that ``arguments`` name, if this node holds it; else the request is on its way to another."""
         agent, name = self._agent, _text(arguments, "app")
         id = agent.id_of(name)
         deployment = agent.deployments.get(id)
@@ -423,7 +423,8 @@ class Commands:
     def _update(self, deployment: Deployment, spec: Spec, arguments: Mapping[str, Any], responder: Responder) -> None:
         agent, state = self._agent, deployment.state
         old = state.spec
-        assert old is not None and state.effective is not None
+        assert old is not None
+        assert state.effective is not None
         planned = _planned(spec.name, deployment.id, old, spec)
         shared = {service.name for service in old.services} & {service.name for service in spec.services}
         if not shared and arguments.get("replace") is not True:
@@ -555,7 +556,7 @@ class Commands:
     def _read_own_logs(
         self, deployment: Deployment, promises: Sequence[Promise], arguments: Mapping[str, Any], fan: _Fan
     ) -> None:
-        """Open this node's containers; ``fan.open`` counts this call as one source, which it replaces by its streams."""
+        """Open this node's containers; ``fan.open`` counts this call as one source: its streams take its place."""
         agent = self._agent
         follow = arguments.get("follow") is True
         tail = arguments.get("tail")

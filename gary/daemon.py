@@ -1,7 +1,7 @@
 """The daemon: the one place where an agent meets the real world (the composition root).
 
-It builds the transport, the runtimes and the storage that the config names, gives their news to the ``Agent`` as inputs,
-and executes the effects that come back. It decides nothing.
+It builds the transport, the runtimes and the storage that the config names, gives their news to the ``Agent`` as
+inputs, and executes the effects that come back. It decides nothing.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ class Daemon:
     # Looking at the engines
 
     async def _watch(self, name: str, runtime: ContainerRuntime) -> None:
-        """Tell the agent what runs in ``runtime``: whenever something changed, when it asks, and when the engine goes."""
+        """Tell the agent what runs in ``runtime``: when something changed, when it asks, when the engine goes."""
         while True:
             try:
                 await self._follow(name, runtime)

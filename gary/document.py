@@ -66,9 +66,9 @@ class Promise:
     """A node's own statement: "I keep this slot at this generation".
 
     ``epoch`` is the promiser's boot epoch when it last said so: a promise of an earlier epoch is no evidence of health.
-    ``once_healthy``: has once been healthy at ``generation``; never goes back. ``yielding``: somebody else may take over,
-    because it fails for good here or because the node is leaving. ``instead_of``: the nodes whose yielding promise on this
-    slot it replaces.
+    ``once_healthy``: has once been healthy at ``generation``; never goes back. ``yielding``: somebody else may take
+    over, because it fails for good here or because the node is leaving. ``instead_of``: the nodes whose yielding promise
+    on this slot it replaces.
     """
 
     node: NodeId
@@ -232,7 +232,8 @@ class Draft:
         self._writes[MEMBERS, node] = _pack([Role.FORGOTTEN, self._node])
 
     def promise(self, promise: Promise) -> None:
-        assert promise.node == self._node and promise.claim.node == self._node
+        assert promise.node == self._node
+        assert promise.claim.node == self._node
         self._writes[PROMISES, f"{promise.node}/{promise.slot}"] = _pack(
             [
                 promise.claim.lamport,

@@ -68,7 +68,7 @@ class Observe:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One item of the answer to a local command. ``error`` set: it failed, with that answer; ``last``: nothing follows."""
+    """One item of the answer to a local command. ``error`` set: it failed, so; ``last``: nothing follows."""
 
     command: int
     item: Mapping[str, object] = field(default_factory=dict)

@@ -59,8 +59,8 @@ class Generation:
     """A version of a deployment's spec.
 
     ``instance`` names the life of the deployment from its first deploy to its removal; ``clock`` is a hybrid logical
-    clock (milliseconds shifted by 16 bits, plus a counter; Kulkarni et al., 2014), so a later generation has a higher one
-    whatever the hosts' clocks say; ``author`` breaks ties.
+    clock (milliseconds shifted by 16 bits, plus a counter; Kulkarni et al., 2014), so a later generation has a higher
+    one whatever the hosts' clocks say; ``author`` breaks ties.
     """
 
     instance: str

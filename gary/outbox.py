@@ -20,7 +20,7 @@ class _Entry:
 
 
 class Outbox:
-    """One queue of writes in order. A failed write keeps its place and everything behind it waits; nothing is skipped."""
+    """One queue of writes in order. A failed write keeps its place, and all behind it waits."""
 
     def __init__(self, next_token: Callable[[], int]) -> None:
         self._next_token = next_token
@@ -52,7 +52,7 @@ class Outbox:
     def persist_failed(self, reason: str) -> tuple[bool, bool]:
         """A write of this queue failed: nothing more is written until ``retry``.
 
-        Returns whether a retry has to be arranged (the first failure since the last one), and whether the reason is news.
+        Returns whether a retry has to be arranged (the first failure since the last), and whether the reason is news.
         """
         has_to_retry, is_news = not self._is_waiting, reason != self.failure
         self._is_waiting, self.failure = True, reason

@@ -273,7 +273,7 @@ def promises(state: State, names: Naming, reports: Mapping[NodeId, Json], member
 
 
 def endpoints(state: State, view: View, names: Naming, reports: Mapping[NodeId, Json]) -> Json:
-    """``gary endpoints``: where the ports of healthy slots answer now. Dead members and withdrawn slots are not in it."""
+    """``gary endpoints``: where the ports of healthy slots answer now. No dead members, no withdrawn slots."""
     found: list[Json] = []
     for slot, keeping in keepings(state, view).items():
         holder = keeping.holder

@@ -151,8 +151,8 @@ def distribute(
 ) -> Distribution:
     """Spread ``vacancies`` over the nodes that offered, one after the other.
 
-    ``kept``: the slots of this deployment that each node keeps already. A node with fewer of the service's replicas comes
-    first, then one with fewer of the deployment's, then a member, then the one with more free containers.
+    ``kept``: the slots of this deployment that each node keeps already. A node with fewer of the service's replicas
+    comes first, then one with fewer of the deployment's, then a member, then the one with more free containers.
     """
     left = {room.node: room for room in rooms}
     of_service = Counter((node, service_of(slot)) for node, slots in kept.items() for slot in slots)
