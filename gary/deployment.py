@@ -125,7 +125,7 @@ class Deployment:
     # Writing
 
     def write(self, draft: Draft, now: float, after: After | None = None) -> bytes:
-        """Commit, make durable, then tell the fellows and call ``after``. Returns the change's hash; empty: nothing new.
+        """Commit, make durable, then tell the fellows and call ``after``. Returns the change's hash, or nothing.
 
         A change depends on all heads that there were, so its hash is the one head afterwards.
         """

@@ -67,8 +67,8 @@ class Promise:
 
     ``epoch`` is the promiser's boot epoch when it last said so: a promise of an earlier epoch is no evidence of health.
     ``once_healthy``: has once been healthy at ``generation``; never goes back. ``yielding``: somebody else may take
-    over, because it fails for good here or because the node is leaving. ``instead_of``: the nodes whose yielding promise
-    on this slot it replaces.
+    over, because it fails for good here or because the node is leaving. ``instead_of``: the nodes whose yielding
+    promise on this slot it replaces.
     """
 
     node: NodeId
