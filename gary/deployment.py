@@ -51,6 +51,8 @@ from gary.volunteering import Room, after, per_node_max, refusal, requirement
 
 BOOT_GRACE_S = 3.0
 """How long a restarted node waits for a fellow's news before it trusts what its own disk says."""
+ENGINE_NOTICE_S = 3.0
+"""After this long without its engine a node says that it cannot know whether it keeps what it promised."""
 ENGINE_PATIENCE_S = 30.0
 """After this long without its engine a node lets others take over what it cannot keep."""
 COMPARE_S = 20.0
@@ -451,11 +453,13 @@ class Deployment:
             )
         away_since = self._host.away_since_s(self._runtime(promise.slot))
         if away_since is not None:
-            if now - away_since >= ENGINE_PATIENCE_S:
-                reason = "the container engine does not answer"
-                return replace(promise, state=PromiseState.FAILING, yielding=True, reason=reason)
-            wake.append(away_since + ENGINE_PATIENCE_S)
-            return promise
+            away_s = now - away_since
+            wake.extend(away_since + limit for limit in (ENGINE_NOTICE_S, ENGINE_PATIENCE_S) if limit > away_s)
+            if away_s < ENGINE_NOTICE_S:
+                return promise
+            yielding = promise.yielding or away_s >= ENGINE_PATIENCE_S
+            reason = "the container engine does not answer"
+            return replace(promise, state=PromiseState.FAILING, yielding=yielding, reason=reason)
         stated = promise
         if promise.slot not in self._busy:
             stated = outcome(promise, container, self.slates.get(promise.slot, Slate()), now)

@@ -30,7 +30,7 @@ ONLY_IN = {
     "typer": ("gary/cli/",),
     "rich": ("gary/cli/", "simulations/"),
     "yaml": ("gary/compose/",),
-    "prometheus_client": ("gary/metrics.py",),
+    "prometheus_client": ("gary/exposition.py",),
     "sqlite3": ("gary/storage.py",),
 }
 """Third parties and the places that know them. A place that ends with a slash is everything under it."""

@@ -70,9 +70,12 @@ def _tell(engine: Engine) -> dict[str, float]:
 
     started = time.monotonic()
     say(f"Starting {NODES} agents …")
-    cluster = DemoCluster(engine, NODES)
+    cluster: DemoCluster | None = None
     view: View | None = None
+    left_over = 0
     try:
+        with _interrupts_put_off():  # An agent that is started is one that will be ended.
+            cluster = DemoCluster(engine, NODES)
         cluster.wait_until_up()
         times = {f"{NODES} agents started": time.monotonic() - started}
         view = view_for([agent.name for agent in cluster.agents])
@@ -86,8 +89,9 @@ def _tell(engine: Engine) -> dict[str, float]:
     finally:
         if view is not None:
             view.close()
-        with _without_interrupts():
-            left_over = cluster.close()
+        if cluster is not None:
+            with _interrupts_put_off():
+                left_over = cluster.close()
     if left_over:
         from gary.cli.demo.cluster import DemoFailed
 
@@ -216,15 +220,18 @@ def _says_dead(status: Answer, victim: DemoAgent) -> bool:
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """A second Ctrl-C must not stop the clearing away, which takes seconds at most."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+def _interrupts_put_off() -> Iterator[None]:
+    """What is begun in here is finished, and only then does an interrupt that came meanwhile have its effect."""
+    came: list[int] = []
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager
