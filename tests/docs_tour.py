@@ -22,6 +22,7 @@ from typing import Protocol
 from typer.testing import CliRunner
 
 from gary.cli.app import app
+from gary.cli.client import UnixConnection
 from gary.cli.demo.cluster import DemoAgent, DemoCluster
 from gary.cli.demo.engines import ProcessEngine
 
@@ -135,6 +136,15 @@ class Tour:
                     yield self._run(node, arguments)
                 case PowerCut(node):
                     yield self._cut(self._agents[node])
+
+    def metrics(self, node: str) -> str:
+        """What Prometheus would be told by ``node``."""
+        connection = UnixConnection(Path(self._socket(node)), STEP_TIMEOUT_S)
+        try:
+            connection.request("GET", "/metrics", headers={"Host": "gary"})
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
 
     def _run(self, node: str, arguments: str) -> Scene:
         if arguments.startswith("deploy"):

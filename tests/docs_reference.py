@@ -1,0 +1,86 @@
+"""The parts of ``docs/reference`` that say what the code says: ``python -m tests.docs_reference`` writes them anew."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+from typer.main import get_command
+
+from gary.api import _ROUTES, STATUS
+from gary.cli.app import app
+from gary.config import SETTING_NAMES, AgentConfig
+from tests.docs_tour import with_block
+
+REPOSITORY = Path(__file__).parents[1]
+REFERENCE = REPOSITORY / "docs" / "reference"
+
+_TOLD_BY_THE_HOST = {
+    "state_dir": "`/var/lib/gary` for root, else `gary` in `$XDG_STATE_HOME`, which is `~/.local/state` if not set",
+    "name": "the host's name",
+    "runtimes": "`docker` if it answers, and `process`",
+    "advertise": "the bound address, or that of the default route",
+}
+
+
+def settings() -> str:
+    """Every setting of an agent: its three names, its default, its meaning."""
+    command = get_command(app).commands["agent"]  # type: ignore[attr-defined]
+    options = {parameter.name: parameter for parameter in command.params}
+    defaults = {field.name: field.default for field in fields(AgentConfig)}
+    rows = ["| `gary.toml` | flag | environment | default | meaning |", "| --- | --- | --- | --- | --- |"]
+    for name in SETTING_NAMES:
+        option = options[name]
+        default = _TOLD_BY_THE_HOST.get(name) or (f"`{defaults[name]}`" if defaults[name] not in ("", ()) else "none")
+        meaning = re.sub(r" ?Default: .*$", "", option.help) or f"One of {', '.join(option.metavar.split('|'))}."
+        rows.append(f"| `{name}` | `{option.opts[0]}` | `GARY_{name.upper()}` | {default} | {meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def routes() -> str:
+    """Every route of the API with its arguments."""
+    rows = ["| method | path | query | body | answer |", "| --- | --- | --- | --- | --- |"]
+    for route in _ROUTES:
+        query = ", ".join(f"`{field.name}`" for field in route.query)
+        body = ", ".join(f"`{field.name}`" for field in route.body)
+        answer = "JSON lines" if route.streams else "JSON"
+        rows.append(f"| {route.method} | `{route.path}` | {query} | {body} | {answer} |")
+    rows.append("| GET | `/metrics` | | | Prometheus text |")
+    return "\n".join(rows) + "\n"
+
+
+def statuses() -> str:
+    """The HTTP status of every code of an error."""
+    rows = ["| status | code |", "| --- | --- |"]
+    by_status: dict[int, list[str]] = {}
+    for code, status in STATUS.items():
+        by_status.setdefault(status, []).append(f"`{code.value}`")
+    rows += [f"| {status} | {', '.join(codes)} |" for status, codes in sorted(by_status.items())]
+    return "\n".join(rows) + "\n"
+
+
+BLOCKS: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
+    "config.md": (("settings", settings),),
+    "api.md": (("routes", routes), ("statuses", statuses)),
+}
+
+
+def written(name: str) -> str:
+    """The page ``name`` as it ought to be."""
+    text = (REFERENCE / name).read_text(encoding="utf-8")
+    for marker, content in BLOCKS[name]:
+        text = with_block(text, marker, content())
+    return text
+
+
+def main() -> None:
+    for name in BLOCKS:
+        (REFERENCE / name).write_text(written(name), encoding="utf-8")
+        print(os.fspath(REFERENCE.relative_to(REPOSITORY) / name))
+
+
+if __name__ == "__main__":
+    main()

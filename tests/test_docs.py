@@ -1,0 +1,249 @@
+"""What the documentation shows is so: links lead somewhere, commands parse, tables say what the code says."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import socket
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from typer.main import get_command
+
+from gary.api import _ROUTES
+from gary.assignment import patience_s
+from gary.cli.app import app
+from gary.compose import load
+from gary.config import resolve
+from tests.docs_reference import BLOCKS, REFERENCE, written
+from tests.docs_tour import (
+    FILE,
+    PROMPT,
+    README,
+    SAMPLE,
+    STEPS,
+    TRANSCRIPT,
+    Command,
+    PowerCut,
+    Tour,
+    block,
+    in_process,
+    tour,
+)
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = (README, *sorted((REPOSITORY / "docs").rglob("*.md")))
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TYPED = re.compile(r"^(?:node-\d)?[$#] (.*)$", re.MULTILINE)
+HEADING = re.compile(r"^[A-Z]+(?: {1,}[A-Za-z0-9-]+)*$")
+SLOT = re.compile(r"\b(?:web|worker)/\d+\b")
+
+page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+
+
+def _prose(text: str) -> str:
+    return FENCE.sub("", text)
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", _prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _commands(text: str) -> Iterator[str]:
+    """Every ``gary`` command line that a page shows, in blocks and in the run of the text."""
+    for language, content in FENCE.findall(text):
+        if language == "console":
+            yield from (line for line in TYPED.findall(content) if line.startswith("gary "))
+    for code in re.findall(r"`(gary [^`]+)`", _prose(text)):
+        if not re.search(r"[…\[|]|COMMAND", code):
+            yield code if code.count(" ") > 1 else f"{code} --help"  # A mere name stands for the command.
+
+
+@page
+def test_every_link_of_a_page_leads_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    broken = []
+    for link in LINK.findall(_prose(text)):
+        if urlsplit(link).scheme:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        if not target.exists() or (anchor and anchor not in _anchors(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert not broken
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, todo = {README}, [README]
+    while todo:
+        path = todo.pop()
+        for link in LINK.findall(_prose(path.read_text(encoding="utf-8"))):
+            target = (path.parent / link.partition("#")[0]).resolve()
+            if target in PAGES and target not in reached:
+                reached.add(target)
+                todo.append(target)
+    assert reached == set(PAGES)
+
+
+@page
+def test_every_command_that_a_page_shows_can_be_typed(path: Path) -> None:
+    root: Any = get_command(app)
+    wrong = []
+    for line in dict.fromkeys(_commands(path.read_text(encoding="utf-8"))):
+        words = shlex.split(line, comments=True)[1:]
+        try:
+            context = root.make_context("gary", list(words), resilient_parsing=False)
+            rest = [*context._protected_args, *context.args]
+            if rest:
+                name, command, arguments = root.resolve_command(context, rest)
+                command.make_context(name, arguments, parent=context)
+        except Exception as error:  # noqa: BLE001 - the kinds are Typer's own; --help and --version end with Exit
+            if type(error).__name__ != "Exit":
+                wrong.append(f"{line}: {error!r}")
+    assert not wrong
+
+
+@page
+def test_every_test_and_file_that_a_page_names_is_there(path: Path) -> None:
+    code = re.findall(r"`([^`\n]+)`", _prose(path.read_text(encoding="utf-8")))
+    named = {word for word in code if re.fullmatch(r"test_[a-z0-9_]+", word)}
+    assert named <= _all_tests() | {file.stem for file in (REPOSITORY / "tests").rglob("*.py")}
+    files = {word for word in code if re.fullmatch(r"(?:gary|gossip|crdt|simulations|tests|docs)/[\w/.]+", word)}
+    assert not [name for name in sorted(files) if not (REPOSITORY / name).exists()]
+
+
+def _all_tests() -> set[str]:
+    files = [*(REPOSITORY / "tests").rglob("test_*.py"), *REPOSITORY.glob("g*/**/testing.py")]
+    return {name for file in files for name in re.findall(r"def (test_[a-z0-9_]+)", file.read_text(encoding="utf-8"))}
+
+
+@page
+def test_every_example_of_a_page_can_be_read(path: Path, tmp_path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for language, content in FENCE.findall(text):
+        match language:
+            case "python":
+                ast.parse(content)
+            case "json":
+                json.loads(content)
+            case "toml":
+                tomllib.loads(content)
+    for kind, content in re.findall(r"<!-- checked: ([\w.]+) -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        example = tmp_path / "example"
+        example.write_text(content, encoding="utf-8")
+        if kind == "compose":
+            load(example, {})
+        else:
+            resolve({"config": str(example)}, {})
+
+
+@pytest.mark.parametrize("name", sorted(BLOCKS))
+def test_generated_references_are_current(name: str) -> None:
+    assert (REFERENCE / name).read_text(encoding="utf-8") == written(name), "python -m tests.docs_reference"
+
+
+def test_requests_shown_for_curl_have_a_route_and_its_arguments() -> None:
+    shown = re.findall(r"^\$ (curl .*)$", (REFERENCE / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown
+    for line in shown:
+        words = shlex.split(line)
+        url = urlsplit(words[-1])
+        method = words[words.index("-X") + 1] if "-X" in words else "GET"
+        if url.path == "/metrics":
+            continue
+        patterns = {route: re.sub(r"\{\w+\}", "[^/]+", route.path) for route in _ROUTES if route.method == method}
+        (route,) = [route for route, pattern in patterns.items() if re.fullmatch(pattern, url.path)]
+        body = json.loads(words[words.index("-d") + 1]) if "-d" in words else {}
+        for fields, given in ((route.query, {k: v[0] for k, v in parse_qs(url.query).items()}), (route.body, body)):
+            readers = {field.name: field.read for field in fields}
+            for name, value in given.items():
+                readers[name](value)
+
+
+def test_patience_is_what_the_page_on_timing_says() -> None:
+    text = (REPOSITORY / "docs" / "internals" / "timing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) of (\d) peers \| (\d+) % \| ([\d.]+) s \|$", text, re.MULTILINE)
+    assert len(rows) == 4
+    for vanished, others, share, patience in rows:
+        assert int(share) == 100 * int(vanished) // int(others)
+        assert f"{patience_s(int(vanished), int(others)):.1f}" == patience
+
+
+def _metrics_in_the_reference() -> set[str]:
+    text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
+    return set(re.findall(r"`(gary_[a-z0-9_]+)`", text))
+
+
+def test_metrics_in_the_reference_are_counted_somewhere() -> None:
+    sources = {
+        "gossip": "gossip/*.py",
+        "transport": "gossip/nng.py",
+        "agent": "gary/agent.py",
+        "node": "gary/agent.py",
+        "api": "gary/api.py",
+    }
+    missing = []
+    for metric in sorted(_metrics_in_the_reference()):
+        _, subsystem, name = metric.removesuffix("_total").split("_", 2)
+        text = "".join(file.read_text(encoding="utf-8") for file in REPOSITORY.glob(sources[subsystem]))
+        if f'"{name}"' not in text:
+            missing.append(metric)
+    assert not missing
+
+
+def test_the_readme_shows_the_sample_and_the_steps_of_the_tour() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert block(text, FILE) == f"```yaml\n{SAMPLE.read_text(encoding='utf-8')}```\n", "python -m tests.docs_tour"
+    shown = [(match[1], match[2]) for match in map(PROMPT.fullmatch, block(text, TRANSCRIPT).splitlines()) if match]
+    assert shown == [(step.node, f"gary {step.arguments}") for step in STEPS if isinstance(step, Command)]
+
+
+def test_the_commands_of_the_tour_do_what_the_readme_shows() -> None:
+    """All but the death of a host, which takes its time; the demo and the simulation prove that one."""
+    recorded = dict(_scenes(block(README.read_text(encoding="utf-8"), TRANSCRIPT)))
+    cut = next(index for index, step in enumerate(STEPS) if isinstance(step, PowerCut))
+    again = {step for step in STEPS[:cut] if isinstance(step, Command)}
+    steps = (*STEPS[:cut], *(step for step in STEPS[cut + 1 :] if step not in again))
+    with socket.socket() as trial:
+        trial.bind(("", 0))
+        port = int(trial.getsockname()[1])
+    with tour(in_process, port) as walked:
+        for scene in walked.play(steps):
+            assert scene.exit_code == 0, scene.text
+            ((prompt, output),) = _scenes(scene.text)
+            expected = recorded[prompt]
+            assert _headings(output) == _headings(expected), scene.text
+            if "events" not in prompt:
+                assert set(SLOT.findall(output)) == set(SLOT.findall(expected)), scene.text
+        _check_metrics(walked)
+
+
+def _check_metrics(walked: Tour) -> None:
+    known = _metrics_in_the_reference()
+    reported = set(re.findall(r"^(gary_\w+) ", walked.metrics("node-1"), re.MULTILINE))
+    patterns = (r"gary_api_(requests|errors)_\w+_total", r"gary_gossip_drop_\w+_total")
+    assert not [name for name in reported - known if not any(re.fullmatch(pattern, name) for pattern in patterns)]
+
+
+def _scenes(transcript: str) -> list[tuple[str, str]]:
+    """(prompt and command, output), a repeated command once."""
+    scenes: dict[str, list[str]] = {}
+    output: list[str] = []
+    for line in transcript.splitlines():
+        if PROMPT.fullmatch(line):
+            output = scenes.setdefault(line, [])
+        elif not line.startswith(("```", "# ")):
+            output.append(line)
+    return [(prompt, "\n".join(lines)) for prompt, lines in scenes.items()]
+
+
+def _headings(output: str) -> set[tuple[str, ...]]:
+    return {tuple(line.split()) for line in output.splitlines() if HEADING.fullmatch(re.sub(" +", " ", line))}
