@@ -148,6 +148,7 @@ def test_items_of_a_stream_come_in_order_and_every_gap_is_known(
     told = 0
     for item, last in asking.items:
         if "lost" in item:
+            assert item["lost"] > 0
             told += item["lost"]
         else:
             assert item["n"] == told

@@ -66,10 +66,10 @@ def test_what_is_not_healthy_anyway_moves_at_once() -> None:
 def test_an_unchanged_service_is_not_touched_and_holds_nobody_up() -> None:
     both = [service("db", replicas=3), service("web", replicas=2)]
     specs = {G1: spec(*both), G2: spec(both[0], service("web", replicas=2, image=NEW))}
-    kept = [promise(NODES[0], "db/1"), promise(NODES[0], "web/1"), promise(NODES[0], "web/2")]
+    kept = [promise(NODES[0], slot) for slot in ("db/1", "db/2", "web/1", "web/2")]
     said = state(*kept, specs=specs)
-    assert said.is_current(kept[0])
-    assert [waits_for(said, view(), mine) for mine in kept] == [(), (), ("web/1",)]
+    assert said.is_current(kept[1])
+    assert [waits_for(said, view(), mine) for mine in kept] == [(), (), (), ("web/1",)]
 
 
 def test_a_predecessor_that_nobody_keeps_counts_but_is_passed() -> None:
