@@ -41,8 +41,10 @@ format: $(STAMP) ## Format all code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP) ## Write docs/reference/cli.md anew
+docs: $(STAMP) ## Write anew what the documents show of the code
 	$(BIN)/python -m gary.cli.reference > docs/reference/cli.md
+	$(BIN)/python -m gary.compose reference > docs/reference/compose.md
+	$(BIN)/python -m tests.docs_reference
 
 $(STAMP): pyproject.toml requirements.lock
 	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(IS_FIT)'; then \

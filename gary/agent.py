@@ -356,18 +356,21 @@ class Agent:
 
     def view(self, state: State) -> View:
         eligible = {
-            service.name: tuple(node for node in self._alive if self._is_eligible(node, service))
+            service.name: tuple(node for node in self._alive if self._is_eligible(node, service, state))
             for service in state.services.values()
             if service.mode is Mode.GLOBAL
         }
         draining = self._draining | {self.node} if self.is_draining else self._draining
         return View(self.node, self._alive, self._left, eligible, draining)
 
-    def _is_eligible(self, node: NodeId, service: Service) -> bool:
+    def _is_eligible(self, node: NodeId, service: Service, state: State) -> bool:
+        """Whether ``node`` ought to run the global service. An engine that is away takes no slot from its keeper."""
         room = self.room() if node == self.node else self.advertised(node)
-        if room is None or not room.accepting or not supports(service.runtime, room):
+        if room is None or not room.accepting or unmet_constraint(service.constraints, room):
             return False
-        return not unmet_constraint(service.constraints, room)
+        kept = state.promise(node, f"{service.name}/{node}")
+        is_kept = kept is not None and kept.state is not PromiseState.WITHDRAWN
+        return is_kept or supports(service.runtime, room)
 
     def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
         return self.swim.directory.responsible(deployment)

@@ -463,7 +463,7 @@ class Commands:
         def durable(nodes: tuple[NodeId, ...]) -> None:
             if not is_done:
                 agent.forget_deadline(deadline)
-                responder.end({**answer, "durable_on": [agent.display_name(node) for node in nodes]})
+                responder.end({**answer, "durable_on": sorted(agent.display_name(node) for node in nodes)})
 
         deadline = agent.after(DURABLE_WAIT_S, late)
         deployment.when_durable(change, lambda: min(resilience, len(agent.alive)), durable)
@@ -683,6 +683,9 @@ class Commands:
             names = ", ".join(sorted(d.name for d in agent.deployments.values()))
             message = f"this node is a cluster of its own and runs deployments ({names})"
             raise CommandError(ErrorCode.REFUSED, message, "remove them first, or let the other node join this one")
+        if peer == agent.swim.address:
+            message, hint = _join_words(peer, JoinFailure.SELF, "")
+            raise CommandError(ErrorCode.REFUSED, message, hint)
         if others and all(member.address != peer for member in others):
             message = f"this node is in a cluster already, with {len(others)} other nodes, and {peer} is none of them"
             raise CommandError(ErrorCode.REFUSED, message, "'gary leave' first, to move it to another cluster")
@@ -730,7 +733,7 @@ class Commands:
         if responder.is_cancelled or self._leaving is not responder:
             return
         kept = [p for d in agent.deployments.values() for p in d.state.promises_of(agent.node)]
-        words = f"{len(kept)} slots and {len(agent.deployments)} documents to hand over"
+        words = f"{_count(len(kept), 'slot')} and {_count(len(agent.deployments), 'document')} to hand over"
         if not agent.deployments:
             agent.leave_cluster()
             responder.end({"left": True, "message": "left the cluster"})
@@ -745,6 +748,10 @@ class Commands:
         if words != said:
             responder.item({"message": words})
         agent.after(0.25, lambda now: self._watch_leaving(responder, until, words))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _no_such(name: str) -> CommandError:

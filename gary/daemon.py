@@ -386,7 +386,7 @@ def run(config: AgentConfig) -> int:
         lock = _lock(config.state_dir)
     except OSError as error:
         sys.stderr.write(f"error: {config.state_dir} cannot be used: {error}\n")
-        sys.stderr.write("hint: another agent may be running on it; each agent needs a state directory of its own\n")
+        sys.stderr.write("hint: each agent needs a state directory of its own that it may write to: --state-dir\n")
         return 1
     try:
         return asyncio.run(_serve(config))
@@ -404,9 +404,9 @@ def _lock(state_dir: Path) -> Any:
     lock = (state_dir / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError as error:
         lock.close()
-        raise
+        raise OSError("another agent runs on it") from error
     return lock
 
 

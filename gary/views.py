@@ -127,7 +127,7 @@ def summary(state: State, view: View, deployment: str, names: Naming) -> Json:
         "wanted": len(wanted_slots(state, view)),
         "healthy": len(healthy_slots(state, view)),
         "state": condition(state, view),
-        "members": [names(node) for node in live_members(state, view)],
+        "members": sorted(names(node) for node in live_members(state, view)),
     }
 
 
@@ -172,7 +172,7 @@ def status(state: State, view: View, deployment: str, names: Naming, reports: Ma
                 "status": "alive" if node in view.alive else "left" if node in view.left else "down",
                 "trouble": reports.get(node, {}).get("trouble", ""),
             }
-            for node in state.holders
+            for node in sorted(state.holders, key=lambda node: (names(node), node))
             if state.members[node].role is Role.MEMBER
         ],
         "missing": missing(situation, reports),
