@@ -370,7 +370,8 @@ class Agent:
             return False
         kept = state.promise(node, f"{service.name}/{node}")
         is_kept = kept is not None and kept.state is not PromiseState.WITHDRAWN
-        return is_kept or supports(service.runtime, room)
+        has_engine = node != self.node or self.runtime_for(service) is not None
+        return (is_kept and has_engine) or supports(service.runtime, room)
 
     def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
         return self.swim.directory.responsible(deployment)

@@ -4,7 +4,7 @@ import pytest
 
 from gary.document import PromiseState
 from gary.runtime.memory import Behaviour
-from gary.spec import Healthcheck
+from gary.spec import Healthcheck, Mode
 from simulations.cluster import Cluster
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
@@ -101,6 +101,22 @@ def test_an_engine_that_is_away_for_a_moment_costs_nothing(seed: int) -> None:
     cluster.run(15.0)
     assert cluster.started() == before
     assert all(is_whole(cluster, host) for host in cluster.hosts)
+
+
+@seeds
+@pytest.mark.parametrize("agent", ["that lives on", "that starts anew"])
+def test_an_engine_that_is_away_takes_no_slot_of_a_global_service_from_its_node(seed: int, agent: str) -> None:
+    cluster = settled(cluster_of(4, seed), app(1, mode=Mode.GLOBAL))
+    before = cluster.started()
+    host = cluster.hosts[2]
+    host.engine.go_down()
+    if agent == "that starts anew":
+        cluster.restart(host)
+    cluster.run(12.0)
+    host.engine.come_up()
+    cluster.run(15.0)
+    assert cluster.started() == before
+    assert all(is_whole(cluster, other) for other in cluster.hosts)
 
 
 @seeds
