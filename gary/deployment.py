@@ -30,7 +30,7 @@ from gary.calling import Calling, Placement
 from gary.document import Document, Draft, Promise, PromiseState, Role, State, permit
 from gary.effects import Alarm, SetAlarm
 from gary.host import Host
-from gary.identity import Claim, DeploymentId, NodeId, Slot, index_of, rendezvous
+from gary.identity import Claim, DeploymentId, NodeId, Slot, index_of, rendezvous, service_of
 from gary.messages import Acceptance, Invitation, Released, Sync
 from gary.outbox import After, Outbox
 from gary.reconciler import (
@@ -61,6 +61,7 @@ IDLE_MEMBER_S = 30.0
 FORGET_AFTER_S = 7 * 24 * 3600.0
 CHANGES_PER_SNAPSHOT = 400
 RETRY_WRITE_S = 2.0
+DEFAULT_GRACE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -582,9 +583,9 @@ class Deployment:
                 name = f"{state.name}-{service.name}-{index_of(slot)[:12]}-{self._host.node[:6]}-{fingerprint[:6]}"
                 self._busy[slot] = "start"
                 self._host.start_container(runtime, StartRequest(name, state.name, labels, service, index_of(slot)))
-            case Stop(container, grace_s, _):
+            case Stop(container):
                 self._busy[container.labels.slot] = "stop"
-                self._host.stop_container(self.id, container.labels.slot, container, grace_s)
+                self._host.stop_container(self.id, container.labels.slot, container, _grace_s(state, container))
 
     # Endings
 
@@ -593,7 +594,7 @@ class Deployment:
         containers = self._host.containers(self.id)
         for container in containers:
             if container.labels.slot not in self._busy:
-                self._perform(state, Stop(container, 10.0, "the deployment was removed"))
+                self._perform(state, Stop(container, "the deployment was removed"))
         for waiting in self._waiting:
             waiting.done((self._host.node,))
         self._waiting.clear()
@@ -681,3 +682,13 @@ class Deployment:
 
     def situation(self) -> dict[Slot, Keeping]:
         return keepings(self.state, self._view())
+
+
+def _grace_s(state: State, container: Container) -> float:
+    """How long a container may take to end, by the spec that it was started from; Compose's default if that is lost."""
+    for generation, spec in state.specs.items():
+        if str(generation) == container.labels.generation:
+            service = spec.service(service_of(container.labels.slot))
+            if service is not None:
+                return service.stop_grace_period_s
+    return DEFAULT_GRACE_S

@@ -49,7 +49,6 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Stop:
     container: Container
-    grace_s: float
     why: str
 
 
@@ -83,7 +82,7 @@ def operations(
         found.setdefault(container.labels.slot, []).append(container)
     todo: list[Operation] = []
     for slot in sorted(unwanted - busy):
-        todo.extend(Stop(container, 10.0, "not wanted here") for container in found.get(slot, ()))
+        todo.extend(Stop(container, "not wanted here") for container in found.get(slot, ()))
     for slot, want in wanted.items():
         if slot in busy:
             continue
@@ -93,7 +92,7 @@ def operations(
         keep = next(iter(running or matching), None)
         surplus = [c for c in present if c is not keep]
         if surplus:
-            todo.extend(Stop(c, want.service.stop_grace_period_s, "replaced") for c in surplus)
+            todo.extend(Stop(c, "replaced") for c in surplus)
             continue
         slate = slates.get(slot, Slate())
         if (

@@ -75,13 +75,13 @@ def test_one_that_stands_still_is_started_again(state: ContainerState) -> None:
 
 def test_another_fingerprint_is_stopped_first_and_started_afterwards() -> None:
     old = container(fingerprint="f0")
-    assert todo(wanted(stop_grace_period_s=42.0), [old]) == [Stop(old, 42.0, "replaced")]
-    assert todo(wanted(stop_grace_period_s=42.0), []) == [Start(SLOT, service(stop_grace_period_s=42.0))]
+    assert todo(wanted(), [old]) == [Stop(old, "replaced")]
+    assert todo(wanted(), []) == [Start(SLOT, service(stop_grace_period_s=42.0))]
 
 
 def test_of_two_containers_on_a_slot_the_running_one_stays() -> None:
     dead, alive = container(id="c1", state=EXITED), container(id="c2")
-    assert todo(wanted(), [dead, alive]) == [Stop(dead, 10.0, "replaced")]
+    assert todo(wanted(), [dead, alive]) == [Stop(dead, "replaced")]
 
 
 def test_a_slot_in_neither_set_is_left_alone() -> None:
@@ -90,7 +90,7 @@ def test_a_slot_in_neither_set_is_left_alone() -> None:
 
 def test_a_slot_that_is_positively_unwanted_is_stopped() -> None:
     stray = container("db/1", id="c2")
-    assert todo({}, [stray], unwanted=frozenset({"db/1"})) == [Stop(stray, 10.0, "not wanted here")]
+    assert todo({}, [stray], unwanted=frozenset({"db/1"})) == [Stop(stray, "not wanted here")]
 
 
 def test_a_busy_slot_is_left_alone() -> None:
