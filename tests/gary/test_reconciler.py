@@ -76,7 +76,7 @@ def test_one_that_stands_still_is_started_again(state: ContainerState) -> None:
 def test_another_fingerprint_is_stopped_first_and_started_afterwards() -> None:
     old = container(fingerprint="f0")
     assert todo(wanted(), [old]) == [Stop(old, "replaced")]
-    assert todo(wanted(), []) == [Start(SLOT, service(stop_grace_period_s=42.0))]
+    assert todo(wanted(), []) == [Start(SLOT, service())]
 
 
 def test_of_two_containers_on_a_slot_the_running_one_stays() -> None:
