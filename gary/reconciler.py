@@ -132,7 +132,7 @@ def observe(slate: Slate, container: Container | None, policy: RestartPolicy, no
         if slate.running != incarnation:
             return replace(slate, running=incarnation, since_s=now, completed=False)
         steady = max(STEADY_S, backoff_s(policy, slate.failures)) if slate.failures else STEADY_S
-        if slate.failures and now - slate.since_s >= steady and container.health is not Health.UNHEALTHY:
+        if slate.failures and now >= slate.since_s + steady and container.health is not Health.UNHEALTHY:
             return replace(slate, failures=0, retry_at_s=0.0, reason="")
         return slate
     if slate.counted == incarnation or slate.completed:
@@ -143,7 +143,7 @@ def observe(slate: Slate, container: Container | None, policy: RestartPolicy, no
         return replace(slate, counted=incarnation, running="", completed=True, reason="" if clean else ended)
     if policy.attempts_max and slate.restarts >= policy.attempts_max:
         return replace(slate, counted=incarnation, running="", completed=True, reason=_ending(container))
-    if slate.running == incarnation and not slate.failures and now - slate.since_s >= STEADY_S:
+    if slate.running == incarnation and not slate.failures and now >= slate.since_s + STEADY_S:
         # It ran well for a while: restart it at once, and count from there.
         first = failed(slate, policy, _ending(container), now, container=incarnation)
         return replace(first, retry_at_s=now)
