@@ -30,7 +30,7 @@ from gary.calling import Calling, Placement
 from gary.document import Document, Draft, Promise, PromiseState, Role, State, permit
 from gary.effects import Alarm, SetAlarm
 from gary.host import Host
-from gary.identity import Claim, DeploymentId, NodeId, Slot, index_of, rendezvous, service_of
+from gary.identity import Claim, DeploymentId, Generation, NodeId, Slot, index_of, rendezvous, service_of
 from gary.messages import Acceptance, Invitation, Released, Sync
 from gary.outbox import After, Outbox
 from gary.reconciler import (
@@ -62,6 +62,7 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 CHANGES_PER_SNAPSHOT = 400
 RETRY_WRITE_S = 2.0
 DEFAULT_GRACE_S = 10.0
+CLOCK_TOLERANCE_S = 60.0
 
 
 @dataclass(slots=True)
@@ -96,6 +97,7 @@ class Deployment:
         self._left: tuple[bytes, ...] = ()
         self._waiting: list[_Waiting] = []
         self._announced = document.state.effective
+        self._timed: Generation | None = None
         self._accepted_by: dict[NodeId, bool] = {}
 
     @property
@@ -514,8 +516,20 @@ class Deployment:
             return False
         return not self._host.is_draining and self._host.away_since_s(self._runtime(stated.slot)) is None
 
+    def _compare_clocks(self, state: State) -> None:
+        """A generation from the future harms nobody, since the next one goes beyond it, but a clock is off."""
+        if state.effective is None or state.effective == self._timed:
+            return
+        self._timed = state.effective
+        ahead_s = (state.effective.clock >> 16) / 1000 - self._host.wall_s()
+        if ahead_s > CLOCK_TOLERANCE_S:
+            number = state.number(state.effective)
+            words = f"generation {number} is dated {ahead_s / 60:.0f} minutes ahead of this host's clock"
+            self._host.tell("clock", f"{words}: the clock of some host is wrong", deployment=self.name)
+
     def _announce(self, state: State) -> None:
         """Say so when what this node's operators asked for was superseded by somebody else's word."""
+        self._compare_clocks(state)
         before, self._announced = self._announced, state.effective
         if before is None or before == state.effective:
             return

@@ -72,6 +72,9 @@ class Host(Protocol):
     def next_number(self) -> int:
         """A number that this process has not used yet."""
 
+    def wall_s(self) -> float:
+        """Seconds since 1970 by this host's clock."""
+
     def tell(self, kind: str, message: str, *, deployment: str = "", slot: Slot = "") -> None:
         """Record an event."""
 

@@ -171,6 +171,10 @@ def test_a_clock_an_hour_off_loses_no_update(seed: int, skew_s: float) -> None:
     cluster.run(10.0)
     assert runs(cluster, 7)
     assert all(is_whole(cluster, host) for host in cluster.hosts)
+    behind = cluster.hosts[1:2] if skew_s < 0 else [cluster.hosts[0], *cluster.hosts[2:]]
+    for host in behind:
+        assert host.agent is not None
+        assert any(event.kind == "clock" for event in host.agent.events), f"{host.name} says that a clock is wrong"
 
 
 @seeds
