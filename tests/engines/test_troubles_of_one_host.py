@@ -108,6 +108,7 @@ def test_13_a_clock_that_is_an_hour_ahead_wins_no_argument_for_ever(hosts: Clust
 
     ahead.agent.gary("scale", "shop", "web=15")
     assert hosts.each_once(slots(15)), hosts.report()
+    assert "clock" in kinds(everyone[0]), "the others say that a clock is wrong"
     everyone[0].agent.gary("scale", "shop", "web=12")
     assert hosts.each_once(slots(12)), "what was said last holds, though it was said by the slower clock"
     assert before <= set(hosts.placed())
