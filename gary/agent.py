@@ -90,7 +90,7 @@ NAMES_CACHED_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an operator says about this node. ``default_tail``: log lines shown when nobody says how many."""
+    """What an operator says about this node."""
 
     name: str
     hostname: str

@@ -98,7 +98,9 @@ class Deployment:
         self._waiting: list[_Waiting] = []
         self._announced = document.state.effective
         self._timed: Generation | None = None
-        self._accepted_by: dict[NodeId, bool] = {}
+        self._asks = 0
+        self._vouching: set[int] = set()
+        self._vouched: set[NodeId] = set()
 
     @property
     def state(self) -> State:
@@ -189,7 +191,9 @@ class Deployment:
         self, change: bytes, enough: Callable[[], int], done: Callable[[tuple[NodeId, ...]], None]
     ) -> None:
         """Call ``done(nodes)`` once ``change`` is on the disks of ``enough()`` live members, this one among them."""
-        self._accepted_by.clear()
+        self._asks += 1
+        self._vouching.clear()
+        self._vouched.clear()
         self._waiting.append(_Waiting(change, enough, done))
 
     def _check_waiting(self) -> None:
@@ -197,7 +201,7 @@ class Deployment:
             return
         view = self._view()
         for waiting in list(self._waiting):
-            known = {self._host.node, *self._exchange.confirmed(waiting.change), *self._accepted_by}
+            known = {self._host.node, *self._exchange.confirmed(waiting.change), *self._vouched}
             holding = tuple(sorted(node for node in known if node in view.alive))
             if len(holding) >= waiting.enough():
                 self._waiting.remove(waiting)
@@ -219,8 +223,8 @@ class Deployment:
 
     def accepted(self, sender: NodeId, answer: Acceptance, now: float) -> None:
         self.calling.acceptance(sender, answer)
-        if not (answer.declined and not answer.accepted):
-            self._accepted_by[sender] = True
+        if answer.id in self._vouching and (answer.accepted or not answer.declined):
+            self._vouched.add(sender)
         self.evaluate(now)
 
     def invited(self, sender: NodeId, invitation: Invitation, now: float) -> None:
@@ -386,11 +390,14 @@ class Deployment:
             if state.is_removed:
                 return
             for node, invitation in self.calling.invitations(placement, state, self._view(), snapshot):
+                if invitation.snapshot and asks == self._asks:
+                    # Who accepts it holds all that somebody waits for; an older or no document vouches for nothing.
+                    self._vouching.add(invitation.id)
                 self._host.send(node, invitation)
 
         self.write(draft, now, invite)
         # As it is now: by the time that this is durable there may be changes that are not.
-        snapshot = self.document.replica.save()
+        snapshot, asks = self.document.replica.save(), self._asks
         self._host.changed(self.id)
 
     def _check_synced(self, now: float, wake: list[float]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gary.identity import DeploymentId, NodeId, Slot
+from gary.identity import NodeId
 from gary.runtime.base import StartRequest
 from gary.storage import Write
 from gossip import Send, SetTimer
@@ -130,7 +130,6 @@ Effect = (
 
 __all__ = [
     "Alarm",
-    "DeploymentId",
     "Effect",
     "Event",
     "Exit",
@@ -142,7 +141,6 @@ __all__ = [
     "Send",
     "SetAlarm",
     "SetTimer",
-    "Slot",
     "StartContainer",
     "StopContainer",
     "StopLogs",
