@@ -155,6 +155,7 @@ class Agent:
         self._alive: dict[NodeId, int] = {self.node: self.epoch}
         self._left: frozenset[NodeId] = frozenset()
         self._missing: dict[NodeId, float] = {}
+        self._vanished: dict[NodeId, float] = {}
         self._profiles: dict[NodeId, Profile] = {}
         self._draining: frozenset[NodeId] = frozenset()
         self._unnamed: set[NodeId] = set()
@@ -178,7 +179,7 @@ class Agent:
         """The first input. What the disk held is taken up; the node looks for the peers it knew."""
         self._now = self._started_at = now
         for peer in self._seeds:
-            self._missing[peer.node] = now
+            self._missing[peer.node] = self._vanished[peer.node] = now
         for id, raw in self._stored.records[Table.TOMBSTONE].items():
             self._tombstones[id] = _instances(raw)
         for id, stored in self._stored.documents.items():
@@ -379,10 +380,10 @@ class Agent:
     def missing_since_s(self, node: NodeId) -> float:
         return self._missing.get(node, self._started_at)
 
-    def vanished_lately(self, now: float) -> int:
-        times = [since for node, since in self._missing.items() if node not in self._left]
-        latest = max(times, default=0.0)
-        return sum(since >= latest - VANISHED_TOGETHER_S for since in times)
+    def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
+        at = self._vanished.get(node, self._started_at)
+        times = ((other, since) for other, since in self._vanished.items() if other not in self._left)
+        return frozenset(other for other, since in times if abs(since - at) <= VANISHED_TOGETHER_S) | {node}
 
     def room(self) -> Room:
         answering = {name: engine for name, engine in self._engines.items() if engine.away_since is None}
@@ -596,6 +597,7 @@ class Agent:
                     self.tell("conflict", words)
                 case Forgotten(node):
                     self._missing.pop(node, None)
+                    self._vanished.pop(node, None)
                     self._profiles.pop(node, None)
                     self._draining -= {node}
                 case _:
@@ -614,6 +616,7 @@ class Agent:
             came = False
             self._alive = {other: at for other, at in self._alive.items() if other != node}
             self._missing[node] = self._missing.get(node, self._now) if not was_alive else self._now
+            self._vanished[node] = self._missing[node]
             self.requests.gone(node)
         self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
         self._tell_of_member(node, status, before)

@@ -199,8 +199,9 @@ class Calling:
         if missing in view.left:
             at = absence.first_seen + rank * STEP_IN_S
         else:
-            vanished = self._host.vanished_lately(now)
-            patience = patience_s(vanished, vanished + len(view.alive) - 1)
+            # Those that have come back count, too: when a cut heals, the others return one after the other.
+            vanished = self._host.vanished_with(missing)
+            patience = patience_s(len(vanished), len(vanished | view.alive.keys()) - 1)
             at = self._host.missing_since_s(missing) + patience + rank * STEP_IN_S
         caller = state.calling.get(missing, "")
         if caller in view.alive and caller != view.node:
@@ -229,7 +230,7 @@ class Calling:
                 self._host.send(fellow, ContactQuery(self._host.next_number(), missing))
             absence.asked_at = now
             if fellows:
-                at = max(at, now + 0.1)
+                at = max(at, now + QUERY_LEAD_S)
         return at
 
     def _vacancy(self, state: State, view: View, slot: Slot) -> Vacancy:

@@ -40,8 +40,8 @@ class Host(Protocol):
     def missing_since_s(self, node: NodeId) -> float:
         """Since when ``node`` has not been alive; the agent's start if it was never seen."""
 
-    def vanished_lately(self, now: float) -> int:
-        """How many nodes stopped being alive at about the same time as the latest that did."""
+    def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
+        """``node`` and all that stopped being alive at about the same time, whether they have come back or not."""
 
     def room(self) -> Room:
         """What this node has to offer now."""

@@ -1,9 +1,12 @@
 """Whole agents in virtual time: sides of a partition, links that work one way, nodes that miss what was said."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from gary.effects import Effect, StartContainer
+from gary.storage import Write
 from simulations.cluster import Cluster, Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
@@ -28,6 +31,40 @@ def test_a_host_cut_off_and_back_withdraws_the_surplus_and_restarts_nothing_else
     assert sorted(per_host(cluster).values()) == [4, 4, 4, 4, 4]
     assert after.items() <= everything.items()
     assert after == before
+
+
+@seeds
+@pytest.mark.parametrize("away_s", [3.0, 4.0, 5.0, 6.0])
+def test_a_host_that_was_cut_off_for_seconds_starts_nothing_when_the_others_return_to_it(
+    seed: int, away_s: float
+) -> None:
+    """They return one after the other. That the last ones are still missing then says nothing about them."""
+    cluster = settled(cluster_of(5, seed), app(20))
+    lonely, before = cluster.hosts[2], cluster.started()
+    cluster.cut(lonely)
+    cluster.run(away_s)
+    starts = Starts(lonely)
+    cluster.watchers.append(starts)
+    cluster.heal()
+    cluster.run(20.0)
+    assert starts.slots == []
+    assert runs(cluster, 20)
+    assert before == cluster.started()
+
+
+class Starts:
+    """Which slots one host starts a container for."""
+
+    def __init__(self, host: Host) -> None:
+        self.slots: list[str] = []
+        self._host = host
+
+    def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
+        if host is self._host and isinstance(effect, StartContainer):
+            self.slots.append(effect.request.labels.slot)
+
+    def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
+        pass
 
 
 @seeds
