@@ -168,16 +168,22 @@ def status(state: State, view: View, deployment: str, names: Naming, reports: Ma
             {
                 "name": names(node),
                 "node": node,
-                "role": "runner" if state.promises_of(node) else "witness",
+                "role": _role(state, node),
                 "status": "alive" if node in view.alive else "left" if node in view.left else "down",
                 "trouble": reports.get(node, {}).get("trouble", ""),
             }
             for node in sorted(state.holders, key=lambda node: (names(node), node))
-            if state.members[node].role is Role.MEMBER
         ],
         "missing": missing(situation, reports),
         "resilience": {"wanted": resilience(state, view), "have": len(live_members(state, view))},
     }
+
+
+def _role(state: State, node: NodeId) -> str:
+    """What a holder is to the deployment; ``invited`` until it has said itself that it holds the document."""
+    if state.members[node].role is Role.INVITED:
+        return "invited"
+    return "runner" if state.promises_of(node) else "witness"
 
 
 def missing(situation: Mapping[Slot, Keeping], reports: Mapping[NodeId, Json]) -> list[Json]:

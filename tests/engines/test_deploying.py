@@ -36,10 +36,16 @@ def image_named(hosts: Cluster, name: str) -> Iterator[str]:
                 host.engine.remove_tag(tag)
 
 
-def members(host: Host, name: str) -> set[str]:
-    """The names of the live members of a deployment, as ``host``, which is one of them, knows it."""
-    status = host.agent.gary("status", name)
-    return {member["name"] for member in status["members"] if member["status"] == "alive"}
+def settled_members(hosts: Cluster, host: Host, name: str) -> set[str]:
+    """The names of a deployment's members, as ``host``, one of them, knows it once nobody is being invited any more."""
+
+    def settled() -> set[str]:
+        status = host.agent.ask(f"/v1/deployments/{name}")
+        if status["state"] != "whole" or any(member["role"] == "invited" for member in status["members"]):
+            return set()
+        return {member["name"] for member in status["members"]}
+
+    return hosts.eventually(settled, TAKE_OVER_TIMEOUT_S, f"{host} knows its fellows, and all is whole")
 
 
 def test_01_twenty_replicas_run_on_five_hosts_and_nothing_of_them_comes_to_rest_on_a_sixth(hosts: Cluster) -> None:
@@ -99,7 +105,7 @@ def test_05_volunteers_come_from_outside_and_knew_nothing_before(hosts: Cluster)
         newcomers: set[str] = set()
         while len(left) > 2:
             runners = [host for host in left if host.running()]
-            ever_members |= members(runners[0], words["name"])
+            ever_members |= settled_members(hosts, runners[0], words["name"])
             assert {host.name for host in runners} <= ever_members
             for outsider in (host for host in left if host.name not in ever_members):
                 assert found(words, memory(outsider.agent.pid)) == [], outsider

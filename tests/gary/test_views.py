@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gary import views
-from gary.document import PromiseState
+from gary.document import Membership, PromiseState, Role
 from gary.identity import NodeId
 from gary.reconciler import Slate
 from gary.runtime.base import Container, ContainerState, Labels, PublishedPort
@@ -84,7 +84,8 @@ def test_a_summary_is_one_line() -> None:
 
 
 def test_a_status_shows_each_slot_with_its_container_and_what_nobody_reported_as_unknown() -> None:
-    said = state(promise(A), promise(B, "web/2"), specs=TWO, members=members(A, B, D))
+    holders = {**members(A, B, D), C: Membership(Role.INVITED, A)}
+    said = state(promise(A), promise(B, "web/2"), specs=TWO, members=holders)
     shown = views.status(said, view(left=frozenset()), "id1", names, {A: report(A, "web/1")})
     first, second = shown["slots"]
     assert (first["slot"], first["state"], first["node_name"], first["container"]) == (
@@ -98,6 +99,7 @@ def test_a_status_shows_each_slot_with_its_container_and_what_nobody_reported_as
     assert [(member["name"], member["role"], member["status"]) for member in shown["members"]] == [
         ("host-1", "runner", "alive"),
         ("host-2", "runner", "alive"),
+        ("host-3", "invited", "alive"),
         ("host-4", "witness", "down"),
     ]
     assert shown["services"][0]["healthy"] == shown["services"][0]["updated"] == 2
