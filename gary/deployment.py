@@ -434,7 +434,7 @@ class Deployment:
                 self.slates[promise.slot] = seen
             if seen.running:
                 wake.extend(at for at in (settles_at_s(seen), seen.since_s + 300.0) if at > now)
-            elif seen.retry_at_s > now:
+            if seen.retry_at_s > now:
                 wake.append(seen.retry_at_s)
         for slot in [slot for slot in self.slates if slot not in kept]:
             del self.slates[slot]

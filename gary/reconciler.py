@@ -21,9 +21,10 @@ DELAY_S_MIN = 0.1
 DOUBLINGS_MAX = 12
 """Enough to get from the least delay past the longest; more would in the end be no float any more."""
 STEADY_S = 10.0
-"""Failures in a row are forgotten once a container has run for this long (or as long as its last backoff)."""
+"""Failures in a row are forgotten once a container has run well for this long (or as long as its last backoff)."""
 FAILURES_TO_FAIL = 2
 FAILURES_TO_YIELD = 3
+UNHEALTHY = "its health check fails"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ def operations(
             todo.extend(Stop(c, "replaced") for c in surplus)
             continue
         slate = slates.get(slot, Slate())
-        if (
-            (keep is None or keep.state is not ContainerState.RUNNING)
-            and not slate.completed
-            and now >= slate.retry_at_s
-        ):
+        if slate.completed or now < slate.retry_at_s:
+            continue
+        if keep is None or keep.state is not ContainerState.RUNNING:
             todo.append(Start(slot, want.service))
+        elif keep.health is Health.UNHEALTHY and slate.counted == _incarnation(keep):
+            todo.append(Stop(keep, UNHEALTHY))
     return todo
 
 
@@ -127,27 +128,44 @@ def observe(slate: Slate, container: Container | None, policy: RestartPolicy, no
     """Take in what a slot's container looks like now."""
     if container is None or container.state is ContainerState.CREATED:
         return replace(slate, running="") if slate.running else slate
-    incarnation = f"{container.id}@{container.started_at_s}"
+    incarnation = _incarnation(container)
     if container.state is ContainerState.RUNNING:
         if slate.running != incarnation:
-            return replace(slate, running=incarnation, since_s=now, completed=False)
+            slate = replace(slate, running=incarnation, since_s=now, completed=False)
+        if container.health is Health.UNHEALTHY:
+            if slate.counted == incarnation or not _may_restart(policy, slate):
+                return slate
+            return replace(failed(slate, policy, UNHEALTHY, now, container=incarnation), running=incarnation)
         steady = max(STEADY_S, backoff_s(policy, slate.failures)) if slate.failures else STEADY_S
-        if slate.failures and now >= slate.since_s + steady and container.health is not Health.UNHEALTHY:
+        is_well = container.health is not Health.STARTING
+        if slate.failures and is_well and now >= slate.since_s + steady:
             return replace(slate, failures=0, retry_at_s=0.0, reason="")
         return slate
     if slate.counted == incarnation or slate.completed:
         return slate
     clean = container.exit_code == 0
-    if policy.condition is RestartCondition.NONE or (clean and policy.condition is RestartCondition.ON_FAILURE):
-        ended = _ending(container)
-        return replace(slate, counted=incarnation, running="", completed=True, reason="" if clean else ended)
-    if policy.attempts_max and slate.restarts >= policy.attempts_max:
-        return replace(slate, counted=incarnation, running="", completed=True, reason=_ending(container))
+    if clean and policy.condition is RestartCondition.ON_FAILURE:
+        return replace(slate, counted=incarnation, running="", completed=True, reason="")
+    if not _may_restart(policy, slate):
+        is_done = clean and policy.condition is RestartCondition.NONE
+        reason = "" if is_done else _ending(container)
+        return replace(slate, counted=incarnation, running="", completed=True, reason=reason)
     if slate.running == incarnation and not slate.failures and now >= slate.since_s + STEADY_S:
         # It ran well for a while: restart it at once, and count from there.
         first = failed(slate, policy, _ending(container), now, container=incarnation)
         return replace(first, retry_at_s=now)
     return failed(slate, policy, _ending(container), now, container=incarnation)
+
+
+def _incarnation(container: Container) -> str:
+    """One life of a container, which may be started more than once."""
+    return f"{container.id}@{container.started_at_s}"
+
+
+def _may_restart(policy: RestartPolicy, slate: Slate) -> bool:
+    if policy.condition is RestartCondition.NONE:
+        return False
+    return not policy.attempts_max or slate.restarts < policy.attempts_max
 
 
 def _ending(container: Container) -> str:
@@ -174,7 +192,7 @@ def outcome(promise: Promise, container: Container | None, slate: Slate, now: fl
     running = container is not None and container.state is ContainerState.RUNNING
     if running and container is not None:
         if container.health is Health.UNHEALTHY:
-            return replace(promise, state=PromiseState.FAILING, reason="its health check fails")
+            return _failing(promise, slate, UNHEALTHY)
         well = container.health is Health.HEALTHY or (
             container.health is Health.NONE and slate.running != "" and now >= settles_at_s(slate)
         )
@@ -182,7 +200,12 @@ def outcome(promise: Promise, container: Container | None, slate: Slate, now: fl
             return replace(promise, state=PromiseState.HEALTHY, once_healthy=True, yielding=False, reason="")
         return promise
     if slate.failures >= FAILURES_TO_FAIL:
-        yielding = promise.yielding or slate.failures >= FAILURES_TO_YIELD
-        reason = promise.reason if promise.state is PromiseState.FAILING and promise.reason else slate.reason
-        return replace(promise, state=PromiseState.FAILING, yielding=yielding, reason=reason)
+        return _failing(promise, slate, slate.reason)
     return promise
+
+
+def _failing(promise: Promise, slate: Slate, reason: str) -> Promise:
+    """``promise`` as one that is not kept. The first reason stays: what follows it would be a write each time."""
+    first = promise.reason if promise.state is PromiseState.FAILING and promise.reason else reason
+    yielding = promise.yielding or slate.failures >= FAILURES_TO_YIELD
+    return replace(promise, state=PromiseState.FAILING, yielding=yielding, reason=first)

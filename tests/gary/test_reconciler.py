@@ -13,6 +13,7 @@ from gary.reconciler import (
     BACKOFF_S_MAX,
     SETTLE_S,
     STEADY_S,
+    UNHEALTHY,
     Operation,
     Slate,
     Start,
@@ -183,12 +184,14 @@ class World:
     runs_for_s: float = 1e9
     exit_code: int | None = 1
     checked: bool = False
+    sick_after_s: float = 1e9
     refuses: bool = False
     stated: Promise = field(default_factory=lambda: promise(A, state=PromiseState.STARTING))
     now: float = 0.0
     container: Container | None = None
     slate: Slate = field(default_factory=Slate)
     starts: list[float] = field(default_factory=list)
+    stops: list[float] = field(default_factory=list)
     written: list[Promise] = field(default_factory=list)
 
     @property
@@ -200,15 +203,24 @@ class World:
             self.container = replace(
                 self.container, state=EXITED, exit_code=self.exit_code, health=Health.NONE, finished_at_s=self.now
             )
+        elif self.container is not None and self.container.state is RUNNING and self.sickens_at_s <= self.now:
+            self.container = replace(self.container, health=Health.UNHEALTHY)
         self.slate = observe(self.slate, self.container, self.policy, self.now)
         said = outcome(self.stated, self.container, self.slate, self.now)
         if said != self.stated:
             self.written.append(said)
             self.stated = said
+        self.operate()
+
+    def operate(self) -> None:
         present = [] if self.container is None else [self.container]
         want = {SLOT: Wanted(SLOT, self.service, "f1")}
         for operation in operations(want, frozenset(), present, {SLOT: self.slate}, frozenset(), self.now):
-            assert isinstance(operation, Start)
+            if isinstance(operation, Stop):
+                self.stops.append(self.now)
+                self.container = None
+                self.operate()
+                return
             self.starts.append(self.now)
             if self.refuses:
                 self.slate = failed(self.slate, self.policy, "the engine says no", self.now)
@@ -221,11 +233,16 @@ class World:
     def ends_at_s(self) -> float:
         return 1e18 if self.container is None else self.container.started_at_s + self.runs_for_s
 
+    @property
+    def sickens_at_s(self) -> float:
+        return 1e18 if self.container is None else self.container.started_at_s + self.sick_after_s
+
     def run(self, until_s: float) -> World:
         """Look at every moment at which something changes, and every 5 s besides."""
         while self.now < until_s:
             self.look()
-            times = [self.now + 5.0, until_s, self.ends_at_s, self.slate.retry_at_s, settles_at_s(self.slate)]
+            times = [self.now + 5.0, until_s, self.ends_at_s, self.sickens_at_s, self.slate.retry_at_s]
+            times.append(settles_at_s(self.slate))
             self.now = min(at for at in times if at > self.now)
         self.look()
         return self
@@ -258,6 +275,41 @@ def test_a_container_with_a_check_is_healthy_when_the_check_says_so() -> None:
         assert world.states() == expected
     assert world.stated.once_healthy
     assert world.stated.reason == ""
+
+
+def test_one_whose_check_keeps_failing_is_restarted_ever_less_often_and_left_to_others_after_three_times() -> None:
+    world = World(checked=True, sick_after_s=30.0).run(24 * 3600)
+    assert world.stops == world.starts[1:]
+    waits = [
+        round(stop - start - 30.0, 6) for start, stop in zip(world.starts, world.stops, strict=False) if stop > start
+    ]
+    assert waits[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+    assert len(world.written) <= 3
+    assert (world.stated.state, world.stated.reason) == (PromiseState.FAILING, UNHEALTHY)
+    assert world.stated.yielding
+
+
+@pytest.mark.parametrize(
+    ("policy", "starts"),
+    [(RestartPolicy(RestartCondition.NONE), 1), (RestartPolicy(RestartCondition.ANY, attempts_max=2), 3)],
+    ids=["never", "twice"],
+)
+def test_one_whose_check_fails_is_restarted_as_often_as_its_policy_says(policy: RestartPolicy, starts: int) -> None:
+    world = World(policy=policy, checked=True, sick_after_s=30.0).run(3600)
+    assert len(world.starts) == starts
+    assert world.container is not None
+    assert world.stated.state is PromiseState.FAILING
+
+
+def test_one_whose_check_passes_again_before_its_restart_is_due_is_left_alone() -> None:
+    sick = container(health=Health.UNHEALTHY, started_at_s=1.0)
+    slate = observe(observe(Slate(), replace(sick, health=Health.HEALTHY), ANY, 1.0), sick, ANY, 60.0)
+    want = {SLOT: Wanted(SLOT, service(), "f1")}
+    assert operations(want, frozenset(), [sick], {SLOT: slate}, frozenset(), 60.5) == []
+    assert operations(want, frozenset(), [sick], {SLOT: slate}, frozenset(), 61.0) == [Stop(sick, UNHEALTHY)]
+    well = replace(sick, health=Health.HEALTHY)
+    again = observe(slate, well, ANY, 61.0)
+    assert operations(want, frozenset(), [well], {SLOT: again}, frozenset(), 61.0) == []
 
 
 @pytest.mark.parametrize("runs_for_s", [0.001, 0.5])

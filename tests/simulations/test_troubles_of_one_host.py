@@ -3,11 +3,13 @@
 import pytest
 
 from gary.document import PromiseState
+from gary.runtime.base import ContainerState, Health
 from gary.runtime.memory import Behaviour
 from gary.spec import Healthcheck, Mode
 from simulations.cluster import Cluster
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
+CHECK = Healthcheck(test=("CMD", "true"))
 seeds = pytest.mark.parametrize("seed", SEEDS)
 
 
@@ -82,11 +84,41 @@ def test_a_health_check_decides_when_a_slot_is_healthy(seed: int) -> None:
     cluster = cluster_of(5, seed)
     for host in cluster.hosts:
         host.engine.behave("slow", Behaviour(healthy_after_s=4.0))
-    check = Healthcheck(test=("CMD", "true"))
-    cluster.deploy(cluster.hosts[0], app(3, image="slow", healthcheck=check))
+    cluster.deploy(cluster.hosts[0], app(3, image="slow", healthcheck=CHECK))
     cluster.run(2.0)
     assert not is_whole(cluster, cluster.hosts[0])
     assert cluster.run_until(lambda: is_whole(cluster, cluster.hosts[0]), 5.0)
+
+
+@seeds
+def test_a_container_whose_check_fails_is_started_again_where_it_was(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(5, healthcheck=CHECK))
+    before = cluster.started()
+    victim = cluster.hosts[1]
+    (container,) = victim.engine.present(cluster.clock.now)
+    victim.engine.set_health(container.id, Health.UNHEALTHY, cluster.clock.now)
+    cluster.run(0.5)
+    assert not is_whole(cluster, cluster.hosts[0])
+    assert cluster.run_until(lambda: is_whole(cluster, cluster.hosts[0]), 40.0)
+    after = cluster.started()
+    assert per_host(cluster)[victim.name] == 1
+    assert sum(before.get(id) == at for id, at in after.items()) == 4
+
+
+@seeds
+def test_a_container_whose_check_fails_again_and_again_moves_to_a_host_where_it_passes(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(1, healthcheck=CHECK))
+    (name,) = per_host(cluster)
+    victim = next(host for host in cluster.hosts if host.name == name)
+
+    def sicken() -> bool:
+        for container in victim.engine.present(cluster.clock.now):
+            if container.state is ContainerState.RUNNING and container.health is not Health.UNHEALTHY:
+                victim.engine.set_health(container.id, Health.UNHEALTHY, cluster.clock.now)
+        return per_host(cluster)[victim.name] == 0
+
+    assert cluster.run_until(sicken, 120.0)
+    assert cluster.run_until(lambda: is_whole(cluster, cluster.hosts[0]), 60.0)
 
 
 @seeds
