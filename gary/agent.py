@@ -270,7 +270,7 @@ class Agent:
     @property
     def observed_nodes(self) -> tuple[NodeId, ...]:
         """Whose containers are this host's to look after: this node's, and those of the ids that it had before."""
-        return self._here.membership.nodes
+        return self._here.enrolment.nodes
 
     def view(self, state: State) -> View:
         return self._here.view(state)
@@ -331,7 +331,7 @@ class Agent:
     def _recognise_former_self(self, node: NodeId) -> None:
         """A node at this node's own address was this host before its disk was lost: its containers are here."""
         here, member = self._here, self.swim.member(node)
-        writes = here.membership.recognise(node) if member is not None and member.address == here.swim.address else []
+        writes = here.enrolment.recognise(node) if member is not None and member.address == here.swim.address else []
         if writes:
             here.persist(writes)
             here.tell("member", f"this host was node {node[:8]} before; its containers are looked after")
@@ -350,7 +350,7 @@ class Agent:
 
     def _joined(self, cluster: bytes, welcome: bytes) -> None:
         here = self._here
-        writes = here.membership.joined(cluster, welcome)
+        writes = here.enrolment.joined(cluster, welcome)
         here.advertising.publish_anew()
         here.persist(writes, lambda at: self._commands.joined())
         here.remember_peers()

@@ -19,9 +19,9 @@ from gary.deployment import Deployment
 from gary.document import MAPS, Document, State
 from gary.effects import Effect, Exit, Observe
 from gary.engines import Engines
+from gary.enrolment import Enrolment
 from gary.events import EventLog
 from gary.identity import DeploymentId, NodeId, Slot
-from gary.membership import Membership
 from gary.messages import Message, encode
 from gary.outbox import After, Outbox
 from gary.requests import Requests
@@ -68,7 +68,7 @@ class Node:
         self.events = EventLog(self.clock, self.emit)
         self.outbox = Outbox(self.next_number)
         self.requests = Requests(self.send, self.next_number)
-        self.membership = Membership(boot)
+        self.enrolment = Enrolment(boot)
         self.tombstones = Tombstones(stored.records[Table.TOMBSTONE])
         self.engines = Engines(runtimes, self.next_number, self.tell)
         self.advertising = Advertising(self.node, settings, self.engines, self.deployments, self._advertise, self.emit)
@@ -80,7 +80,7 @@ class Node:
             epoch=boot.epoch,
             config=swim_config,
             rng=rng,
-            welcome=lambda: self.membership.secret,
+            welcome=lambda: self.enrolment.secret,
         )
 
     # Effects
@@ -116,7 +116,7 @@ class Node:
     # Containers
 
     def observe(self) -> None:
-        self.emit([Observe(self.membership.nodes)])
+        self.emit([Observe(self.enrolment.nodes)])
 
     def start_container(self, runtime: str, request: StartRequest) -> None:
         self.emit([self.engines.start_container(runtime, request)])
@@ -191,10 +191,10 @@ class Node:
             self.clock.after(GOODBYE_S, lambda at: self.emit([Exit()]))
 
         self._perform(self.swim.leave(self.clock.now))
-        self.persist(self.membership.left(self._entropy(16), self._entropy(32)), goodbye)
+        self.persist(self.enrolment.left(self._entropy(16), self._entropy(32)), goodbye)
 
     def remember_peers(self) -> None:
-        writes = self.membership.remember(self.swim.peers())
+        writes = self.enrolment.remember(self.swim.peers())
         if writes:
             self.persist(writes)
 
@@ -202,7 +202,7 @@ class Node:
 
     def id_of(self, name: str) -> DeploymentId:
         """The deployment id of ``name`` in this cluster."""
-        return self.membership.id_of(name)
+        return self.enrolment.id_of(name)
 
     def new_document(self) -> Document:
         return Document(Replica(self._actor(), MAPS), self.node)

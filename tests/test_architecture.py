@@ -40,7 +40,7 @@ CORES = {
     "crdt": ("replica", "exchange"),
     "gary": (
         *("agent", "node", "inbox", "clock", "events", "requests", "commands"),
-        *("cluster", "engines", "advertising", "orphans", "tombstones", "membership"),
+        *("cluster", "engines", "advertising", "orphans", "tombstones", "enrolment"),
         *("deployment", "document", "assignment", "volunteering", "rollout", "reconciler"),
     ),
 }

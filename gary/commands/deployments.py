@@ -48,6 +48,8 @@ class Host(Holding, Protocol):
 
 
 class DeploymentCommands:
+    """``deploy`` may found a deployment; the others are about one whose document this node holds."""
+
     def __init__(self, host: Host, relays: Relays) -> None:
         self._host = host
         self._relays = relays

@@ -24,7 +24,10 @@ class Host(Asking, Protocol):
 
 
 class Events:
-    """``app`` limits each to the events of one deployment."""
+    """``events`` is what people ask, ``local_events`` what the node they ask wants of the others.
+
+    ``app`` limits either to the events of one deployment.
+    """
 
     def __init__(self, host: Host, streams: Streams) -> None:
         self._host = host

@@ -45,6 +45,8 @@ class _Output:
 
 
 class Logs:
+    """``logs`` is what people ask, ``local_logs`` what the node they ask wants of the others."""
+
     def __init__(self, host: Host, streams: Streams) -> None:
         self._host = host
         self._streams = streams

@@ -1,4 +1,4 @@
-"""This node's place in its cluster, as its disk has it: the secret, the peers, and who this host was before.
+"""How this node is enrolled in its cluster, as its disk has it: the secret, the peers, and who this host was before.
 
 Who is alive is ``gossip``'s to say; this is what a restart begins with. Methods return the writes that make it durable.
 """
@@ -15,7 +15,7 @@ from gossip import Peer
 NAMES_CACHED_MAX = 4096
 
 
-class Membership:
+class Enrolment:
     """``former``: the ids that this host had before its disk was lost; its containers may still carry them."""
 
     def __init__(self, boot: Boot) -> None:
