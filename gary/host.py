@@ -1,4 +1,4 @@
-"""What a deployment asks of the node that it lives on. The agent is the only implementation."""
+"""What a deployment asks of the node that it lives on. ``gary.node.Node`` is the only implementation."""
 
 from __future__ import annotations
 

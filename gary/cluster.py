@@ -1,0 +1,143 @@
+"""The cluster as this node sees it: who is alive, since when others are not, and what each says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum, auto
+
+from gary.advertisements import Profile
+from gary.advertising import Advertising
+from gary.assignment import View
+from gary.document import PromiseState, State
+from gary.engines import Engines
+from gary.identity import NodeId
+from gary.spec import Mode, Service
+from gary.volunteering import Room, supports, unmet_constraint
+from gossip import Status
+
+VANISHED_TOGETHER_S = 15.0
+
+
+class Change(Enum):
+    """What news of a node means for those that count on it. ``CAME``: alive, anew or after a restart."""
+
+    CAME = auto()
+    WENT = auto()
+    NONE = auto()
+
+
+class Cluster:
+    """All nodes, this one (``node``) among them. ``alive``: their epochs, in the order of their ids."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        epoch: int,
+        engines: Engines,
+        advertising: Advertising,
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self.alive: Mapping[NodeId, int] = {node: epoch}
+        self._node = node
+        self._engines = engines
+        self._advertising = advertising
+        self._tell = tell
+        self._started_at = 0.0
+        self._left: frozenset[NodeId] = frozenset()
+        self._missing: dict[NodeId, float] = {}
+        self._vanished: dict[NodeId, float] = {}
+        self._profiles: dict[NodeId, Profile] = {}
+        self._draining: frozenset[NodeId] = frozenset()
+        self._unnamed: set[NodeId] = set()
+
+    # What comes in
+
+    def start(self, known: Iterable[NodeId], now: float) -> None:
+        """``known``: the nodes that were there before this one's restart. They are missing until they are heard of."""
+        self._started_at = now
+        self._missing = dict.fromkeys(known, now)
+        self._vanished = dict(self._missing)
+
+    def update(self, node: NodeId, status: Status, epoch: int, now: float) -> Change:
+        """What gossip says of another node."""
+        was_alive, before = node in self.alive, self.alive.get(node)
+        self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
+        if status in (Status.ALIVE, Status.SUSPECT):
+            self._missing.pop(node, None)
+            self.alive = dict(sorted({**self.alive, node: epoch}.items()))
+            return Change.NONE if before == epoch else Change.CAME
+        self.alive = {other: at for other, at in self.alive.items() if other != node}
+        self._missing[node] = self._vanished[node] = now if was_alive else self._missing.get(node, now)
+        return Change.WENT if was_alive else Change.NONE
+
+    def introduced(self, node: NodeId, profile: Profile) -> bool:
+        """What another node says of itself. Whether what it has to offer changed."""
+        before = self._profiles.get(node)
+        self._profiles[node] = profile
+        if profile.room.accepting is (node in self._draining):
+            self._draining ^= {node}
+        if node in self._unnamed:
+            self._unnamed.discard(node)
+            self._tell("member", f"{profile.name} is {Status.ALIVE.value}")
+        return before is None or before.room != profile.room
+
+    def forget(self, node: NodeId) -> None:
+        self._missing.pop(node, None)
+        self._vanished.pop(node, None)
+        self._profiles.pop(node, None)
+        self._draining -= {node}
+
+    def tell_of(self, node: NodeId, status: Status, before: Status | None) -> None:
+        """Say who came and who went. A node that has not introduced itself yet is told of when it has."""
+        is_news = before is not status and status is not Status.SUSPECT
+        if not is_news or (before is Status.SUSPECT and status is Status.ALIVE):
+            return
+        if status is Status.ALIVE and node not in self._profiles:
+            self._unnamed.add(node)
+            return
+        self._unnamed.discard(node)
+        self._tell("member", f"{self.display_name(node)} is {status.value}")
+
+    # What others ask
+
+    def missing_since_s(self, node: NodeId) -> float:
+        """Since when ``node`` has not been alive; the agent's start if it was never seen."""
+        return self._missing.get(node, self._started_at)
+
+    def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
+        """``node`` and all that stopped being alive at about the same time, whether they have come back or not."""
+        at = self._vanished.get(node, self._started_at)
+        times = ((other, since) for other, since in self._vanished.items() if other not in self._left)
+        return frozenset(other for other, since in times if abs(since - at) <= VANISHED_TOGETHER_S) | {node}
+
+    def profile(self, node: NodeId) -> Profile | None:
+        return self._advertising.profile() if node == self._node else self._profiles.get(node)
+
+    def advertised(self, node: NodeId) -> Room | None:
+        """What another node last advertised."""
+        profile = self._profiles.get(node)
+        return None if profile is None else profile.room
+
+    def display_name(self, node: NodeId) -> str:
+        profile = self.profile(node)
+        return node[:8] if profile is None else profile.name
+
+    def view(self, state: State) -> View:
+        """The cluster as the decisions about one deployment see it."""
+        eligible = {
+            service.name: tuple(node for node in self.alive if self._is_eligible(node, service, state))
+            for service in state.services.values()
+            if service.mode is Mode.GLOBAL
+        }
+        draining = self._draining | {self._node} if self._advertising.is_draining else self._draining
+        return View(self._node, self.alive, self._left, eligible, draining)
+
+    def _is_eligible(self, node: NodeId, service: Service, state: State) -> bool:
+        """Whether ``node`` ought to run the global service. An engine that is away takes no slot from its keeper."""
+        room = self._advertising.room() if node == self._node else self.advertised(node)
+        if room is None or not room.accepting or unmet_constraint(service.constraints, room):
+            return False
+        kept = state.promise(node, f"{service.name}/{node}")
+        is_kept = kept is not None and kept.state is not PromiseState.WITHDRAWN
+        has_engine = node != self._node or self._engines.runtime_for(service) is not None
+        return (is_kept and has_engine) or supports(service.runtime, room)

@@ -1,0 +1,198 @@
+"""The node and its cluster: who is in it, and how this node joins and leaves."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gary.advertisements import PROTOCOL
+from gary.advertising import Settings
+from gary.clock import Clock
+from gary.cluster import Cluster
+from gary.commands.command import Command, Json
+from gary.deployment import Deployment
+from gary.errors import CommandError, ErrorCode
+from gary.identity import DeploymentId, NodeId
+from gary.requests import Responder
+from gossip import JoinFailure, Member, Status, Swim
+
+JOIN_WAIT_S = 15.0
+LEAVE_WAIT_S = 120.0
+LOOK_S = 0.25
+SLOTS_NAMED_MAX = 5
+
+
+class Host(Protocol):
+    """The node that joins and leaves."""
+
+    node: NodeId
+    settings: Settings
+    clock: Clock
+    swim: Swim
+    cluster: Cluster
+    deployments: dict[DeploymentId, Deployment]
+
+    @property
+    def is_isolated(self) -> bool: ...
+
+    def join(self, address: str) -> None:
+        """It ends in ``ClusterCommands.joined`` or ``join_failed``."""
+
+    def drain(self, *, is_draining: bool) -> None:
+        """Hand over everything that this node keeps, or stop doing so."""
+
+    def leave_cluster(self) -> None:
+        """Say goodbye and forget the cluster."""
+
+    def tell(self, kind: str, message: str) -> None: ...
+
+
+class ClusterCommands:
+    """The node's own operator alone makes it join or leave."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._joining: tuple[Responder, int] | None = None
+        self._leaving: Responder | None = None
+
+    # Who is there
+
+    def version(self, command: Command) -> None:
+        settings = self._host.settings
+        node = {"node": self._host.node, "name": settings.name}
+        command.responder.end({"version": settings.version, "protocol": PROTOCOL, **node})
+
+    def nodes(self, command: Command) -> None:
+        names = self._host.cluster.display_name
+        members = sorted(self._host.swim.members(), key=lambda member: (names(member.node), member.node))
+        command.responder.end({"nodes": [self._describe(member) for member in members]})
+
+    def _describe(self, member: Member) -> Json:
+        host = self._host
+        profile = host.cluster.profile(member.node)
+        room = None if profile is None else profile.room
+        advertisement = host.swim.advertisement(member.node)
+        return {
+            "node": member.node,
+            "name": host.cluster.display_name(member.node),
+            "address": member.address,
+            "status": member.status.value,
+            "self": member.node == host.node,
+            "accepting": room is not None and room.accepting,
+            "labels": {} if room is None else dict(room.labels),
+            "runtimes": [] if room is None else list(room.runtimes),
+            "cpus": 0.0 if profile is None else profile.cpus,
+            "memory_bytes": 0 if profile is None else profile.memory_bytes,
+            "containers": 0 if profile is None else profile.containers,
+            "containers_max": 0 if profile is None else profile.containers_max,
+            "deployments": 0 if advertisement is None else len(advertisement.names),
+        }
+
+    # Joining
+
+    def join(self, command: Command) -> None:
+        host, peer = self._host, command.text("peer")
+        others = [m for m in host.swim.members() if m.node != host.node and m.status is not Status.LEFT]
+        if self._joining is not None:
+            raise CommandError(ErrorCode.CONFLICT, "this agent is joining already", "wait for that to end")
+        if host.deployments and not others:
+            names = ", ".join(sorted(d.name for d in host.deployments.values()))
+            message = f"this node is a cluster of its own and runs deployments ({names})"
+            raise CommandError(ErrorCode.REFUSED, message, "remove them first, or let the other node join this one")
+        if peer == host.swim.address:
+            message, hint = _why_not_joined(peer, JoinFailure.SELF, "")
+            raise CommandError(ErrorCode.REFUSED, message, hint)
+        if others and all(member.address != peer for member in others):
+            message = f"this node is in a cluster already, with {len(others)} other nodes, and {peer} is none of them"
+            raise CommandError(ErrorCode.REFUSED, message, "'gary leave' first, to move it to another cluster")
+        deadline = host.clock.after(
+            JOIN_WAIT_S, lambda now: self.join_failed(peer, JoinFailure.TIMEOUT, "nobody answered")
+        )
+        self._joining = (command.responder, deadline)
+        host.join(peer)
+
+    def joined(self) -> None:
+        responder = self._joining_ended()
+        if responder is not None:
+            count = len(self._host.cluster.alive)
+            self._host.tell("member", f"joined a cluster of {count}")
+            responder.end({"joined": True, "nodes": count})
+
+    def join_failed(self, address: str, reason: JoinFailure, detail: str) -> None:
+        responder = self._joining_ended()
+        if responder is not None:
+            message, hint = _why_not_joined(address, reason, detail)
+            code = ErrorCode.REFUSED if reason is JoinFailure.SELF else ErrorCode.UNAVAILABLE
+            responder.fail(CommandError(code, message, hint))
+
+    def _joining_ended(self) -> Responder | None:
+        """Whoever waits for it."""
+        if self._joining is None:
+            return None
+        (responder, deadline), self._joining = self._joining, None
+        self._host.clock.forget(deadline)
+        return responder
+
+    # Leaving
+
+    def leave(self, command: Command) -> None:
+        host = self._host
+        if self._leaving is not None:
+            raise CommandError(ErrorCode.CONFLICT, "this node is leaving already", "wait for that to end")
+        if host.is_isolated:
+            known = len(host.swim.members()) > 1
+            message = "no other node is reachable, so nobody could take over" if known else "this node is in no cluster"
+            hint = "bring a peer back first, or just stop the agent: its containers run on"
+            raise CommandError(ErrorCode.REFUSED, message, hint)
+        timeout = command.arguments.get("timeout_s")
+        until = host.clock.now + (float(timeout) if isinstance(timeout, int | float) else LEAVE_WAIT_S)
+        self._leaving = command.responder
+        host.drain(is_draining=True)
+        host.tell("leave", "handing over what this node keeps")
+        self._watch_leaving(command.responder, until, "")
+
+    def cancel(self, responder: Responder) -> None:
+        """Whoever asked to leave waits no longer: the node stays."""
+        if self._leaving is responder:
+            self._leaving = None
+            self._host.drain(is_draining=False)
+
+    def _watch_leaving(self, responder: Responder, until: float, said: str) -> None:
+        host = self._host
+        if responder.is_cancelled or self._leaving is not responder:
+            return
+        kept = [p for d in host.deployments.values() for p in d.state.promises_of(host.node)]
+        words = f"{_count(len(kept), 'slot')} and {_count(len(host.deployments), 'document')} to hand over"
+        if not host.deployments:
+            host.leave_cluster()
+            responder.end({"left": True, "message": "left the cluster"})
+            return
+        if host.clock.now >= until:
+            self._leaving = None
+            host.drain(is_draining=False)
+            slots = ", ".join(promise.slot for promise in kept[:SLOTS_NAMED_MAX])
+            message = f"not everything was taken over in time ({words}{': ' + slots if slots else ''}); this node stays"
+            responder.fail(CommandError(ErrorCode.TIMEOUT, message, "'gary status' says why; or allow more --timeout"))
+            return
+        if words != said:
+            responder.item({"message": words})
+        host.clock.after(LOOK_S, lambda now: self._watch_leaving(responder, until, words))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _why_not_joined(address: str, reason: JoinFailure, detail: str) -> tuple[str, str]:
+    """What happened, and what to do about it."""
+    because = f" ({detail})" if detail else ""
+    match reason:
+        case JoinFailure.SELF:
+            return f"{address} is this very node", "give the address of another one"
+        case JoinFailure.UNREACHABLE:
+            return (
+                f"{address} cannot be reached{because}",
+                "check the address, and that an agent runs there: 'gary version'",
+            )
+        case JoinFailure.TIMEOUT:
+            return f"{address} did not answer in time{because}", "check the address, its firewall and its agent's log"
+    return f"{address} did not let this node in{because}", "see the log of the agent there"

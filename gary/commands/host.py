@@ -1,0 +1,51 @@
+"""What commands ask of the node that they are given to. Each module adds what it alone needs; ``Node`` has it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from gary.clock import Clock
+from gary.commands.command import Command
+from gary.deployment import Deployment
+from gary.errors import CommandError, ErrorCode
+from gary.identity import DeploymentId, NodeId
+from gary.requests import Requests
+from gary.tombstones import Tombstones
+
+
+class Asking(Protocol):
+    """A node that can ask others."""
+
+    node: NodeId
+    clock: Clock
+    requests: Requests
+
+    @property
+    def alive(self) -> Mapping[NodeId, int]:
+        """The nodes that it believes to be alive, itself among them."""
+
+
+class Holding(Protocol):
+    """A node that holds documents, and knows who holds the others."""
+
+    deployments: dict[DeploymentId, Deployment]
+    tombstones: Tombstones
+
+    def id_of(self, name: str) -> DeploymentId:
+        """The deployment id of ``name`` in this cluster."""
+
+    def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
+        """The nodes that advertise to hold that document, sorted."""
+
+
+def held(host: Holding, command: Command) -> Deployment:
+    """The deployment whose id the command gives, which this node ought to hold."""
+    deployment = host.deployments.get(command.text("deployment"))
+    if deployment is None:
+        raise not_held()
+    return deployment
+
+
+def not_held() -> CommandError:
+    return CommandError(ErrorCode.NOT_FOUND, "this node does not hold that deployment")

@@ -1,0 +1,66 @@
+"""How this node is enrolled in its cluster, as its disk has it: the secret, the peers, and who this host was before.
+
+Who is alive is ``gossip``'s to say; this is what a restart begins with. Methods return the writes that make it durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gary.boot import Boot, cluster_writes, former_write, peer_writes
+from gary.identity import DeploymentId, NodeId, deployment_id
+from gary.storage import DeleteRecord, Table, Write
+from gossip import Peer
+
+NAMES_CACHED_MAX = 4096
+
+
+class Enrolment:
+    """``former``: the ids that this host had before its disk was lost; its containers may still carry them."""
+
+    def __init__(self, boot: Boot) -> None:
+        self.node = boot.node
+        self.secret = boot.secret
+        self.former = boot.former
+        self._peers = {peer.node: peer.address for peer in boot.peers}
+        self._ids: dict[str, DeploymentId] = {}
+
+    @property
+    def nodes(self) -> tuple[NodeId, ...]:
+        """Whose containers are this host's to look after: this node's, and those of the ids that it had before."""
+        return (self.node, *self.former)
+
+    def id_of(self, name: str) -> DeploymentId:
+        """The deployment id of ``name`` in this cluster."""
+        if name not in self._ids:
+            if len(self._ids) >= NAMES_CACHED_MAX:
+                self._ids.clear()
+            self._ids[name] = deployment_id(name, self.secret)
+        return self._ids[name]
+
+    def joined(self, cluster: bytes, secret: bytes) -> list[Write]:
+        """Another cluster's secret makes this node one of its own; nothing to write if it was that already."""
+        is_new = secret != self.secret
+        self.secret = secret
+        self._ids.clear()
+        return cluster_writes(cluster, secret) if is_new else []
+
+    def left(self, cluster: bytes, secret: bytes) -> list[Write]:
+        """What makes the next start one in the new ``cluster``, with no peers."""
+        forget = [DeleteRecord(Table.PEER, node) for node in sorted(self._peers)]
+        return [*cluster_writes(cluster, secret), *forget]
+
+    def remember(self, peers: Iterable[Peer]) -> list[Write]:
+        """Whom to ask after a restart. Seeing nobody forgets nobody."""
+        seen = {peer.node: peer.address for peer in peers}
+        if not seen or seen == self._peers:
+            return []
+        before, self._peers = self._peers, seen
+        return peer_writes(before, seen)
+
+    def recognise(self, node: NodeId) -> list[Write]:
+        """``node`` was this host before; nothing to write if that is known."""
+        if node in self.former:
+            return []
+        self.former = (*self.former, node)
+        return [former_write(self.former)]

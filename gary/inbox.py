@@ -1,0 +1,132 @@
+"""What other agents say: each message is decoded and given to the one who handles it here."""
+
+from __future__ import annotations
+
+from crdt import CorruptReplica
+from gary.commands import Commands
+from gary.identity import DeploymentId, NodeId
+from gary.messages import (
+    Acceptance,
+    CallForVolunteers,
+    Cancel,
+    ContactAnswer,
+    ContactQuery,
+    Gone,
+    Invitation,
+    MalformedMessage,
+    Message,
+    Offer,
+    Orphans,
+    Released,
+    Request,
+    Response,
+    Sync,
+    decode,
+)
+from gary.node import Node
+from gary.orphans import Orphans as OrphanedContainers
+from gary.requests import Serving, arguments_of
+
+
+class Inbox:
+    """Whatever the bytes are, they lead to a message that is handled or to one that is counted (rule 8)."""
+
+    def __init__(self, here: Node, commands: Commands, orphans: OrphanedContainers) -> None:
+        self._here = here
+        self._commands = commands
+        self._orphans = orphans
+        self._serving = Serving()
+
+    def deliver(self, sender: NodeId, payload: bytes) -> None:
+        try:
+            message = decode(payload)
+            if message is None:
+                self._here.counters["messages_unknown"] += 1
+            else:
+                self._heard(sender, message)
+        except MalformedMessage:
+            self._here.counters["messages_malformed"] += 1
+
+    def _heard(self, sender: NodeId, message: Message) -> None:
+        here, now = self._here, self._here.clock.now
+        match message:
+            case Request():
+                self._serve(sender, message)
+            case Response():
+                here.requests.response(sender, message)
+            case Cancel(id):
+                known = self._serving.cancel(sender, id)
+                if known is not None:
+                    self._commands.cancel_responder(known)
+            case CallForVolunteers(id, deployment):
+                here.send(sender, Offer(id, deployment, here.room()))
+            case ContactQuery(id, missing):
+                heard = here.swim.last_heard(missing)
+                here.send(sender, ContactAnswer(id, missing, -1.0 if heard is None else max(0.0, now - heard)))
+            case ContactAnswer():
+                for asking in list(here.deployments.values()):
+                    asking.calling.contact(message, now)
+            case Invitation():
+                self._invited(sender, message)
+            case Sync(id) | Gone(id) | Offer(_, id) | Acceptance(_, id) | Orphans(id) | Released(id):
+                if id in here.deployments:
+                    self._about_held(sender, id, message)
+                else:
+                    self._about_another(sender, id, message)
+
+    def _about_held(self, sender: NodeId, id: DeploymentId, message: Message) -> None:
+        deployment, now = self._here.deployments[id], self._here.clock.now
+        match message:
+            case Sync(_, body):
+                deployment.received(sender, body, now)
+            case Gone(_, instances):
+                deployment.gone(instances, now)
+            case Offer():
+                deployment.calling.offer(message)
+                self._here.evaluate(id)
+            case Acceptance():
+                deployment.accepted(sender, message, now)
+            case Orphans(_, slots):
+                deployment.orphans(sender, slots, now)
+            case _:
+                self._here.counters["messages_unexpected"] += 1
+
+    def _about_another(self, sender: NodeId, id: DeploymentId, message: Message) -> None:
+        """About a deployment that is not, or no longer, held here."""
+        match message:
+            case Sync() | Orphans() if id in self._here.tombstones:
+                self._here.send(sender, Gone(id, self._here.tombstones.instances(id)))
+            case Gone():
+                self._orphans.stop(id, None)
+            case Released(_, slots):
+                self._orphans.stop(id, frozenset(slots))
+
+    def _invited(self, sender: NodeId, invitation: Invitation) -> None:
+        here, now, id = self._here, self._here.clock.now, invitation.deployment
+        held = here.deployments.get(id)
+        if held is not None:
+            held.invited(sender, invitation, now)
+            return
+        unable = "the node is draining" if here.is_draining else "the node cannot write" if here.outbox.failure else ""
+        if unable:
+            here.send(sender, Acceptance(invitation.id, id, (), tuple((slot, unable) for slot in invitation.slots)))
+            return
+        try:
+            document = here.load_document(invitation.snapshot)
+        except CorruptReplica:
+            here.counters["invitations_malformed"] += 1
+            return
+        if here.id_of(document.state.name) != id:
+            here.counters["invitations_malformed"] += 1
+            return
+        deployment = here.adopt(id, document)
+        deployment.save(now)
+        deployment.gone(here.tombstones.instances(id), now)
+        deployment.invited(sender, invitation, now)
+
+    def _serve(self, sender: NodeId, request: Request) -> None:
+        arguments = arguments_of(request)
+        responder = self._serving.accept(sender, request, lambda response: self._here.send(sender, response))
+        if responder is not None:
+            self._here.counters["requests_served"] += 1
+            self._commands.remote(request.operation, arguments, responder)

@@ -1,0 +1,270 @@
+"""This node: what it is, what it holds, and how its parts act. The one implementation of ``gary.host.Host``.
+
+Deployments, commands and the messages of other agents act through it; what it does comes out as effects.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from crdt import CorruptReplica, Replica
+from gary.advertising import Advertising, Settings
+from gary.assignment import View
+from gary.boot import Boot
+from gary.clock import Clock
+from gary.cluster import Cluster
+from gary.deployment import Deployment
+from gary.document import MAPS, Document, State
+from gary.effects import Effect, Exit, Observe
+from gary.engines import Engines
+from gary.enrolment import Enrolment
+from gary.events import EventLog
+from gary.identity import DeploymentId, NodeId, Slot
+from gary.messages import Message, encode
+from gary.outbox import After, Outbox
+from gary.requests import Requests
+from gary.runtime.base import Container, StartRequest
+from gary.spec import Service
+from gary.storage import DropDocument, Stored, StoredDocument, Table, Write
+from gary.tombstones import Tombstones
+from gary.volunteering import Room
+from gossip import Advertisement, Lane, Swim, SwimConfig
+from gossip import Effect as GossipEffect
+
+GOODBYE_S = 0.5
+"""How long a node that has left its cluster goes on, so that the others hear of it."""
+
+
+class Node:
+    """``perform(effects)`` does what ``gossip`` asks for; ``deployments``: those whose documents are held here."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        boot: Boot,
+        stored: Stored,
+        runtimes: Sequence[str],
+        address: str,
+        swim_config: SwimConfig,
+        rng: random.Random,
+        entropy: Callable[[int], bytes],
+        perform: Callable[[Sequence[GossipEffect]], None],
+    ) -> None:
+        self.node = boot.node
+        self.epoch = boot.epoch
+        self.rng = rng
+        self.settings = settings
+        self.deployments: dict[DeploymentId, Deployment] = {}
+        self.counters: Counter[str] = Counter()
+        self._entropy = entropy
+        self._perform = perform
+        self._effects: list[Effect] = []
+        self._number = 0
+        self._touched: dict[DeploymentId, None] = {}
+        self.clock = Clock(self.emit, self.next_number)
+        self.events = EventLog(self.clock, self.emit)
+        self.outbox = Outbox(self.next_number)
+        self.requests = Requests(self.send, self.next_number)
+        self.enrolment = Enrolment(boot)
+        self.tombstones = Tombstones(stored.records[Table.TOMBSTONE])
+        self.engines = Engines(runtimes, self.next_number, self.tell)
+        self.advertising = Advertising(self.node, settings, self.engines, self.deployments, self._advertise, self.emit)
+        self.cluster = Cluster(self.node, self.epoch, self.engines, self.advertising, self.tell)
+        self.swim = Swim(
+            node=boot.node,
+            address=address,
+            cluster=boot.cluster,
+            epoch=boot.epoch,
+            config=swim_config,
+            rng=rng,
+            welcome=lambda: self.enrolment.secret,
+        )
+
+    # Effects
+
+    def emit(self, effects: Sequence[Effect]) -> None:
+        self._effects.extend(effects)
+
+    def take_effects(self) -> list[Effect]:
+        """All that was emitted since the last time, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def random_hex(self, size_bytes: int) -> str:
+        return self._entropy(size_bytes).hex()
+
+    def send(self, node: NodeId, message: Message) -> None:
+        self._perform(self.swim.send(node, encode(message), Lane.BULK))
+
+    def persist(self, writes: Sequence[Write], after: After = lambda at: None) -> None:
+        """Write what belongs to the node rather than to one deployment."""
+        self.emit(self.outbox.add(writes, after))
+
+    def tell(self, kind: str, message: str, *, deployment: str = "", slot: Slot = "") -> None:
+        self.events.tell(kind, message, deployment=deployment, slot=slot)
+
+    def wall_s(self) -> float:
+        return self.clock.wall_s()
+
+    # Containers
+
+    def observe(self) -> None:
+        self.emit([Observe(self.enrolment.nodes)])
+
+    def start_container(self, runtime: str, request: StartRequest) -> None:
+        self.emit([self.engines.start_container(runtime, request)])
+
+    def stop_container(self, deployment: DeploymentId, slot: Slot, container: Container, grace_s: float) -> None:
+        stop = self.engines.stop_container(deployment, slot, container, grace_s)
+        self.emit([] if stop is None else [stop])
+
+    def containers(self, deployment: DeploymentId) -> Sequence[Container]:
+        return [container for container in self.engines.containers() if container.labels.deployment == deployment]
+
+    def runtime_for(self, service: Service) -> str | None:
+        return self.engines.runtime_for(service)
+
+    def away_since_s(self, runtime: str | None) -> float | None:
+        return self.engines.away_since_s(runtime)
+
+    # The cluster
+
+    @property
+    def is_draining(self) -> bool:
+        return self.advertising.is_draining
+
+    @property
+    def is_isolated(self) -> bool:
+        return len(self.cluster.alive) == 1
+
+    @property
+    def alive(self) -> Mapping[NodeId, int]:
+        return self.cluster.alive
+
+    def view(self, state: State) -> View:
+        return self.cluster.view(state)
+
+    def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
+        return self.swim.directory.responsible(deployment)
+
+    def missing_since_s(self, node: NodeId) -> float:
+        return self.cluster.missing_since_s(node)
+
+    def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
+        return self.cluster.vanished_with(node)
+
+    def room(self) -> Room:
+        return self.advertising.room()
+
+    def advertised(self, node: NodeId) -> Room | None:
+        return self.cluster.advertised(node)
+
+    def display_name(self, node: NodeId) -> str:
+        return self.cluster.display_name(node)
+
+    def changed(self, deployment: DeploymentId) -> None:
+        self.advertising.publish_soon()
+
+    def _advertise(self, advertisement: Advertisement) -> None:
+        self._perform(self.swim.advertise(advertisement, self.clock.now))
+
+    def join(self, address: str) -> None:
+        self._perform(self.swim.join(address, self.clock.now))
+
+    def drain(self, *, is_draining: bool) -> None:
+        """Hand over everything that this node keeps, or stop doing so."""
+        self.advertising.is_draining = is_draining
+        self.advertising.publish()
+        self.evaluate_all()
+
+    def leave_cluster(self) -> None:
+        """Say goodbye and forget the cluster: the next start is a cluster of one."""
+
+        def goodbye(at: float) -> None:
+            self.clock.after(GOODBYE_S, lambda at: self.emit([Exit()]))
+
+        self._perform(self.swim.leave(self.clock.now))
+        self.persist(self.enrolment.left(self._entropy(16), self._entropy(32)), goodbye)
+
+    def remember_peers(self) -> None:
+        writes = self.enrolment.remember(self.swim.peers())
+        if writes:
+            self.persist(writes)
+
+    # The deployments that are held here
+
+    def id_of(self, name: str) -> DeploymentId:
+        """The deployment id of ``name`` in this cluster."""
+        return self.enrolment.id_of(name)
+
+    def new_document(self) -> Document:
+        return Document(Replica(self._actor(), MAPS), self.node)
+
+    def load_document(self, snapshot: bytes, changes: Sequence[bytes] = ()) -> Document:
+        """Raises ``CorruptReplica``."""
+        return Document(Replica.load(self._actor(), MAPS, snapshot, changes), self.node)
+
+    def _actor(self) -> bytes:
+        return bytes.fromhex(self.node) + self._entropy(8)
+
+    def restore(self, id: DeploymentId, stored: StoredDocument) -> None:
+        """Take up a document that was on the disk."""
+        try:
+            document = self.load_document(stored.snapshot, stored.changes)
+        except CorruptReplica as error:
+            # One poisonous document stops one deployment, never an agent (rule 8); its containers run on (rule 5).
+            words = f"the document of deployment {id[:8]} cannot be read ({error}); asking its other members"
+            self.tell("storage", words)
+            self.persist([DropDocument(id)])
+            return
+        self.deployments[id] = Deployment(id, document, self, self.clock.now, is_restored=True)
+        self.evaluate(id)
+
+    def adopt(self, id: DeploymentId, document: Document) -> Deployment:
+        """Take up a deployment whose document is in memory; the caller makes it durable."""
+        deployment = self.deployments[id] = Deployment(id, document, self, self.clock.now, is_restored=False)
+        self.advertising.publish()
+        return deployment
+
+    def bury(self, deployment: DeploymentId, instances: Sequence[str]) -> None:
+        name = self.deployments[deployment].name
+        self._drop(deployment, self.tombstones.add(deployment, instances))
+        self.tell("removed", "the deployment was removed, and nothing of it runs here any more", deployment=name)
+
+    def part_with(self, deployment: DeploymentId) -> None:
+        name = self.deployments[deployment].name
+        self._drop(deployment)
+        self.tell("left", "this node is no member of the deployment any more", deployment=name)
+
+    def _drop(self, deployment: DeploymentId, *writes: Write) -> None:
+        del self.deployments[deployment]
+        self.persist([DropDocument(deployment), *writes])
+        self.advertising.publish()
+
+    def evaluate(self, deployment: DeploymentId) -> None:
+        """Let that deployment look at its state anew before the present input ends."""
+        self._touched[deployment] = None
+
+    def evaluate_all(self) -> None:
+        self._touched.update(dict.fromkeys(self.deployments))
+
+    def evaluate_touched(self) -> None:
+        while self._touched:
+            id = next(iter(self._touched))
+            deployment = self.deployments.get(id)
+            del self._touched[id]
+            if deployment is not None:
+                deployment.evaluate(self.clock.now)
+
+    def members_changed(self, came: NodeId = "") -> None:
+        """Somebody ``came`` or went, or offers something else than before."""
+        for deployment in list(self.deployments.values()):
+            deployment.members_changed(self.clock.now, came)
+        self.evaluate_all()

@@ -1,0 +1,76 @@
+"""Containers without a document: they run on until somebody who knows says that they are not this node's to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from gary.cluster import Cluster
+from gary.engines import Engines
+from gary.identity import DeploymentId, NodeId, Slot
+from gary.messages import Message
+from gary.messages import Orphans as Question
+from gary.runtime.base import Container
+from gary.tombstones import Tombstones
+
+ASKED_MAX = 3
+GRACE_S = 10.0
+
+
+class Host(Protocol):
+    """The node that the containers run on."""
+
+    node: NodeId
+
+    def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]: ...
+
+    def send(self, node: NodeId, message: Message) -> None: ...
+
+    def stop_container(self, deployment: DeploymentId, slot: Slot, container: Container, grace_s: float) -> None: ...
+
+    def tell(self, kind: str, message: str, *, deployment: str = "", slot: Slot = "") -> None: ...
+
+
+class Orphans:
+    """``held``: the deployments whose documents this node holds, as they change."""
+
+    def __init__(
+        self, host: Host, engines: Engines, cluster: Cluster, tombstones: Tombstones, held: Collection[DeploymentId]
+    ) -> None:
+        self._host = host
+        self._engines = engines
+        self._cluster = cluster
+        self._tombstones = tombstones
+        self._held = held
+
+    def look(self) -> None:
+        """Stop what is known to be removed; ask the responsible nodes about the rest."""
+        for id, containers in sorted(self._found().items()):
+            if id in self._tombstones:
+                dead = self._tombstones.instances(id)
+                self.stop(id, frozenset(c.labels.slot for c in containers if _instance(c) in dead))
+                continue
+            slots = tuple(sorted({container.labels.slot for container in containers}))
+            others = [node for node in self._host.responsible(id) if node != self._host.node]
+            for node in [node for node in others if node in self._cluster.alive][:ASKED_MAX]:
+                self._host.send(node, Question(id, slots))
+
+    def stop(self, id: DeploymentId, slots: frozenset[Slot] | None) -> None:
+        """Somebody who knows has answered: these ``slots`` are not to be kept here (None: nothing of it is)."""
+        for container in self._found().get(id, ()):
+            slot = container.labels.slot
+            if (slots is None or slot in slots) and not self._engines.is_being_stopped(container):
+                self._host.tell("container", "stopped: it is kept elsewhere or no longer wanted", slot=slot)
+                self._host.stop_container(id, slot, container, GRACE_S)
+
+    def _found(self) -> dict[DeploymentId, list[Container]]:
+        found: dict[DeploymentId, list[Container]] = {}
+        for container in self._engines.containers():
+            if container.labels.deployment not in self._held:
+                found.setdefault(container.labels.deployment, []).append(container)
+        return found
+
+
+def _instance(container: Container) -> str:
+    """Which life of its deployment the container was started in."""
+    return container.labels.generation.partition(".")[0]
