@@ -182,7 +182,10 @@ def _text(given: object) -> str:
 
 
 def _directory(given: object) -> Path:
-    path = Path(_text(given)).expanduser().absolute()
+    try:
+        path = Path(_text(given)).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{given!r}: whose home directory this is cannot be found out") from error
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is not a directory")
     return path
