@@ -19,7 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
-env: $(STAMP) ## Make the environment in .venv
+env: $(STAMP) ## Make the environment in .venv, and compile Gary for it
+	@$(BIN)/python -m compileall -q crdt gossip gary
 
 demo: $(STAMP) ## Five agents on this machine, one of them killed, all of it watched
 	@$(BIN)/gary demo
@@ -60,7 +61,6 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q crdt gossip gary
 	@touch $@
 
 lock: ## Choose versions anew and write requirements.lock
