@@ -19,7 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
-env: $(STAMP) ## Make the environment in .venv
+env: $(STAMP) ## Make the environment in .venv, and compile Gary for it
+	@$(BIN)/python -m compileall -q crdt gossip gary
 
 demo: $(STAMP) ## Five agents on this machine, one of them killed, all of it watched
 	@$(BIN)/gary demo

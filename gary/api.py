@@ -20,7 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from aiohttp import web
+# Not ``aiohttp.web``, which holds the same and brings a command line of its own: 0.9 MB of argparse and gettext.
+from aiohttp.web_app import Application
+from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPNotFound, HTTPRequestEntityTooLarge
+from aiohttp.web_middlewares import middleware
+from aiohttp.web_request import Request
+from aiohttp.web_response import Response, StreamResponse, json_response
+from aiohttp.web_routedef import RouteDef, route
+from aiohttp.web_runner import AppRunner, SockSite
 
 from gary.config import split_address
 from gary.errors import CommandError, ErrorCode, SocketTaken
@@ -178,7 +185,7 @@ _ROUTES = (
     _Route("POST", "/v1/leave", "leave", body=(_Field("timeout_s", _seconds, LEAVE_TIMEOUT_S),), streams=True),
 )
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Request], Awaitable[StreamResponse]]
 
 
 class Api:
@@ -188,7 +195,7 @@ class Api:
         self._commands = commands
         self._socket_path = socket_path
         self._metrics_bind = metrics_bind
-        self._runners: list[web.AppRunner] = []
+        self._runners: list[AppRunner] = []
         self._streams_open = 0
         self._counters: Counter[str] = Counter()
 
@@ -214,30 +221,30 @@ class Api:
         """Requests by operation and answers that were errors by code, since the start."""
         return self._counters | {"streams_open": self._streams_open}
 
-    async def _serve(self, routes: list[web.RouteDef], listener: socket.socket) -> None:
-        application = web.Application(client_max_size=BODY_SIZE_BYTES_MAX, middlewares=[self._answer_in_json])
+    async def _serve(self, routes: list[RouteDef], listener: socket.socket) -> None:
+        application = Application(client_max_size=BODY_SIZE_BYTES_MAX, middlewares=[self._answer_in_json])
         application.add_routes(routes)
         # A client that goes away cancels its handler: that is how a followed log ends.
-        runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+        runner = AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
-        await web.SockSite(runner, listener).start()
+        await SockSite(runner, listener).start()
 
-    @web.middleware
-    async def _answer_in_json(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    @middleware
+    async def _answer_in_json(self, request: Request, handler: Handler) -> StreamResponse:
         try:
             return await handler(request)
         except CommandError as error:
             return self._error(error)
-        except web.HTTPRequestEntityTooLarge:
+        except HTTPRequestEntityTooLarge:
             message = f"the body is larger than {BODY_SIZE_BYTES_MAX} bytes"
             return self._error(CommandError(ErrorCode.BAD_REQUEST, message), status=413)
-        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+        except (HTTPNotFound, HTTPMethodNotAllowed):
             message = f"there is no {request.method} {request.path}"
             return self._error(
                 CommandError(ErrorCode.NOT_FOUND, message, "the reference of the API lists what there is")
             )
-        except web.HTTPException as error:
+        except HTTPException as error:
             return self._error(CommandError(ErrorCode.BAD_REQUEST, error.reason), status=error.status)
         except ConnectionError:
             raise  # The client went away; there is nobody to answer.
@@ -245,24 +252,24 @@ class Api:
             _log.exception("a request failed", extra={"method": request.method, "path": request.path})
             return self._error(_internal(error))
 
-    def _error(self, error: CommandError, status: int | None = None) -> web.Response:
+    def _error(self, error: CommandError, status: int | None = None) -> Response:
         self._counters[f"errors_{error.code}"] += 1
-        return web.json_response(error.to_json(), status=status or STATUS[error.code])
+        return json_response(error.to_json(), status=status or STATUS[error.code])
 
-    async def _metrics(self, _request: web.Request) -> web.StreamResponse:
-        return web.Response(body=self._commands.metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
+    async def _metrics(self, _request: Request) -> StreamResponse:
+        return Response(body=self._commands.metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     def _handler(self, route: _Route) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
+        async def handle(request: Request) -> StreamResponse:
             self._counters[f"requests_{route.op}"] += 1
             args = await _arguments(route, request)
             if route.streams:
                 return await self._stream(request, route.op, args)
-            return web.json_response(await self._commands.call(route.op, args))
+            return json_response(await self._commands.call(route.op, args))
 
         return handle
 
-    async def _stream(self, request: web.Request, op: str, args: Arguments) -> web.StreamResponse:
+    async def _stream(self, request: Request, op: str, args: Arguments) -> StreamResponse:
         if self._streams_open >= STREAMS_MAX:
             message = f"{STREAMS_MAX} streams are open already"
             raise CommandError(ErrorCode.UNAVAILABLE, message, "end one of the clients that follow logs or events")
@@ -273,13 +280,13 @@ class Api:
         finally:
             self._streams_open -= 1
 
-    async def _send_items(self, request: web.Request, items: AsyncGenerator[Answer, None]) -> web.StreamResponse:
+    async def _send_items(self, request: Request, items: AsyncGenerator[Answer, None]) -> StreamResponse:
         first = asyncio.ensure_future(anext(items, None))
         try:
             await asyncio.wait({first}, timeout=FIRST_ITEM_WAIT_S)
             if first.done() and (error := first.exception()) is not None:
                 raise error
-            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            response = StreamResponse(headers={"Content-Type": "application/x-ndjson"})
             await response.prepare(request)
             try:
                 item = await first
@@ -301,12 +308,12 @@ class Api:
                 await asyncio.wait({first})
 
 
-def _route_to(method: str, path: str, handler: Handler) -> web.RouteDef:
+def _route_to(method: str, path: str, handler: Handler) -> RouteDef:
     # Otherwise every GET would answer HEAD as well, by carrying out the command and throwing the answer away.
-    return web.route(method, path, handler, **({"allow_head": False} if method == "GET" else {}))
+    return route(method, path, handler, **({"allow_head": False} if method == "GET" else {}))
 
 
-async def _arguments(route: _Route, request: web.Request) -> Arguments:
+async def _arguments(route: _Route, request: Request) -> Arguments:
     """The checked arguments of ``route``. Raises ``CommandError`` that names all that is wrong."""
     problems: list[str] = []
     path_fields = (_APP,) if "{app}" in route.path else ()

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import socket
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,9 +23,6 @@ DEFAULT_FILE = Path("/etc/gary/gary.toml")
 SOCKET_NAME = "agent.sock"
 SOCKET_PATH_BYTES_MAX = 107
 """``sockaddr_un`` holds no more (Linux, unix(7))."""
-
-UNUSED_AUTHORITIES = "SSL_CERT_FILE"
-"""Set for the agent's own imports alone; see ``gary.cli.agent``."""
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -182,7 +178,10 @@ def _text(given: object) -> str:
 
 
 def _directory(given: object) -> Path:
-    path = Path(_text(given)).expanduser().absolute()
+    try:
+        path = Path(_text(given)).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{given!r}: whose home directory this is cannot be found out") from error
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is not a directory")
     return path
@@ -351,6 +350,8 @@ def _read_file(
     asked = flags.get("config") or environment.get("GARY_CONFIG")
     if not asked and not DEFAULT_FILE.exists():
         return "gary.toml", {}
+    import tomllib  # Here, because the agent itself is given its settings and reads no file.
+
     path = Path(str(asked or DEFAULT_FILE))
     try:
         return path.name, tomllib.loads(path.read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ from gary import __version__
 from gary.agent import Agent, Settings
 from gary.api import Api
 from gary.boot import boot
-from gary.config import UNUSED_AUTHORITIES, AgentConfig, advertised_address, decode
+from gary.config import AgentConfig, advertised_address
 from gary.effects import (
     Alarm,
     Effect,
@@ -42,7 +42,7 @@ from gary.effects import (
     StopContainer,
     StopLogs,
 )
-from gary.errors import ConfigError, GaryError, StorageFailed
+from gary.errors import GaryError, StorageFailed
 from gary.identity import NodeId
 from gary.logs import configure_logging
 from gary.metrics import Metrics
@@ -423,19 +423,3 @@ async def _serve(config: AgentConfig) -> int:
     await daemon.finished.wait()
     await daemon.close()
     return 0
-
-
-def main() -> int:
-    """``python -m gary.daemon CONFIG``: the settings as ``gary agent`` resolved them, in JSON."""
-    if os.environ.get(UNUSED_AUTHORITIES) == os.devnull:
-        del os.environ[UNUSED_AUTHORITIES]
-    try:
-        config = decode("".join(sys.argv[1:2]))
-    except ConfigError as error:
-        sys.stderr.write(f"error: {error}\nhint: this is what 'gary agent' starts; use that\n")
-        return 2
-    return run(config)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ import typer
 
 from gary.cli.exits import ends_well
 from gary.cli.options import example
-from gary.config import LOG_FORMATS, LOG_LEVELS, UNUSED_AUTHORITIES, encode, resolve
+from gary.config import LOG_FORMATS, LOG_LEVELS, encode, resolve
 
 
 def add_to(app: typer.Typer) -> None:
@@ -92,11 +92,8 @@ def agent(
     resolved = encode(resolve(flags, os.environ))
     # -P: the directory in which an agent happens to be started must not be able to lend it modules.
     isolation = ["-P"] if sys.flags.safe_path or not _is_imported_from_here() else []
-    # aiohttp reads the host's certificate authorities when it is imported: 2 MB and 70 ms for a client that talks to a
-    # unix socket only. The agent takes the variable out again, so that nothing it starts inherits it.
-    environment = {UNUSED_AUTHORITIES: os.devnull, **os.environ}
-    arguments = [sys.executable, *isolation, "-m", "gary.daemon", resolved]
-    os.execve(sys.executable, arguments, environment)
+    arguments = [sys.executable, *isolation, "-m", "gary.launch", resolved]
+    os.execv(sys.executable, arguments)
 
 
 def _is_imported_from_here() -> bool:

@@ -6,7 +6,6 @@ who follows the file need not know. Where the file system knows no holes, the fi
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
 from typing import Final
@@ -87,6 +86,8 @@ def trim(path: Path, size_bytes_max: int) -> None:
 
 
 def _punch(path: Path, length: int) -> bool:
+    import ctypes  # 1 MB that only a host with long logs needs.
+
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     with path.open("r+b") as file:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,7 +137,7 @@ class Records:
 
     def create(self, request: StartRequest) -> Record:
         """A new directory, complete before it can be seen. Raises ``SpecError`` for what could not be read again."""
-        container_id = secrets.token_hex(8)
+        container_id = os.urandom(8).hex()
         spec = to_json(Spec(name=request.application, services=(request.service,)))
         from_json(spec)
         body = {
@@ -170,7 +169,7 @@ class Records:
         """Take a directory that cannot be read out of the way, and say so."""
         self._known.pop(container_id, None)
         path = self._directory / container_id
-        aside = self._directory / f"{_SET_ASIDE}{container_id}-{secrets.token_hex(4)}"
+        aside = self._directory / f"{_SET_ASIDE}{container_id}-{os.urandom(4).hex()}"
         path.rename(aside)
         _log.error("the record of a container cannot be read (%s); it was set aside as %s", reason, aside)
 

@@ -130,19 +130,21 @@ class Benchmark:
             return None if end is None else end - begin
 
     def rest(self, contestant: Contestant, duration_s: float) -> tuple[float, float]:
-        """Mean resident megabytes, and mean percent of one core, of its daemons on one host while nothing happens."""
+        """Resident megabytes, and percent of one core, of its daemons on the median host while nothing happens."""
         with Trial(self._hosts, contestant), watching(self._hosts.hosts) as watch:
             contestant.deploy(self._hosts, CONTAINERS, self._network)
             if watch.wait_until(at_least(CONTAINERS, self._hosts.hosts), DEPLOY_TIMEOUT_S) is None:
                 raise RuntimeError(f"{contestant.name} did not get {CONTAINERS} containers to run")
             self._settle()
-            pids = [pid for host in self._hosts.hosts for pid in daemons(host, contestant)]
-            before = sum(map(_processor_s, pids))
+            pids_by_host = [daemons(host, contestant) for host in self._hosts.hosts]
+            before = [sum(map(_processor_s, pids)) for pids in pids_by_host]
             begin = time.monotonic()
             time.sleep(duration_s)  # the measurement itself
-            used = (sum(map(_processor_s, pids)) - before) / (time.monotonic() - begin)
-            memory = sum(map(_resident_bytes, pids))
-            return memory / MEGABYTE / HOSTS, 100 * used / HOSTS
+            after = [sum(map(_processor_s, pids)) for pids in pids_by_host]
+            passed_s = time.monotonic() - begin
+            used = statistics.median(late - early for early, late in zip(before, after, strict=True))
+            memory = statistics.median(sum(map(_resident_bytes, pids)) for pids in pids_by_host)
+            return memory / MEGABYTE, 100 * used / passed_s
 
     def _settle(self) -> None:
         """Let what follows a deployment pass, so that what comes next is measured alone."""
@@ -206,9 +208,10 @@ def measure(benchmark: Benchmark, contestants: Sequence[Contestant], repeats: in
     ]
 
 
-def table(figures: Sequence[Figures], contestants: Sequence[Contestant]) -> Table:
+def table(figures: Sequence[Figures], contestants: Sequence[Contestant], rest_s: float) -> Table:
     """One row to a piece of work: minimum / median / maximum."""
-    shown = Table(title="minimum / median / maximum", caption="at rest: raw API and Swarm are dockerd and containerd")
+    about_rest = f"at rest: the median host in {rest_s:g} s; raw API and Swarm are dockerd and containerd"
+    shown = Table(title="minimum / median / maximum", caption=about_rest)
     shown.add_column("work")
     for contestant in contestants:
         shown.add_column(contestant.name, justify="right")
@@ -247,7 +250,7 @@ def main() -> int:
     output = Console()
     if not output.is_terminal:
         output = Console(width=TABLE_WIDTH)  # a file has no width of its own
-    output.print(table(figures, contestants))
+    output.print(table(figures, contestants, chosen.rest))
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(each) for each in figures], indent=2) + "\n")
     return 0

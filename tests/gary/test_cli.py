@@ -514,14 +514,14 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(
 def test_the_agent_s_process_has_nothing_of_the_command_line_in_it(tmp_path: Path) -> None:
     code = (
         "import os, sys; from gary.cli import main; "
-        "os.execve = lambda program, words, variables: print(*words[1:], sep='\\n'); "
+        "os.execv = lambda program, words: print(*words[1:], sep='\\n'); "
         f"sys.argv = ['gary', 'agent', '--state-dir', {str(tmp_path)!r}, '--label', 'zone=a']; main()"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=30, check=True
     )
     *_, flag, module, config = ended.stdout.splitlines()
-    assert (flag, module) == ("-m", "gary.daemon")
+    assert (flag, module) == ("-m", "gary.launch")
     assert decode(config).labels == (("zone", "a"),)
 
 

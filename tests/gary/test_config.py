@@ -92,6 +92,7 @@ def test_all_that_is_wrong_is_said_at_once_with_its_source(tmp_path: Path) -> No
         ({"runtimes": ["docker", "docker"]}, "twice"),
         ({"docker_host": "/var/run/docker.sock"}, "engine's address"),
         ({"state_dir": "/" + "long/" * 30}, "107"),
+        ({"state_dir": "~nobody-of-this-name/gary"}, "home directory"),
         ({"config": "/nowhere/gary.toml"}, "cannot be read"),
     ],
 )
