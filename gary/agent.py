@@ -85,7 +85,6 @@ ADVERTISE_S = 1.0
 OBSERVE_S = 30.0
 ORPHANS_S = 5.0
 PEERS_S = 10.0
-NAMES_CACHED_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +160,6 @@ class Agent:
         self._engines = {name: _Engine() for name in runtimes}
         self._operations: dict[int, tuple[DeploymentId, Slot, str, str]] = {}
         self._tombstones: dict[DeploymentId, tuple[str, ...]] = {}
-        self._names: dict[str, DeploymentId] = {}
         self._outbox = Outbox(self.next_number)
         self._deadlines: dict[int, Callable[[float], None]] = {}
         self._advertised: tuple[tuple[str, ...], bytes] | None = None
@@ -514,11 +512,7 @@ class Agent:
 
     def id_of(self, name: str) -> DeploymentId:
         """The deployment id of ``name`` in this cluster."""
-        if name not in self._names:
-            if len(self._names) >= NAMES_CACHED_MAX:
-                self._names.clear()
-            self._names[name] = deployment_id(name, self._secret)
-        return self._names[name]
+        return deployment_id(name, self._secret)
 
     def tombstone(self, deployment: DeploymentId) -> tuple[str, ...]:
         """The instances of that deployment that are known to be removed."""
@@ -667,7 +661,6 @@ class Agent:
     def _joined(self, cluster: bytes, welcome: bytes) -> None:
         is_new = welcome != self._secret
         self._secret = welcome
-        self._names.clear()
         self._advertised = None
         self._advertise(self._now)
         if is_new:

@@ -170,7 +170,7 @@ def outcome(promise: Promise, container: Container | None, slate: Slate, now: fl
     if slate.completed:
         if slate.reason:
             return replace(promise, state=PromiseState.FAILING, reason=slate.reason)
-        return replace(promise, state=PromiseState.HEALTHY, once_healthy=True, yielding=False, reason="")
+        return _healthy(promise)
     running = container is not None and container.state is ContainerState.RUNNING
     if running and container is not None:
         if container.health is Health.UNHEALTHY:
@@ -179,10 +179,16 @@ def outcome(promise: Promise, container: Container | None, slate: Slate, now: fl
             container.health is Health.NONE and slate.running != "" and now >= settles_at_s(slate)
         )
         if well and (slate.failures == 0 or now >= settles_at_s(slate)):
-            return replace(promise, state=PromiseState.HEALTHY, once_healthy=True, yielding=False, reason="")
+            return _healthy(promise)
         return promise
     if slate.failures >= FAILURES_TO_FAIL:
         yielding = promise.yielding or slate.failures >= FAILURES_TO_YIELD
         reason = promise.reason if promise.state is PromiseState.FAILING and promise.reason else slate.reason
         return replace(promise, state=PromiseState.FAILING, yielding=yielding, reason=reason)
     return promise
+
+
+def _healthy(promise: Promise) -> Promise:
+    if promise.state is PromiseState.HEALTHY and promise.once_healthy and not (promise.yielding or promise.reason):
+        return promise
+    return replace(promise, state=PromiseState.HEALTHY, once_healthy=True, yielding=False, reason="")
