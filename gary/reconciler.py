@@ -6,7 +6,7 @@ of it goes into the document (rule 6): the document hears of transitions alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gary.document import Promise, PromiseState
@@ -54,6 +54,9 @@ class Stop:
 
 Operation = Start | Stop
 
+Containers = Mapping[Slot, Sequence[Container]]
+"""What runs here of one deployment, by slot."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -64,10 +67,17 @@ class Wanted:
     fingerprint: str
 
 
+def by_slot(containers: Iterable[Container]) -> dict[Slot, list[Container]]:
+    found: dict[Slot, list[Container]] = {}
+    for container in containers:
+        found.setdefault(container.labels.slot, []).append(container)
+    return found
+
+
 def operations(
     wanted: Mapping[Slot, Wanted],
     unwanted: frozenset[Slot],
-    containers: Sequence[Container],
+    containers: Containers,
     slates: Mapping[Slot, Slate],
     busy: frozenset[Slot],
     now: float,
@@ -77,16 +87,13 @@ def operations(
     ``unwanted``: slots that are positively known not to be this node's (any more). A container on a slot in neither set
     is left alone: absence is never permission (rule 5). ``busy``: slots with an operation under way.
     """
-    found: dict[Slot, list[Container]] = {}
-    for container in containers:
-        found.setdefault(container.labels.slot, []).append(container)
     todo: list[Operation] = []
     for slot in sorted(unwanted - busy):
-        todo.extend(Stop(container, "not wanted here") for container in found.get(slot, ()))
+        todo.extend(Stop(container, "not wanted here") for container in containers.get(slot, ()))
     for slot, want in wanted.items():
         if slot in busy:
             continue
-        present = found.get(slot, [])
+        present = containers.get(slot, ())
         matching = [c for c in present if c.labels.fingerprint == want.fingerprint]
         running = [c for c in matching if c.state is ContainerState.RUNNING]
         keep = next(iter(running or matching), None)
