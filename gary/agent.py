@@ -151,7 +151,8 @@ class Agent:
         self._now = 0.0
         self._wall_offset_s = 0.0
         self._started_at = 0.0
-        self._alive: dict[NodeId, int] = {self.node: self.epoch}
+        self._epochs: dict[NodeId, int] = {self.node: self.epoch}
+        self._alive: Mapping[NodeId, int] | None = None
         self._left: frozenset[NodeId] = frozenset()
         self._missing: dict[NodeId, float] = {}
         self._profiles: dict[NodeId, Profile] = {}
@@ -330,7 +331,7 @@ class Agent:
         """How much there is of what is bounded or interesting, for the metrics."""
         kept = [promise for d in self.deployments.values() for promise in d.state.promises_of(self.node)]
         return {
-            "alive_members": len(self._alive),
+            "alive_members": len(self._epochs),
             "known_members": len(self.swim.members()),
             "deployments": len(self.deployments),
             "promises": len(kept),
@@ -346,20 +347,22 @@ class Agent:
 
     @property
     def is_isolated(self) -> bool:
-        return len(self._alive) == 1
+        return len(self._epochs) == 1
 
     @property
     def alive(self) -> Mapping[NodeId, int]:
+        if self._alive is None:
+            self._alive = dict(sorted(self._epochs.items()))
         return self._alive
 
     def view(self, state: State) -> View:
         eligible = {
-            service.name: tuple(node for node in self._alive if self._is_eligible(node, service, state))
+            service.name: tuple(node for node in self.alive if self._is_eligible(node, service, state))
             for service in state.services.values()
             if service.mode is Mode.GLOBAL
         }
         draining = self._draining | {self.node} if self.is_draining else self._draining
-        return View(self.node, self._alive, self._left, eligible, draining)
+        return View(self.node, self.alive, self._left, eligible, draining)
 
     def _is_eligible(self, node: NodeId, service: Service, state: State) -> bool:
         """Whether ``node`` ought to run the global service. An engine that is away takes no slot from its keeper."""
@@ -599,14 +602,14 @@ class Agent:
         if node == self.node:
             return
         is_alive = status in (Status.ALIVE, Status.SUSPECT)
-        was_alive = node in self._alive
+        was_alive = node in self._epochs
         if is_alive:
-            came = not was_alive or self._alive[node] != epoch
+            came = self._epochs.get(node) != epoch
             self._missing.pop(node, None)
-            self._alive = dict(sorted({**self._alive, node: epoch}.items()))
+            self._epochs[node] = epoch
         else:
             came = False
-            self._alive = {other: at for other, at in self._alive.items() if other != node}
+            self._epochs.pop(node, None)
             self._missing[node] = self._missing.get(node, self._now) if not was_alive else self._now
             self.requests.gone(node)
         self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
@@ -614,6 +617,7 @@ class Agent:
         self._recognise_former_self(node)
         if is_alive == was_alive and not came:
             return
+        self._alive = None
         for deployment in list(self.deployments.values()):
             deployment.members_changed(self._now, node if came else "")
         self._dirty.update(dict.fromkeys(self.deployments))
@@ -840,7 +844,7 @@ class Agent:
                 self._stop_orphans(id, frozenset(c.labels.slot for c in gone))
                 continue
             slots = tuple(sorted({container.labels.slot for container in containers}))
-            for node in [node for node in self.responsible(id) if node in self._alive and node != self.node][:3]:
+            for node in [node for node in self.responsible(id) if node in self._epochs and node != self.node][:3]:
                 self.send(node, Orphans(id, slots))
 
     def _stop_orphans(self, id: DeploymentId, slots: frozenset[Slot] | None) -> None:

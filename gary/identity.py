@@ -19,6 +19,7 @@ Slot = str
 NODE_ID_SIZE_BYTES = 16
 WITNESS = "witness"
 _IDS_REMEMBERED_MAX = 4096
+_ORDERS_REMEMBERED_MAX = 256
 
 
 def is_node_id(value: object) -> bool:
@@ -54,7 +55,13 @@ def rendezvous(key: str, nodes: Iterable[NodeId]) -> list[NodeId]:
 
     Every node computes the same order for the same set; taking one node out leaves the order of the others as it was.
     """
-    return sorted(nodes, key=lambda node: hashlib.blake2b(f"{key}\0{node}".encode(), digest_size=8).digest())
+    return list(_rendezvous(key, tuple(nodes)))
+
+
+@lru_cache(_ORDERS_REMEMBERED_MAX)
+def _rendezvous(key: str, nodes: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+    weights = {node: hashlib.blake2b(f"{key}\0{node}".encode(), digest_size=8).digest() for node in nodes}
+    return tuple(sorted(nodes, key=weights.__getitem__))
 
 
 @dataclass(frozen=True, slots=True)

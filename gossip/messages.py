@@ -287,7 +287,7 @@ def _node(value: object) -> str:
 
 
 def _nodes(value: object, length_max: int = ARRAY_LENGTH_MAX) -> tuple[str, ...]:
-    return tuple(_node(item) for item in _sequence(value, length_max))
+    return tuple([_node(item) for item in _sequence(value, length_max)])
 
 
 def _hash(value: object) -> int:
@@ -315,7 +315,7 @@ def _read_claim(item: Sequence[Any]) -> Claim:
 
 
 def _read_publication(item: Sequence[Any]) -> Publication:
-    names = tuple(_text(name, ADDRESS_LENGTH_MAX) for name in _sequence(item[4], NAMES_MAX))
+    names = tuple([_text(name, ADDRESS_LENGTH_MAX) for name in _sequence(item[4], NAMES_MAX)])
     return Publication(_node(item[1]), _incarnation(item[2], item[3]), Advertisement(names, _bytes(item[5])))
 
 
