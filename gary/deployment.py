@@ -166,9 +166,9 @@ class Deployment:
         if self._appended >= CHANGES_PER_SNAPSHOT:
             self.save(now)
 
-    def _tell(self, outgoing: Iterable[Outgoing], now: float) -> None:
+    def _tell(self, outgoing: Sequence[Outgoing], now: float) -> None:
         """Send once all that is here is durable."""
-        if self._outbox:
+        if outgoing and self._outbox:
             self._persist((), outgoing, now, None)
             return
         for message in outgoing:
