@@ -151,7 +151,7 @@ def staying_members(state: State, view: View) -> tuple[NodeId, ...]:
 
 def resilience(state: State, view: View) -> int:
     """How many live members there should be: as many as the spec says, or all nodes where there are fewer."""
-    staying = sum(node not in view.draining for node in view.alive)
+    staying = len(view.alive) - sum(node in view.alive for node in view.draining)
     return 0 if state.spec is None else min(state.spec.resilience, staying)
 
 
