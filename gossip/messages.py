@@ -29,7 +29,9 @@ NAMES_MAX: Final = 4096
 # The decoder reserves room for an array as soon as it reads its length, at every depth: this bounds the sum.
 ARRAY_LENGTH_MAX: Final = 8192
 _INTEGER_MAX: Final = 2**63 - 1
-_CLAIMS_REMEMBERED_MAX: Final = 2048
+_NEWS_REMEMBERED_MAX: Final = 2048
+_REMEMBERED_NAMES_MAX: Final = 4
+_REMEMBERED_BODY_SIZE_BYTES_MAX: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +315,7 @@ def _read_claim(item: Sequence[Any]) -> Claim:
 
 
 # The same piece of news comes from many nodes. Typed, since 1 and True are equal and one of them is out of shape.
-@lru_cache(_CLAIMS_REMEMBERED_MAX, typed=True)
+@lru_cache(_NEWS_REMEMBERED_MAX, typed=True)
 def _claim(
     node: object, address: object, epoch: object, counter: object, rank: object, accusers: object, down_for_s: object
 ) -> Claim:
@@ -323,8 +325,15 @@ def _claim(
 
 
 def _read_publication(item: Sequence[Any]) -> Publication:
-    names = tuple([_text(name, ADDRESS_LENGTH_MAX) for name in _sequence(item[4], NAMES_MAX)])
-    return Publication(_node(item[1]), _incarnation(item[2], item[3]), Advertisement(names, _bytes(item[5])))
+    names, body = _sequence(item[4], NAMES_MAX), _bytes(item[5])
+    is_small = len(names) <= _REMEMBERED_NAMES_MAX and len(body) <= _REMEMBERED_BODY_SIZE_BYTES_MAX
+    return (_publication if is_small else _publication.__wrapped__)(item[1], item[2], item[3], names, body)
+
+
+@lru_cache(_NEWS_REMEMBERED_MAX, typed=True)
+def _publication(node: object, epoch: object, counter: object, names: tuple[object, ...], body: bytes) -> Publication:
+    texts = tuple(_text(name, ADDRESS_LENGTH_MAX) for name in names)
+    return Publication(_node(node), _incarnation(epoch, counter), Advertisement(texts, body))
 
 
 def _read_version(value: object) -> Version:
