@@ -6,7 +6,6 @@ import ast
 import json
 import re
 import shlex
-import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,10 +212,7 @@ def test_the_commands_of_the_tour_do_what_the_readme_shows() -> None:
     cut = next(index for index, step in enumerate(STEPS) if isinstance(step, PowerCut))
     again = {step for step in STEPS[:cut] if isinstance(step, Command)}
     steps = (*STEPS[:cut], *(step for step in STEPS[cut + 1 :] if step not in again))
-    with socket.socket() as trial:
-        trial.bind(("", 0))
-        port = int(trial.getsockname()[1])
-    with tour(in_process, port) as walked:
+    with tour(in_process) as walked:
         for scene in walked.play(steps):
             assert scene.exit_code == 0, scene.text
             ((prompt, output),) = _scenes(scene.text)
