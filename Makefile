@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint fast format docs lock clean
+.PHONY: help env demo test check lint fast engines format docs lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -25,8 +25,7 @@ env: $(STAMP) ## Make the environment in .venv, and compile Gary for it
 demo: $(STAMP) ## Five agents on this machine, one of them killed, all of it watched
 	@$(BIN)/gary demo
 
-test: $(STAMP) ## All tests; those that need engines are skipped with the reason where there are none
-	$(BIN)/python -m pytest $(ARGS)
+test: fast engines ## All tests
 
 check: lint fast ## What should pass before every commit: lint, types and the fast tests
 
@@ -35,8 +34,11 @@ lint: $(STAMP) ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fast: $(STAMP) ## The tests that need no engines
-	$(BIN)/python -m pytest -m "not engine" $(ARGS)
+fast: $(STAMP) ## The tests that need no engines, on all cores
+	$(BIN)/python -m pytest -m "not engine" --numprocesses auto $(ARGS)
+
+engines: $(STAMP) ## The tests on engines, one at a time; skipped with the reason where there are none
+	$(BIN)/python -m pytest -m engine $(ARGS)
 
 format: $(STAMP) ## Format all code
 	$(BIN)/ruff format .

@@ -28,6 +28,7 @@ COMPRESSED_CHANGE = 2
 
 _LEB_BYTES_MAX = 10
 _INTEGER_MAX = 2**63 - 1
+_SHORT = tuple(bytes([value]) for value in range(0x80))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,11 @@ class Reader:
 
     def unsigned(self) -> int:
         """The next uLEB128, shortest form only, at most 63 bits."""
-        value = shift = 0
         data, position = self._data, self._position
+        if position < len(data) and data[position] < 0x80:
+            self._position = position + 1
+            return data[position]
+        value = shift = 0
         for read in range(_LEB_BYTES_MAX):
             if position + read >= len(data):
                 raise MalformedChange("ends within a number")
@@ -120,6 +124,8 @@ class Reader:
 
 def unsigned(value: int) -> bytes:
     """``value`` as uLEB128."""
+    if value < len(_SHORT):
+        return _SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -142,6 +148,12 @@ def seal_change(contents: bytes) -> bytes:
     """Contents of a change as an uncompressed chunk, with the checksum that belongs to it."""
     body = bytes([CHANGE]) + unsigned(len(contents)) + contents
     return MAGIC + sha256(body).digest()[:4] + body
+
+
+def plain_change(raw: bytes, limits: Limits) -> bytes:
+    """``raw``, whose shell was checked before, as an uncompressed chunk."""
+    kind, _, _ = open_chunk(raw)
+    return seal_change(open_change(raw, limits).contents) if kind == COMPRESSED_CHANGE else raw
 
 
 def open_change(raw: bytes, limits: Limits) -> ChangeChunk:

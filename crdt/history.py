@@ -58,7 +58,7 @@ class History:
         self._maps = tuple(maps)
         self._known: dict[bytes, Known] = {skeleton: Known((), len(self._maps), b"")}
         self._order: list[bytes] = [skeleton]
-        self._heads: set[bytes] = {skeleton}
+        self._heads: tuple[bytes, ...] = (skeleton,)
         self._last: dict[bytes, tuple[int, bytes]] = {}
         self._registers: dict[tuple[int, str], Register] = {}
         self.values: dict[str, dict[str, bytes]] = {name: {} for name in self._maps}
@@ -71,7 +71,7 @@ class History:
 
     def heads(self) -> tuple[bytes, ...]:
         """Changes that no other change here depends on, sorted."""
-        return tuple(sorted(self._heads))
+        return self._heads
 
     def recent(self, count: int) -> tuple[bytes, ...]:
         """The newest ``count`` hashes and after them ever sparser ones (1, 2, 4 ... steps apart), newest first."""
@@ -134,7 +134,7 @@ class History:
         """Raw changes that are neither among ``heads`` nor before one of them, in the order in which they came here."""
         shared = {head for head in heads if head in self._known}
         shared.add(self._order[0])
-        wanted = self._heads - shared
+        wanted = {head for head in self._heads if head not in shared}
         lacking = []
         for change_hash in reversed(self._order):
             if not wanted:
@@ -162,8 +162,7 @@ class History:
         self._known[change.hash] = Known(change.deps, change.max_op, raw)
         self._order.append(change.hash)
         self._last[change.actor] = (change.seq, change.hash)
-        self._heads.difference_update(change.deps)
-        self._heads.add(change.hash)
+        self._heads = tuple(sorted({*self._heads, change.hash}.difference(change.deps)))
 
     def _writes(self, object_counter: int, key: str) -> dict[OpId, bytes]:
         register = self._registers.get((object_counter, key))

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from crdt.changes import ACTOR_SIZE_BYTES, Change, decode_change
-from crdt.chunks import ChangeChunk, Limits, open_change, seal_change
+from crdt.chunks import ChangeChunk, Limits, open_change, plain_change
 from crdt.document import AutomergeDocument
 from crdt.errors import CorruptReplica, LibraryFailed, MalformedChange, WriteRefused
 from crdt.history import History, Permit
@@ -219,7 +219,7 @@ class Replica:
                 self._history.integrate(arrived.change, arrived.raw)
                 accepted.append(arrived)
             if accepted:
-                self._document.apply([self._uncompressed(arrived.raw) for arrived in accepted], self.heads())
+                self._document.apply([plain_change(arrived.raw, self._limits) for arrived in accepted], self.heads())
         except LibraryFailed as error:
             self._rebuild(without=accepted)
             refused.extend(Refusal(arrived.change.hash, arrived.change.actor, str(error)) for arrived in accepted)
@@ -269,7 +269,7 @@ class Replica:
         self._history = self._read(raws)
         self._document = AutomergeDocument.skeleton(self._maps)
         if len(self._history):
-            self._document.apply([self._uncompressed(raw) for raw in self._history.since(())], self.heads())
+            self._document.apply([plain_change(raw, self._limits) for raw in self._history.since(())], self.heads())
 
     def _read(self, raws: Iterable[bytes]) -> History:
         """The history of these changes, in causal order, each checked as if it had just arrived."""
@@ -285,9 +285,6 @@ class Replica:
                 raise MalformedChange(f"has a change that {refusal}")
             history.integrate(change, raw)
         return history
-
-    def _uncompressed(self, raw: bytes) -> bytes:
-        return seal_change(open_change(raw, self._limits).contents)
 
 
 def _permit_all(actor: bytes, map: str, key: str, before: bytes | None, after: bytes) -> str | None:

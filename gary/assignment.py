@@ -61,25 +61,16 @@ class Keeping:
 
 def wanted_slots(state: State, view: View) -> tuple[Slot, ...]:
     """The slots that the effective spec asks for, in the fixed order in which updates visit them."""
-    slots: list[Slot] = []
-    for service in state.services.values():
-        if service.mode is Mode.GLOBAL:
-            slots.extend(f"{service.name}/{node}" for node in view.eligible.get(service.name, ()))
-        else:
-            slots.extend(f"{service.name}/{index}" for index in range(1, service.replicas + 1))
-    return tuple(sorted(slots, key=slot_order))
-
-
-def precedence(promise: Promise) -> tuple[int, int, int, str]:
-    """Sorts the promises on one slot, the winner first."""
-    clock, author, _ = promise.generation.order
-    return (-clock, -author, promise.claim.lamport, promise.claim.node)
+    everywhere = [service.name for service in state.services.values() if service.mode is Mode.GLOBAL]
+    if not everywhere:
+        return state.replicas
+    slots = (f"{service}/{node}" for service in everywhere for node in view.eligible.get(service, ()))
+    return tuple(sorted((*state.replicas, *slots), key=slot_order))
 
 
 def live_promises(state: State, view: View, slot: Slot) -> list[Promise]:
     """The promises on ``slot`` of live nodes, withdrawn ones left out, the winner first."""
-    promises = (p for p in state.by_slot.get(slot, ()) if p.state is not PromiseState.WITHDRAWN)
-    return sorted((p for p in promises if p.node in view.alive), key=precedence)
+    return [promise for promise in state.standing.get(slot, ()) if promise.node in view.alive]
 
 
 def is_believed_healthy(promise: Promise, view: View) -> bool:
@@ -94,10 +85,7 @@ def keeping(state: State, view: View, slot: Slot) -> Keeping:
         holder = working[0] if working else live[0]
         tried = state.failed_at(slot)
         return Keeping(slot, holder, replaceable=not working and len(tried) < FAILURES_THAT_TOUR_MAX)
-    absent = sorted(
-        (p for p in state.by_slot.get(slot, ()) if p.state is not PromiseState.WITHDRAWN),
-        key=precedence,
-    )
+    absent = state.standing.get(slot, ())
     service = state.service(slot)
     held = (
         service is not None
@@ -135,7 +123,7 @@ def reason_to_withdraw(state: State, view: View, mine: Promise) -> Withdrawal | 
         replaced = mine.yielding and mine.node in rival.instead_of and not rival.yielding
         if replaced and (mine.state is not PromiseState.HEALTHY or is_believed_healthy(rival, view)):
             return Withdrawal("handed over", rival.node)
-        if precedence(rival) < precedence(mine) and not rival.yielding and is_believed_healthy(rival, view):
+        if rival.precedence < mine.precedence and not rival.yielding and is_believed_healthy(rival, view):
             return Withdrawal("kept elsewhere", rival.node)
     return None
 
@@ -163,7 +151,7 @@ def staying_members(state: State, view: View) -> tuple[NodeId, ...]:
 
 def resilience(state: State, view: View) -> int:
     """How many live members there should be: as many as the spec says, or all nodes where there are fewer."""
-    staying = sum(node not in view.draining for node in view.alive)
+    staying = len(view.alive) - sum(node in view.alive for node in view.draining)
     return 0 if state.spec is None else min(state.spec.resilience, staying)
 
 

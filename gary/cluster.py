@@ -27,7 +27,7 @@ class Change(Enum):
 
 
 class Cluster:
-    """All nodes, this one (``node``) among them. ``alive``: their epochs, in the order of their ids."""
+    """All nodes, this one (``node``) among them."""
 
     def __init__(
         self,
@@ -37,7 +37,8 @@ class Cluster:
         advertising: Advertising,
         tell: Callable[[str, str], None],
     ) -> None:
-        self.alive: Mapping[NodeId, int] = {node: epoch}
+        self._epochs: dict[NodeId, int] = {node: epoch}
+        self._alive: Mapping[NodeId, int] | None = None
         self._node = node
         self._engines = engines
         self._advertising = advertising
@@ -60,15 +61,20 @@ class Cluster:
 
     def update(self, node: NodeId, status: Status, epoch: int, now: float) -> Change:
         """What gossip says of another node."""
-        was_alive, before = node in self.alive, self.alive.get(node)
+        before = self._epochs.get(node)
         self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
         if status in (Status.ALIVE, Status.SUSPECT):
             self._missing.pop(node, None)
-            self.alive = dict(sorted({**self.alive, node: epoch}.items()))
-            return Change.NONE if before == epoch else Change.CAME
-        self.alive = {other: at for other, at in self.alive.items() if other != node}
+            if before == epoch:
+                return Change.NONE
+            self._epochs[node], self._alive = epoch, None
+            return Change.CAME
+        was_alive = self._epochs.pop(node, None) is not None
         self._missing[node] = self._vanished[node] = now if was_alive else self._missing.get(node, now)
-        return Change.WENT if was_alive else Change.NONE
+        if not was_alive:
+            return Change.NONE
+        self._alive = None
+        return Change.WENT
 
     def introduced(self, node: NodeId, profile: Profile) -> bool:
         """What another node says of itself. Whether what it has to offer changed."""
@@ -99,6 +105,17 @@ class Cluster:
         self._tell("member", f"{self.display_name(node)} is {status.value}")
 
     # What others ask
+
+    @property
+    def alive(self) -> Mapping[NodeId, int]:
+        """The boot epoch of every node that this one holds alive, itself included, in the order of their ids."""
+        if self._alive is None:
+            self._alive = dict(sorted(self._epochs.items()))
+        return self._alive
+
+    @property
+    def is_isolated(self) -> bool:
+        return len(self._epochs) == 1
 
     def missing_since_s(self, node: NodeId) -> float:
         """Since when ``node`` has not been alive; the agent's start if it was never seen."""

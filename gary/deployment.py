@@ -34,10 +34,12 @@ from gary.identity import Claim, DeploymentId, Generation, NodeId, Slot, index_o
 from gary.messages import Acceptance, Invitation, Released, Sync
 from gary.outbox import After, Outbox
 from gary.reconciler import (
+    Containers,
     Slate,
     Start,
     Stop,
     Wanted,
+    by_slot,
     failed,
     observe,
     operations,
@@ -125,9 +127,9 @@ class Deployment:
 
     def fellows(self) -> list[NodeId]:
         """The live nodes to exchange with: the document's holders, and whoever advertises to hold one of this name."""
-        view = self._view()
+        alive = self._host.alive
         known = {*self.state.holders, *self._host.responsible(self.id)}
-        return sorted(node for node in known if node in view.alive and node != self._host.node)
+        return sorted(node for node in known if node in alive and node != self._host.node)
 
     # Writing
 
@@ -163,6 +165,14 @@ class Deployment:
         self._host.emit(self._outbox.add(writes, durable))
         if self._appended >= CHANGES_PER_SNAPSHOT:
             self.save(now)
+
+    def _tell(self, outgoing: Sequence[Outgoing], now: float) -> None:
+        """Send once all that is here is durable."""
+        if outgoing and self._outbox:
+            self._persist((), outgoing, now, None)
+            return
+        for message in outgoing:
+            self._host.send(message.to, Sync(self.id, message.message))
 
     def persisted(self, token: int, now: float) -> bool:
         if not self._outbox.persisted(token, now):
@@ -211,15 +221,19 @@ class Deployment:
 
     def received(self, sender: NodeId, body: bytes, now: float) -> None:
         """A message of the exchange, from a node that holds the document or says so."""
-        received = self._exchange.receive(sender, body, self.fellows(), permit)
+        fellows = self.fellows()
+        received = self._exchange.receive(sender, body, fellows, permit)
+        was_synced = self._is_synced
         if received.changes:
             self._persist((AppendChanges(self.id, received.changes),), received.outgoing, now, None)
             self._is_synced = True
         else:
-            if sender in self.fellows():
-                self._is_synced = self._is_synced or self._exchange.is_level_with(sender)
-            self._persist((), received.outgoing, now, None) if received.outgoing else None
-        self.evaluate(now)
+            if sender in fellows:
+                self._is_synced = was_synced or self._exchange.is_level_with(sender)
+            self._tell(received.outgoing, now)
+        is_awaited = self._waiting or self._left  # whoever waits for acknowledgements may have waited for this one
+        if received.changes or self._is_synced is not was_synced or is_awaited:
+            self.evaluate(now)
 
     def accepted(self, sender: NodeId, answer: Acceptance, now: float) -> None:
         self.calling.acceptance(sender, answer)
@@ -301,7 +315,8 @@ class Deployment:
         """An operation on ``slot`` has ended. ``error`` empty: it worked."""
         self._busy.pop(slot, None)
         if error:
-            service = self._service_kept(slot)
+            promise = self.state.promise(self._host.node, slot)
+            service = None if promise is None else self.state.promised(promise)
             slate = self.slates.get(slot, Slate())
             if service is not None:
                 self.slates[slot] = failed(slate, service.restart, error, now)
@@ -313,11 +328,11 @@ class Deployment:
         """The cluster has changed; ``evaluate`` is to follow. A fellow that came (back) is asked what it knows."""
         self.calling.encourage()
         if came and came in self.fellows():
-            self._persist((), self._exchange.compare([came]), now, None)
+            self._tell(self._exchange.compare([came]), now)
 
     def compare(self, now: float) -> None:
         """Ask some fellows what they know: the slow repair of whatever was lost on the way."""
-        self._persist((), self._exchange.compare(self.fellows()), now, None)
+        self._tell(self._exchange.compare(self.fellows()), now)
 
     def alarm(self, token: int, now: float) -> None:
         if token == self._alarm_token:
@@ -360,15 +375,16 @@ class Deployment:
         if membership is not None and membership.role is Role.INVITED:
             # Two invited this node, and the later word of one came over its own.
             draft.stay(membership.inviter)
-        self._look_at_containers(state, now, wake)
+        containers = self._containers()
+        self._look_at_containers(state, containers, now, wake)
         for promise in state.promises_of(self._host.node):
-            stated = self._restate(state, view, promise, now, wake)
+            stated = self._restate(state, view, promise, _container(state, containers, promise), now, wake)
             if stated != promise:
                 draft.promise(stated)
                 self._tell_of(promise, stated)
-                if self._has_failed_for_good(promise, stated):
+                if self._has_failed_for_good(state, promise, stated):
                     draft.judge(stated.generation, stated.slot)
-        self._adopt(state, view, draft)
+        self._adopt(state, view, containers, draft)
         self._forget_the_long_gone(state, view, draft, now)
         situation = keepings(state, view)
         placement, at = self.calling.step(state, view, situation, draft, now)
@@ -376,8 +392,8 @@ class Deployment:
         for slot in placement.own:
             self._claim(draft, state, view, slot)
         self._write_and_invite(draft, placement, now)
-        self._operate(now, wake)
-        self._consider_leaving(view, now, wake)
+        self._operate(containers, now)
+        self._consider_leaving(view, containers, now, wake)
 
     def _write_and_invite(self, draft: Draft, placement: Placement, now: float) -> None:
         if not placement.invited:
@@ -409,27 +425,18 @@ class Deployment:
             return
         wake.append(self._synced_by if now < self._synced_by else self._synced_by + BOOT_GRACE_S)
 
-    def _containers(self) -> dict[Slot, list[Container]]:
-        found: dict[Slot, list[Container]] = {}
-        for container in self._host.containers(self.id):
-            found.setdefault(container.labels.slot, []).append(container)
-        return found
+    def _containers(self) -> Containers:
+        return by_slot(self._host.containers(self.id))
 
-    def _container(self, state: State, promise: Promise) -> Container | None:
-        """The container that keeps ``promise``, the running one if there are several."""
-        wanted = state.fingerprints.get((promise.generation, promise.slot.partition("/")[0]))
-        matching = [c for c in self._containers().get(promise.slot, ()) if c.labels.fingerprint == wanted]
-        return next((c for c in matching if c.state is ContainerState.RUNNING), next(iter(matching), None))
-
-    def _look_at_containers(self, state: State, now: float, wake: list[float]) -> None:
+    def _look_at_containers(self, state: State, containers: Containers, now: float, wake: list[float]) -> None:
         kept = set()
         for promise in state.promises_of(self._host.node):
             kept.add(promise.slot)
-            service = self._service_kept(promise.slot)
+            service = state.promised(promise)
             if service is None or promise.slot in self._busy:
                 continue
             slate = self.slates.get(promise.slot, Slate())
-            seen = observe(slate, self._container(state, promise), service.restart, now)
+            seen = observe(slate, _container(state, containers, promise), service.restart, now)
             if seen != slate:
                 self.slates[promise.slot] = seen
             if seen.running:
@@ -439,15 +446,16 @@ class Deployment:
         for slot in [slot for slot in self.slates if slot not in kept]:
             del self.slates[slot]
 
-    def _restate(self, state: State, view: View, promise: Promise, now: float, wake: list[float]) -> Promise:
-        """``promise`` as this node now has to state it."""
+    def _restate(
+        self, state: State, view: View, promise: Promise, container: Container | None, now: float, wake: list[float]
+    ) -> Promise:
+        """``promise``, which ``container`` keeps, as this node now has to state it."""
         if not self._is_synced:
             return promise
         withdrawal = reason_to_withdraw(state, view, promise)
         if withdrawal is not None:
             keeper = f", now by {self._host.display_name(withdrawal.keeper)}" if withdrawal.keeper else ""
             return replace(promise, state=PromiseState.WITHDRAWN, reason=withdrawal.reason + keeper)
-        container = self._container(state, promise)
         if promise.epoch != self._host.epoch:
             return self._affirm(state, view, promise, container)
         if not state.is_current(promise) and not waits_for(state, view, promise):
@@ -461,7 +469,7 @@ class Deployment:
                 yielding=self._host.is_draining,
                 reason="",
             )
-        away_since = self._host.away_since_s(self._runtime(promise.slot))
+        away_since = self._host.away_since_s(self._runtime(state, promise))
         if away_since is not None:
             away_s = now - away_since
             wake.extend(away_since + limit for limit in (ENGINE_NOTICE_S, ENGINE_PATIENCE_S) if limit > away_s)
@@ -475,14 +483,15 @@ class Deployment:
             stated = outcome(promise, container, self.slates.get(promise.slot, Slate()), now)
         if self._host.is_draining:
             return replace(stated, yielding=True)
-        return replace(stated, instead_of=relieved(state, view, stated))
+        instead_of = relieved(state, view, stated)
+        return stated if instead_of == stated.instead_of else replace(stated, instead_of=instead_of)
 
     def _affirm(self, state: State, view: View, promise: Promise, container: Container | None) -> Promise:
         """After a restart: keep what still runs; yield what does not and is kept elsewhere; start the rest again."""
         epoch = self._host.epoch
         if container is not None and container.state is ContainerState.RUNNING:
             return replace(promise, epoch=epoch)
-        if self._host.away_since_s(self._runtime(promise.slot)) is not None:
+        if self._host.away_since_s(self._runtime(state, promise)) is not None:
             return promise
         for rival in live_promises(state, view, promise.slot):
             if rival.node != promise.node and is_believed_healthy(rival, view):
@@ -490,17 +499,17 @@ class Deployment:
                 return replace(promise, state=PromiseState.WITHDRAWN, reason=f"kept by {name} since this node was away")
         return replace(promise, epoch=epoch, state=PromiseState.STARTING, reason="")
 
-    def _adopt(self, state: State, view: View, draft: Draft) -> None:
+    def _adopt(self, state: State, view: View, containers: Containers, draft: Draft) -> None:
         """A container that runs here on a slot that nobody keeps: this node keeps it from now on."""
         if not self._is_synced:
             return
-        for slot, containers in self._containers().items():
+        for slot, present in containers.items():
             service = state.service(slot)
             if service is None or state.promise(self._host.node, slot) is not None:
                 continue
             fits = any(
                 c.state is ContainerState.RUNNING and c.labels.fingerprint == specs.fingerprint(service)
-                for c in containers
+                for c in present
             )
             if fits and keeping(state, view, slot).holder is None:
                 self._claim(draft, state, view, slot)
@@ -517,11 +526,11 @@ class Deployment:
             words = f"{stated.state}" + (f": {stated.reason}" if stated.reason else "")
             self._host.tell("promise", words, deployment=self.name, slot=stated.slot)
 
-    def _has_failed_for_good(self, before: Promise, stated: Promise) -> bool:
+    def _has_failed_for_good(self, state: State, before: Promise, stated: Promise) -> bool:
         """Whether it is the container that failed, and not the node that leaves or its engine that is away."""
         if stated.state is not PromiseState.FAILING or not stated.yielding or before.yielding:
             return False
-        return not self._host.is_draining and self._host.away_since_s(self._runtime(stated.slot)) is None
+        return not self._host.is_draining and self._host.away_since_s(self._runtime(state, stated)) is None
 
     def _compare_clocks(self, state: State) -> None:
         """A generation from the future harms nobody, since the next one goes beyond it, but a clock is off."""
@@ -554,33 +563,21 @@ class Deployment:
 
     # Containers
 
-    def _service_kept(self, slot: Slot) -> specs.Service | None:
-        """The service as this node promised it, which may be an earlier generation's."""
-        promise = self.state.promise(self._host.node, slot)
-        if promise is None or promise.generation not in self.state.specs:
-            return None
-        services = self.state.specs[promise.generation].services
-        return next((service for service in services if service.name == slot.partition("/")[0]), None)
-
-    def _runtime(self, slot: Slot) -> str | None:
-        service = self._service_kept(slot)
+    def _runtime(self, state: State, promise: Promise) -> str | None:
+        service = state.promised(promise)
         return None if service is None else self._host.runtime_for(service)
 
-    def _operate(self, now: float, wake: list[float]) -> None:
+    def _operate(self, containers: Containers, now: float) -> None:
         """Bring the containers to what was promised, as far as that is durable and known."""
         state, view = self.state, self._view()
         wanted: dict[Slot, Wanted] = {}
         for promise in state.promises_of(self._host.node):
-            service = self._service_kept(promise.slot)
+            service = state.promised(promise)
             ready = promise.epoch == self._host.epoch and promise.slot not in self._unsettled
             if service is not None and ready and self._host.away_since_s(self._host.runtime_for(service)) is None:
                 wanted[promise.slot] = Wanted(promise.slot, service, specs.fingerprint(service))
-        unwanted = frozenset(
-            slot for slot in self._containers() if self._is_synced and self._is_elsewhere(state, view, slot)
-        )
-        for operation in operations(
-            wanted, unwanted, self._host.containers(self.id), self.slates, frozenset(self._busy), now
-        ):
+        unwanted = frozenset(slot for slot in containers if self._is_synced and self._is_elsewhere(state, view, slot))
+        for operation in operations(wanted, unwanted, containers, self.slates, frozenset(self._busy), now):
             self._perform(state, operation)
 
     def _is_elsewhere(self, state: State, view: View, slot: Slot) -> bool:
@@ -622,10 +619,10 @@ class Deployment:
         if not containers and not self._busy and not self._outbox:
             self._host.bury(self.id, sorted({g.instance for g in state.specs} | set(state.removed)))
 
-    def _consider_leaving(self, view: View, now: float, wake: list[float]) -> None:
+    def _consider_leaving(self, view: View, containers: Containers, now: float, wake: list[float]) -> None:
         """A member that keeps nothing and guards nothing that others do not guard better leaves, after a while."""
         state = self.state
-        idle = is_dispensable(state, view) and not self._containers() and not self._busy and not self._waiting
+        idle = is_dispensable(state, view) and not containers and not self._busy and not self._waiting
         if not idle and not (self._host.is_draining and self.is_handed_over(view)):
             self._idle_since = None
             return
@@ -698,11 +695,18 @@ class Deployment:
 
     def services_kept(self) -> list[specs.Service]:
         """The service of every slot that this node promises, once for each slot."""
-        kept = (self._service_kept(promise.slot) for promise in self.state.promises_of(self._host.node))
+        kept = (self.state.promised(promise) for promise in self.state.promises_of(self._host.node))
         return [service for service in kept if service is not None]
 
     def situation(self) -> dict[Slot, Keeping]:
         return keepings(self.state, self._view())
+
+
+def _container(state: State, containers: Containers, promise: Promise) -> Container | None:
+    """The container that keeps ``promise``, the running one if there are several."""
+    wanted = state.fingerprints.get((promise.generation, service_of(promise.slot)))
+    matching = [c for c in containers.get(promise.slot, ()) if c.labels.fingerprint == wanted]
+    return next((c for c in matching if c.state is ContainerState.RUNNING), next(iter(matching), None))
 
 
 def _grace_s(state: State, container: Container) -> float:

@@ -27,7 +27,7 @@ import msgpack
 from crdt import Replica
 from gary import spec as specs
 from gary.identity import NODE_ID_SIZE_BYTES, Claim, Generation, NodeId, Slot, is_node_id, service_of, slot_order
-from gary.spec import Service, Spec
+from gary.spec import Mode, Service, Spec
 
 SCHEMA = 1
 META, SPECS, REMOVED, MEMBERS, PROMISES, VERDICTS, CALLING, RELEASES = MAPS = (
@@ -81,6 +81,12 @@ class Promise:
     yielding: bool = False
     instead_of: tuple[NodeId, ...] = ()
     reason: str = ""
+
+    @property
+    def precedence(self) -> tuple[int, int, int, str]:
+        """Sorts the promises on one slot, the winner first: the higher generation, then the lower claim."""
+        clock, author, _ = self.generation.order
+        return (-clock, -author, self.claim.lamport, self.claim.node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,34 @@ class State:
         return {slot: tuple(promises) for slot, promises in found.items()}
 
     @cached_property
+    def standing(self) -> Mapping[Slot, tuple[Promise, ...]]:
+        """The promises that are not withdrawn by slot, the winner first."""
+        found: dict[Slot, list[Promise]] = {}
+        for promise in self.promises:
+            if promise.state is not PromiseState.WITHDRAWN:
+                found.setdefault(promise.slot, []).append(promise)
+        return {slot: tuple(sorted(promises, key=lambda p: p.precedence)) for slot, promises in found.items()}
+
+    @cached_property
+    def _by_node(self) -> Mapping[NodeId, tuple[Promise, ...]]:
+        found: dict[NodeId, list[Promise]] = {}
+        for promise in self.promises:
+            if promise.state is not PromiseState.WITHDRAWN:
+                found.setdefault(promise.node, []).append(promise)
+        return {node: tuple(promises) for node, promises in found.items()}
+
+    @cached_property
+    def _by_place(self) -> Mapping[tuple[NodeId, Slot], Promise]:
+        return {(promise.node, promise.slot): promise for promise in self.promises}
+
+    @cached_property
+    def replicas(self) -> tuple[Slot, ...]:
+        """The slots of all services that run in a number of replicas, in order."""
+        replicated = (service for service in self.services.values() if service.mode is Mode.REPLICATED)
+        slots = (f"{service.name}/{index}" for service in replicated for index in range(1, service.replicas + 1))
+        return tuple(sorted(slots, key=slot_order))
+
+    @cached_property
     def fingerprints(self) -> Mapping[tuple[Generation, str], str]:
         return {
             (generation, service.name): specs.fingerprint(service)
@@ -163,15 +197,20 @@ class State:
         return wanted is not None and wanted == self.fingerprints.get((promise.generation, service))
 
     def promise(self, node: NodeId, slot: Slot) -> Promise | None:
-        return next((promise for promise in self.by_slot.get(slot, ()) if promise.node == node), None)
+        return self._by_place.get((node, slot))
 
     def promises_of(self, node: NodeId) -> tuple[Promise, ...]:
         """That node's promises which it has not withdrawn."""
-        return tuple(p for p in self.promises if p.node == node and p.state is not PromiseState.WITHDRAWN)
+        return self._by_node.get(node, ())
+
+    def promised(self, promise: Promise) -> Service | None:
+        """The service as ``promise`` keeps it, which may be an earlier generation's."""
+        spec = self.specs.get(promise.generation)
+        return None if spec is None else spec.service(service_of(promise.slot))
 
     def failed_at(self, slot: Slot) -> frozenset[NodeId]:
         """The nodes on which the container that the effective spec wants for ``slot`` has failed for good."""
-        if self.effective is None:
+        if self.effective is None or not self.verdicts:
             return frozenset()
         service = service_of(slot)
         wanted = self.fingerprints.get((self.effective, service))

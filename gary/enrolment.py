@@ -12,8 +12,6 @@ from gary.identity import DeploymentId, NodeId, deployment_id
 from gary.storage import DeleteRecord, Table, Write
 from gossip import Peer
 
-NAMES_CACHED_MAX = 4096
-
 
 class Enrolment:
     """``former``: the ids that this host had before its disk was lost; its containers may still carry them."""
@@ -23,7 +21,6 @@ class Enrolment:
         self.secret = boot.secret
         self.former = boot.former
         self._peers = {peer.node: peer.address for peer in boot.peers}
-        self._ids: dict[str, DeploymentId] = {}
 
     @property
     def nodes(self) -> tuple[NodeId, ...]:
@@ -32,17 +29,12 @@ class Enrolment:
 
     def id_of(self, name: str) -> DeploymentId:
         """The deployment id of ``name`` in this cluster."""
-        if name not in self._ids:
-            if len(self._ids) >= NAMES_CACHED_MAX:
-                self._ids.clear()
-            self._ids[name] = deployment_id(name, self.secret)
-        return self._ids[name]
+        return deployment_id(name, self.secret)
 
     def joined(self, cluster: bytes, secret: bytes) -> list[Write]:
         """Another cluster's secret makes this node one of its own; nothing to write if it was that already."""
         is_new = secret != self.secret
         self.secret = secret
-        self._ids.clear()
         return cluster_writes(cluster, secret) if is_new else []
 
     def left(self, cluster: bytes, secret: bytes) -> list[Write]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gary.assignment import View
@@ -31,8 +31,12 @@ class Host(Protocol):
     def is_isolated(self) -> bool:
         """It sees no other node alive."""
 
+    @property
+    def alive(self) -> Mapping[NodeId, int]:
+        """The boot epoch of every node that this one holds alive, itself included; sorted."""
+
     def view(self, state: State) -> View:
-        """Who is alive, as this node believes."""
+        """What this node believes about the cluster."""
 
     def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
         """The nodes that advertise to hold that document, sorted."""

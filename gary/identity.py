@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 NodeId = str
 """32 lowercase hex characters."""
@@ -17,17 +18,20 @@ Slot = str
 
 NODE_ID_SIZE_BYTES = 16
 WITNESS = "witness"
+_IDS_REMEMBERED_MAX = 4096
+_ORDERS_REMEMBERED_MAX = 256
 
 
 def is_node_id(value: object) -> bool:
     return isinstance(value, str) and len(value) == 2 * NODE_ID_SIZE_BYTES and set(value) <= set("0123456789abcdef")
 
 
+@lru_cache(_IDS_REMEMBERED_MAX)
 def deployment_id(name: str, secret: bytes) -> DeploymentId:
     """The opaque id of the deployment called ``name`` in the cluster that shares ``secret``.
 
     scrypt (RFC 7914) makes trying names from a dictionary expensive for a node that knows the secret; somebody outside
-    cannot try at all. Costs about 10 ms and 4 MiB, so callers remember the answer.
+    cannot try at all. Costs about 10 ms and 4 MiB, so answers are remembered.
     """
     return hashlib.scrypt(name.encode(), salt=secret, n=2**12, r=8, p=1, dklen=16).hex()
 
@@ -51,7 +55,13 @@ def rendezvous(key: str, nodes: Iterable[NodeId]) -> list[NodeId]:
 
     Every node computes the same order for the same set; taking one node out leaves the order of the others as it was.
     """
-    return sorted(nodes, key=lambda node: hashlib.blake2b(f"{key}\0{node}".encode(), digest_size=8).digest())
+    return list(_rendezvous(key, tuple(nodes)))
+
+
+@lru_cache(_ORDERS_REMEMBERED_MAX)
+def _rendezvous(key: str, nodes: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+    weights = {node: hashlib.blake2b(f"{key}\0{node}".encode(), digest_size=8).digest() for node in nodes}
+    return tuple(sorted(nodes, key=weights.__getitem__))
 
 
 @dataclass(frozen=True, slots=True)

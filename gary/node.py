@@ -142,7 +142,7 @@ class Node:
 
     @property
     def is_isolated(self) -> bool:
-        return len(self.cluster.alive) == 1
+        return self.cluster.is_isolated
 
     @property
     def alive(self) -> Mapping[NodeId, int]:

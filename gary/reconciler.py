@@ -6,7 +6,7 @@ of it goes into the document (rule 6): the document hears of transitions alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gary.document import Promise, PromiseState
@@ -55,6 +55,9 @@ class Stop:
 
 Operation = Start | Stop
 
+Containers = Mapping[Slot, Sequence[Container]]
+"""What runs here of one deployment, by slot."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -65,10 +68,17 @@ class Wanted:
     fingerprint: str
 
 
+def by_slot(containers: Iterable[Container]) -> dict[Slot, list[Container]]:
+    found: dict[Slot, list[Container]] = {}
+    for container in containers:
+        found.setdefault(container.labels.slot, []).append(container)
+    return found
+
+
 def operations(
     wanted: Mapping[Slot, Wanted],
     unwanted: frozenset[Slot],
-    containers: Sequence[Container],
+    containers: Containers,
     slates: Mapping[Slot, Slate],
     busy: frozenset[Slot],
     now: float,
@@ -78,16 +88,13 @@ def operations(
     ``unwanted``: slots that are positively known not to be this node's (any more). A container on a slot in neither set
     is left alone: absence is never permission (rule 5). ``busy``: slots with an operation under way.
     """
-    found: dict[Slot, list[Container]] = {}
-    for container in containers:
-        found.setdefault(container.labels.slot, []).append(container)
     todo: list[Operation] = []
     for slot in sorted(unwanted - busy):
-        todo.extend(Stop(container, "not wanted here") for container in found.get(slot, ()))
+        todo.extend(Stop(container, "not wanted here") for container in containers.get(slot, ()))
     for slot, want in wanted.items():
         if slot in busy:
             continue
-        present = found.get(slot, [])
+        present = containers.get(slot, ())
         matching = [c for c in present if c.labels.fingerprint == want.fingerprint]
         running = [c for c in matching if c.state is ContainerState.RUNNING]
         keep = next(iter(running or matching), None)
@@ -188,7 +195,7 @@ def outcome(promise: Promise, container: Container | None, slate: Slate, now: fl
     if slate.completed:
         if slate.reason:
             return replace(promise, state=PromiseState.FAILING, reason=slate.reason)
-        return replace(promise, state=PromiseState.HEALTHY, once_healthy=True, yielding=False, reason="")
+        return _healthy(promise)
     running = container is not None and container.state is ContainerState.RUNNING
     if running and container is not None:
         if container.health is Health.UNHEALTHY:
@@ -197,7 +204,7 @@ def outcome(promise: Promise, container: Container | None, slate: Slate, now: fl
             container.health is Health.NONE and slate.running != "" and now >= settles_at_s(slate)
         )
         if well and (slate.failures == 0 or now >= settles_at_s(slate)):
-            return replace(promise, state=PromiseState.HEALTHY, once_healthy=True, yielding=False, reason="")
+            return _healthy(promise)
         return promise
     if slate.failures >= FAILURES_TO_FAIL:
         return _failing(promise, slate, slate.reason)
@@ -209,3 +216,9 @@ def _failing(promise: Promise, slate: Slate, reason: str) -> Promise:
     first = promise.reason if promise.state is PromiseState.FAILING and promise.reason else reason
     yielding = promise.yielding or slate.failures >= FAILURES_TO_YIELD
     return replace(promise, state=PromiseState.FAILING, yielding=yielding, reason=first)
+
+
+def _healthy(promise: Promise) -> Promise:
+    if promise.state is PromiseState.HEALTHY and promise.once_healthy and not (promise.yielding or promise.reason):
+        return promise
+    return replace(promise, state=PromiseState.HEALTHY, once_healthy=True, yielding=False, reason="")

@@ -120,6 +120,8 @@ class Requests:
 
     def tick(self, now: float) -> float | None:
         """Repeat and give up what is due; when to look again."""
+        if not self._open:
+            return None
         for id, asked in list(self._open.items()):
             if asked.streaming or id not in self._open:
                 continue

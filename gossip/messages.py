@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -28,6 +29,9 @@ NAMES_MAX: Final = 4096
 # The decoder reserves room for an array as soon as it reads its length, at every depth: this bounds the sum.
 ARRAY_LENGTH_MAX: Final = 8192
 _INTEGER_MAX: Final = 2**63 - 1
+_NEWS_REMEMBERED_MAX: Final = 2048
+_REMEMBERED_NAMES_MAX: Final = 4
+_REMEMBERED_BODY_SIZE_BYTES_MAX: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,8 @@ def decode(data: bytes, size_bytes_max: int) -> Frame:
             messages.append(reader(item))
         except IndexError as error:
             raise BadFrame("malformed", "missing field") from error
+        except TypeError as error:
+            raise BadFrame("malformed", "a map") from error  # nothing else cannot be hashed, and none is expected
     return Frame(version, cluster, sender, tuple(messages), skipped)
 
 
@@ -287,7 +293,7 @@ def _node(value: object) -> str:
 
 
 def _nodes(value: object, length_max: int = ARRAY_LENGTH_MAX) -> tuple[str, ...]:
-    return tuple(_node(item) for item in _sequence(value, length_max))
+    return tuple([_node(item) for item in _sequence(value, length_max)])
 
 
 def _hash(value: object) -> int:
@@ -305,18 +311,29 @@ def _published(epoch: object, counter: object) -> Incarnation:
 
 
 def _read_claim(item: Sequence[Any]) -> Claim:
-    member = Member(
-        node=_node(item[1]),
-        address=_address(item[2]),
-        incarnation=_incarnation(item[3], item[4]),
-        status=STATUS_BY_RANK[_integer(item[5], len(STATUS_BY_RANK) - 1)],
-    )
-    return Claim(member, _nodes(item[6], ACCUSERS_MAX), _integer(item[7]))
+    return _claim(item[1], item[2], item[3], item[4], item[5], item[6], item[7])
+
+
+# The same piece of news comes from many nodes. Typed, since 1 and True are equal and one of them is out of shape.
+@lru_cache(_NEWS_REMEMBERED_MAX, typed=True)
+def _claim(
+    node: object, address: object, epoch: object, counter: object, rank: object, accusers: object, down_for_s: object
+) -> Claim:
+    status = STATUS_BY_RANK[_integer(rank, len(STATUS_BY_RANK) - 1)]
+    member = Member(_node(node), _address(address), _incarnation(epoch, counter), status)
+    return Claim(member, _nodes(accusers, ACCUSERS_MAX), _integer(down_for_s))
 
 
 def _read_publication(item: Sequence[Any]) -> Publication:
-    names = tuple(_text(name, ADDRESS_LENGTH_MAX) for name in _sequence(item[4], NAMES_MAX))
-    return Publication(_node(item[1]), _incarnation(item[2], item[3]), Advertisement(names, _bytes(item[5])))
+    names, body = _sequence(item[4], NAMES_MAX), _bytes(item[5])
+    is_small = len(names) <= _REMEMBERED_NAMES_MAX and len(body) <= _REMEMBERED_BODY_SIZE_BYTES_MAX
+    return (_publication if is_small else _publication.__wrapped__)(item[1], item[2], item[3], names, body)
+
+
+@lru_cache(_NEWS_REMEMBERED_MAX, typed=True)
+def _publication(node: object, epoch: object, counter: object, names: tuple[object, ...], body: bytes) -> Publication:
+    texts = tuple(_text(name, ADDRESS_LENGTH_MAX) for name in names)
+    return Publication(_node(node), _incarnation(epoch, counter), Advertisement(texts, body))
 
 
 def _read_version(value: object) -> Version:

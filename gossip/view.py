@@ -229,6 +229,8 @@ class View:
 
     def _merge(self, claim: Claim, held: Member | None, sender: str, now: float, quiet: bool) -> None:
         member = claim.member
+        if member == held and member.status is Status.ALIVE:
+            return
         if held is None or member.precedence > held.precedence:
             if member.status.live and member.address == self.membership.myself.address:
                 # Whoever lived at our address before does so no more.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 
 from simulations.scenario import Report, life
+
+OBJECTS_PER_COLLECTION = 100_000
+"""Agents live as long as the run, and looking through all of them again and again would take a fifth of its time."""
 
 
 def main() -> int:
@@ -20,6 +24,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.nodes < 5 or options.replicas < 0 or options.faults < 0:
         parser.error("at least 5 nodes, and nothing below 0")
+    gc.set_threshold(OBJECTS_PER_COLLECTION)
     report = life(options.nodes, options.seed, options.replicas, options.faults)
     show(report)
     if report.problems:

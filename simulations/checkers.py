@@ -7,17 +7,19 @@ and left alone for a while. Both speak in sentences; no sentence means that all 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 from crdt import CorruptReplica, MessageLimits, Replica
 from crdt.messages import Push, decode_message
 from gary.assignment import wanted_slots
-from gary.document import MAPS, Document, PromiseState, Role, State
+from gary.document import MAPS, Document, PromiseState, Role, State, permit
 from gary.effects import Effect, StartContainer, StopContainer
 from gary.identity import DeploymentId, NodeId, Slot, index_of
 from gary.messages import Invitation, MalformedMessage, Message, Request, Response, Sync, decode
 from gary.runtime.base import ContainerState
 from gary.spec import Mode
-from gary.storage import AppendChanges, PutSnapshot, Stored, Write
+from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Write
 from gossip import Lane, Send
 from gossip.messages import Payload
 from gossip.messages import decode as decode_frame
@@ -38,6 +40,7 @@ class Safety:
     def __init__(self, *canaries: bytes) -> None:
         self.violations: list[str] = []
         self._canaries = canaries
+        self._disks: dict[tuple[str, DeploymentId], _Read] = {}
         self._named: dict[DeploymentId, set[NodeId]] = {}
         self._durable: dict[tuple[str, DeploymentId], set[bytes]] = {}  # empty: there is no document yet
 
@@ -65,8 +68,7 @@ class Safety:
                     self._durable.setdefault((host.name, id), set()).update(changes)
                     self._holds(cluster, host, id)
                 case PutSnapshot(id, snapshot):
-                    replica = Replica.load(_READER, MAPS, snapshot)
-                    self._durable.setdefault((host.name, id), set()).update(replica.changes_since(()))
+                    self._durable.setdefault((host.name, id), set()).update(_changes_in(snapshot))
                     self._holds(cluster, host, id)
                 case _:
                     for canary in self._canaries:
@@ -82,11 +84,11 @@ class Safety:
         match message:
             case Invitation(_, id, _, snapshot) if snapshot:
                 self._name(cluster, host, id)
-                told = Replica.load(_READER, MAPS, snapshot).changes_since(())
+                told = _changes_in(snapshot)
             case Sync(id, body):
                 self._name(cluster, host, id)
                 pushed = decode_message(body, MessageLimits())
-                told = list(pushed.changes) if isinstance(pushed, Push) else []
+                told = pushed.changes if isinstance(pushed, Push) else ()
                 if not told:
                     return
             case _:
@@ -117,7 +119,7 @@ class Safety:
             self._says(cluster, f"{host.name} holds document {id[:6]} and no member has named it")
 
     def _starts(self, cluster: Cluster, host: Host, id: DeploymentId, slot: Slot) -> None:
-        state = _state_on_disk(host.storage.load(), id)
+        state = self._on_disk(host, id)
         mine = None if state is None else state.promise(host.node, slot)
         if mine is None or mine.state is PromiseState.WITHDRAWN:
             self._says(cluster, f"{host.name} starts {slot} without a promise on its disk")
@@ -127,13 +129,43 @@ class Safety:
         if found is None or found.state is not ContainerState.RUNNING:
             return
         slot, id = found.labels.slot, found.labels.deployment
-        on_disks = [state for other in cluster.hosts if (state := _state_on_disk(other.storage.load(), id)) is not None]
+        on_disks = [state for other in cluster.hosts if (state := self._on_disk(other, id)) is not None]
         own = None if host.agent is None else host.agent.deployments.get(id)
         known = on_disks if own is None else [*on_disks, own.state]
         if not known or not all(_wants(state, slot) for state in known):
             return
         if all(p.state is PromiseState.WITHDRAWN for state in on_disks for p in state.by_slot.get(slot, ())):
             self._says(cluster, f"{host.name} stops {slot}, and nobody has promised it")
+
+    def _on_disk(self, host: Host, id: DeploymentId) -> State | None:
+        """What the document on the host's disk says. What has been appended since the last look is all that is read."""
+        stored = host.storage.load().documents.get(id)
+        if stored is None:
+            return None
+        read = self._disks.get((host.name, id))
+        if read is None or not read.is_continued_by(stored):
+            try:
+                replica = Replica.load(_READER, MAPS, stored.snapshot, stored.changes)
+            except CorruptReplica:
+                return None
+            read = _Read(stored, Document(replica, ""))
+        else:
+            read.document.replica.apply(stored.changes[len(read.stored.changes) :], permit)
+            read.stored = stored
+        self._disks[host.name, id] = read
+        return read.document.state
+
+
+@dataclass(slots=True)
+class _Read:
+    """A document as it was on a disk."""
+
+    stored: StoredDocument
+    document: Document
+
+    def is_continued_by(self, later: StoredDocument) -> bool:
+        known = self.stored.changes
+        return later.snapshot == self.stored.snapshot and later.changes[: len(known)] == known
 
 
 def liveness(cluster: Cluster) -> list[str]:
@@ -224,6 +256,11 @@ def _members(cluster: Cluster, state: State, states: dict[str, State]) -> Iterat
         yield f"{state.name} names other members than those that hold it"
 
 
+@lru_cache(64)
+def _changes_in(snapshot: bytes) -> tuple[bytes, ...]:
+    return tuple(Replica.load(_READER, MAPS, snapshot).changes_since(()))
+
+
 def _messages(frame: bytes) -> Iterator[Message]:
     for message in decode_frame(frame, FRAME_SIZE_BYTES_MAX).messages:
         if isinstance(message, Payload):
@@ -245,13 +282,3 @@ def _wants(state: State, slot: Slot) -> bool:
     if service is None or service.mode is Mode.GLOBAL:
         return service is not None
     return int(index_of(slot)) <= service.replicas
-
-
-def _state_on_disk(stored: Stored, id: DeploymentId) -> State | None:
-    document = stored.documents.get(id)
-    if document is None:
-        return None
-    try:
-        return Document(Replica.load(_READER, MAPS, document.snapshot, document.changes), "").state
-    except CorruptReplica:
-        return None

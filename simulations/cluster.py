@@ -263,14 +263,17 @@ class Cluster:
         if host.agent is None or host.life != life:
             return
         host.agent.clock(WALL_S + host.wall_skew_s)
-        for effect in call(host.agent, self.clock.now):
+        effects = call(host.agent, self.clock.now)
+        if effects:
+            self._trace.update(f"{self.clock.now:.6f} {host.name}".encode())
+        for effect in effects:
             self._perform(host, life, effect)
 
     def _later(self, host: Host, life: int, delay_s: float, call: Callable[[Agent, float], list[Effect]]) -> None:
         self.clock.after(delay_s, lambda: self._input(host, life, call))
 
     def _perform(self, host: Host, life: int, effect: Effect) -> None:
-        self._trace.update(f"{self.clock.now:.6f} {host.name} {type(effect).__name__}".encode())
+        self._trace.update(type(effect).__name__.encode())
         for watcher in self.watchers:
             watcher.performs(self, host, effect)
         match effect:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from gary.cli.app import app
 from gary.cli.client import UnixConnection
-from gary.cli.demo.cluster import DemoAgent, DemoCluster
+from gary.cli.demo.cluster import DemoAgent, DemoCluster, free_ports
 from gary.cli.demo.engines import ProcessEngine
 
 REPOSITORY = Path(__file__).parents[1]
@@ -207,12 +207,12 @@ def _host_address(name: str) -> str:
 
 
 @contextmanager
-def tour(shell: Shell, web_port: int = 8080) -> Iterator[Tour]:
-    """Fresh agents; afterwards nothing of them is left."""
+def tour(shell: Shell, web_port: int | None = None) -> Iterator[Tour]:
+    """Fresh agents; afterwards nothing of them is left. ``web_port`` None: any that is free."""
     cluster = DemoCluster(ProcessEngine(), NODES)
     try:
         cluster.wait_until_up()
-        yield Tour(cluster, shell, web_port)
+        yield Tour(cluster, shell, web_port or free_ports(1)[0])
     finally:
         cluster.close()
 
@@ -234,7 +234,7 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 def main() -> None:
-    with tour(as_child) as walked:
+    with tour(as_child, 8080) as walked:
         scenes = list(walked.play())
     failed = [scene.text for scene in scenes if scene.exit_code]
     if failed:

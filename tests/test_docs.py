@@ -6,7 +6,6 @@ import ast
 import json
 import re
 import shlex
-import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,20 +209,22 @@ def test_the_readme_shows_the_sample_and_the_steps_of_the_tour() -> None:
 def test_the_commands_of_the_tour_do_what_the_readme_shows() -> None:
     """All but the death of a host, which takes its time; the demo and the simulation prove that one."""
     recorded = dict(_scenes(block(README.read_text(encoding="utf-8"), TRANSCRIPT)))
+    deployed = set(SLOT.findall(recorded["node-1$ gary deploy shop.yaml"]))
     cut = next(index for index, step in enumerate(STEPS) if isinstance(step, PowerCut))
     again = {step for step in STEPS[:cut] if isinstance(step, Command)}
     steps = (*STEPS[:cut], *(step for step in STEPS[cut + 1 :] if step not in again))
-    with socket.socket() as trial:
-        trial.bind(("", 0))
-        port = int(trial.getsockname()[1])
-    with tour(in_process, port) as walked:
+    with tour(in_process) as walked:
         for scene in walked.play(steps):
             assert scene.exit_code == 0, scene.text
             ((prompt, output),) = _scenes(scene.text)
             expected = recorded[prompt]
             assert _headings(output) == _headings(expected), scene.text
-            if "events" not in prompt:
-                assert set(SLOT.findall(output)) == set(SLOT.findall(expected)), scene.text
+            shown = set(SLOT.findall(output))
+            if "scale" in prompt:
+                # A slot that is wanted no more is shown for as long as its promiser has not heard of that.
+                assert set(SLOT.findall(expected)) <= shown <= deployed, scene.text
+            elif "events" not in prompt:
+                assert shown == set(SLOT.findall(expected)), scene.text
         _check_metrics(walked)
 
 
@@ -247,4 +248,6 @@ def _scenes(transcript: str) -> list[tuple[str, str]]:
 
 
 def _headings(output: str) -> set[tuple[str, ...]]:
-    return {tuple(line.split()) for line in output.splitlines() if HEADING.fullmatch(re.sub(" +", " ", line))}
+    """Without the columns of single nodes: one that offers itself late on a busy machine is no member."""
+    lines = (re.sub(r" +", " ", re.sub(r"node-\d SAYS", "", line)) for line in output.splitlines())
+    return {tuple(line.split()) for line in lines if HEADING.fullmatch(line)}

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -56,6 +57,7 @@ NOT_IN_CONTAINER: Final = frozenset(
 """Fields of a service that a container does not depend on: they say where, how many, and what Gary does about it."""
 
 _FINGERPRINT_CHARACTERS = 16
+_FINGERPRINTS_REMEMBERED_MAX = 128
 
 
 def encode(spec: Spec) -> bytes:
@@ -106,6 +108,7 @@ def from_json(value: object) -> Spec:
     return spec
 
 
+@lru_cache(_FINGERPRINTS_REMEMBERED_MAX)
 def fingerprint(service: Service) -> str:
     """A short hash over all that a container of ``service`` is made of: another hash means that a new one is needed."""
     plain = _service_out(_service_in(service.name, _service_out(service), "service"))

@@ -20,7 +20,6 @@ from gary.assignment import (
     keepings,
     live_promises,
     patience_s,
-    precedence,
     reason_to_withdraw,
     relieved,
     resilience,
@@ -66,7 +65,7 @@ def test_the_lower_claim_holds_and_health_does_not_reorder() -> None:
 
 
 def test_the_higher_generation_holds_before_the_lower_claim() -> None:
-    assert precedence(promise(B, lamport=9, generation=G2)) < precedence(promise(A, lamport=1))
+    assert promise(B, lamport=9, generation=G2).precedence < promise(A, lamport=1).precedence
 
 
 def test_a_reserved_slot_is_not_replaced_until_it_is_released_or_its_node_has_left() -> None:

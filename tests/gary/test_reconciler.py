@@ -20,6 +20,7 @@ from gary.reconciler import (
     Stop,
     Wanted,
     backoff_s,
+    by_slot,
     failed,
     observe,
     operations,
@@ -55,7 +56,7 @@ def todo(
     busy: frozenset[str] = frozenset(),
     now: float = 0.0,
 ) -> list[Operation]:
-    return operations(want, unwanted, containers, slates or {}, busy, now)
+    return operations(want, unwanted, by_slot(containers), slates or {}, busy, now)
 
 
 # Operations
@@ -126,8 +127,8 @@ def test_no_operation_without_positive_knowledge(
 ) -> None:
     want = {slot: Wanted(slot, service(), "f1") for slot in sorted(kept)}
     unwanted = frozenset(released - kept)
-    done = operations(want, unwanted, seen, {}, frozenset(busy), now)
-    assert done == operations(want, unwanted, seen, {}, frozenset(busy), now)
+    done = operations(want, unwanted, by_slot(seen), {}, frozenset(busy), now)
+    assert done == operations(want, unwanted, by_slot(seen), {}, frozenset(busy), now)
     touched = [
         operation.slot if isinstance(operation, Start) else operation.container.labels.slot for operation in done
     ]
@@ -145,14 +146,14 @@ def test_carrying_out_the_operations_comes_to_rest(kept: set[str], seen: list[Co
     unwanted = frozenset({"db/1"} - kept)
     world = {c.id: c for c in seen}
     for turn in range(3):
-        for operation in operations(want, unwanted, list(world.values()), {}, frozenset(), 0.0):
+        for operation in operations(want, unwanted, by_slot(world.values()), {}, frozenset(), 0.0):
             if isinstance(operation, Stop):
                 del world[operation.container.id]
                 continue
             still = [c.id for c in world.values() if c.labels.slot == operation.slot]
             id = still[0] if still else f"new {turn} {operation.slot}"
             world[id] = container(operation.slot, id=id)
-    assert operations(want, unwanted, list(world.values()), {}, frozenset(), 0.0) == []
+    assert operations(want, unwanted, by_slot(world.values()), {}, frozenset(), 0.0) == []
     running = [c.labels.slot for c in world.values() if c.state is RUNNING and c.labels.fingerprint == "f1"]
     assert {slot: running.count(slot) for slot in kept} == dict.fromkeys(kept, 1)
     assert {c.id for c in seen if c.labels.slot not in kept | unwanted} <= set(world)
@@ -215,7 +216,7 @@ class World:
     def operate(self) -> None:
         present = [] if self.container is None else [self.container]
         want = {SLOT: Wanted(SLOT, self.service, "f1")}
-        for operation in operations(want, frozenset(), present, {SLOT: self.slate}, frozenset(), self.now):
+        for operation in operations(want, frozenset(), by_slot(present), {SLOT: self.slate}, frozenset(), self.now):
             if isinstance(operation, Stop):
                 self.stops.append(self.now)
                 self.container = None
@@ -305,11 +306,11 @@ def test_one_whose_check_passes_again_before_its_restart_is_due_is_left_alone() 
     sick = container(health=Health.UNHEALTHY, started_at_s=1.0)
     slate = observe(observe(Slate(), replace(sick, health=Health.HEALTHY), ANY, 1.0), sick, ANY, 60.0)
     want = {SLOT: Wanted(SLOT, service(), "f1")}
-    assert operations(want, frozenset(), [sick], {SLOT: slate}, frozenset(), 60.5) == []
-    assert operations(want, frozenset(), [sick], {SLOT: slate}, frozenset(), 61.0) == [Stop(sick, UNHEALTHY)]
+    assert operations(want, frozenset(), by_slot([sick]), {SLOT: slate}, frozenset(), 60.5) == []
+    assert operations(want, frozenset(), by_slot([sick]), {SLOT: slate}, frozenset(), 61.0) == [Stop(sick, UNHEALTHY)]
     well = replace(sick, health=Health.HEALTHY)
     again = observe(slate, well, ANY, 61.0)
-    assert operations(want, frozenset(), [well], {SLOT: again}, frozenset(), 61.0) == []
+    assert operations(want, frozenset(), by_slot([well]), {SLOT: again}, frozenset(), 61.0) == []
 
 
 @pytest.mark.parametrize("runs_for_s", [0.001, 0.5])

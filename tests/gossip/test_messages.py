@@ -145,3 +145,17 @@ def test_drops_are_counted_by_name() -> None:
     for name in ("malformed", "oversized", "version", "foreign_cluster", "sender"):
         assert counters[f"drop_{name}"] == 1, name
     assert solo.swim.alive() == (solo.swim.node,)
+
+
+def test_what_is_out_of_shape_is_so_even_after_its_well_formed_twin() -> None:
+    for message, place in ((alive(2), 3), (Publication(node_id(2), Incarnation(1, 1), Advertisement(("a",), b"b")), 2)):
+        fields = msgpack.unpackb(encode(message))
+        assert fields[place] == 1
+        for value, is_well in ((1, True), (True, False), (1.0, False), (1, True)):
+            fields[place] = value
+            data = msgpack.packb([VERSION, CLUSTER, bytes(16), [fields]])
+            if is_well:
+                assert decode(data, SIZE_MAX).messages == (message,)
+            else:
+                with pytest.raises(BadFrame):
+                    decode(data, SIZE_MAX)

@@ -60,8 +60,9 @@ def test_a_bad_day_is_survived_and_once_it_is_over_all_is_whole(seed: int) -> No
     assert [*liveness(cluster), *growth(cluster, 60.0), *safety.violations] == []
 
 
-def test_a_scripted_life_of_twenty_nodes_goes_well() -> None:
-    assert life(20, 7).problems == []
+@pytest.mark.parametrize("nodes", [20, 100])
+def test_a_scripted_life_of_many_nodes_goes_well(nodes: int) -> None:
+    assert life(nodes, 7).problems == []
 
 
 def test_liveness_sees_a_container_that_is_missing_and_one_too_many() -> None:

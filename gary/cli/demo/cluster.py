@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 LOOK_INTERVAL_S = 0.05
 LOG_LINES_SHOWN = 15
+PORTS = range(20_000, 32_000, 2)
+"""Below those that outgoing connections take: one of these does not become busy before its agent has started."""
 
 
 class DemoFailed(GaryError):
@@ -61,7 +64,7 @@ class DemoCluster:
         self._directory = Path(tempfile.mkdtemp(prefix="gary-demo-"))
         self.agents: list[DemoAgent] = []
         try:
-            for number, port in enumerate(_free_ports(size), start=1):
+            for number, port in enumerate(free_ports(size), start=1):
                 self.agents.append(self._start(f"node-{number}", f"127.0.0.1:{port}"))
         except BaseException:
             self.close()
@@ -125,17 +128,18 @@ class DemoCluster:
         return DemoAgent(name, address, state_dir, process)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of which the next one is free as well, for the two lanes of an agent."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
-        while len(ports) < count:
-            first = held.enter_context(_bound(0))
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
+        for port in random.sample(PORTS, len(PORTS)):
+            if len(ports) == count:
+                return ports
+            with contextlib.suppress(OSError):
+                held.enter_context(_bound(port))
                 held.enter_context(_bound(port + 1))
                 ports.append(port)
-        return ports
+    raise DemoFailed(f"there are no {count} free pairs of ports from {PORTS.start} to {PORTS.stop}")
 
 
 @contextlib.contextmanager
