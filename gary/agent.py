@@ -21,7 +21,7 @@ from gary.assignment import View
 from gary.boot import Boot, cluster_writes, former_write, peer_writes
 from gary.commands import Commands
 from gary.deployment import Deployment
-from gary.document import MAPS, Document, PromiseState, State
+from gary.document import Document, PromiseState, State, permit, permit_in
 from gary.effects import (
     Alarm,
     Effect,
@@ -34,10 +34,13 @@ from gary.effects import (
     StartContainer,
     StopContainer,
 )
+from gary.epochs import CHANGES_PER_EPOCH
 from gary.errors import CommandError
+from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot, deployment_id
 from gary.messages import (
     Acceptance,
+    Behind,
     CallForVolunteers,
     Cancel,
     ContactAnswer,
@@ -51,6 +54,7 @@ from gary.messages import (
     Released,
     Request,
     Response,
+    Snapshot,
     Sync,
     decode,
     encode,
@@ -97,6 +101,7 @@ class Settings:
     labels: Mapping[str, str]
     containers_max: int = 100
     version: str = ""
+    changes_per_epoch: int = CHANGES_PER_EPOCH
 
 
 @dataclass(slots=True)
@@ -126,6 +131,7 @@ class Agent:
         self.settings = settings
         self.node = boot.node
         self.epoch = boot.epoch
+        self.changes_per_epoch = settings.changes_per_epoch
         self.rng = rng
         self.is_draining = False
         self.deployments: dict[DeploymentId, Deployment] = {}
@@ -337,6 +343,7 @@ class Agent:
             "deployments": len(self.deployments),
             "promises": len(kept),
             "promises_healthy": sum(promise.state is PromiseState.HEALTHY for promise in kept),
+            "documents_changes": sum(d.document.replica.change_count for d in self.deployments.values()),
             "documents_bytes": sum(d.document.replica.size_bytes for d in self.deployments.values()),
             "malformed_facts": sum(d.state.malformed for d in self.deployments.values()),
             "unwritten": len(self._outbox) + sum(d.unwritten for d in self.deployments.values()),
@@ -524,8 +531,14 @@ class Agent:
         """The instances of that deployment that are known to be removed."""
         return self._tombstones.get(deployment, ())
 
-    def new_document(self) -> Document:
+    def count(self, what: str) -> None:
+        self.counters[what] += 1
+
+    def blank_document(self) -> Document:
         return Document(Replica(self._actor(), MAPS), self.node)
+
+    def open_document(self, snapshot: bytes, epoch: int) -> Document:
+        return Document(Replica.load(self._actor(), MAPS, snapshot, permit=permit_in(epoch)), self.node)
 
     def adopt_deployment(self, id: DeploymentId, document: Document, *, is_restored: bool = False) -> Deployment:
         """Take up a deployment whose document is in memory; the caller makes it durable."""
@@ -707,21 +720,27 @@ class Agent:
                     asking.calling.contact(message, now)
             case Invitation():
                 self._invited(sender, message)
-            case Sync(id) | Gone(id) | Offer(_, id) | Acceptance(_, id) | Orphans(id) | Released(id):
+            case Sync(id) | Behind(id) | Snapshot(id) | Gone(id) | Orphans(id) | Released(id):
+                self._about_deployment(sender, id, message)
+            case Offer(_, id) | Acceptance(_, id):
                 self._about_deployment(sender, id, message)
 
     def _about_deployment(self, sender: NodeId, id: DeploymentId, message: Message) -> None:
         now = self._now
         deployment = self.deployments.get(id)
         if deployment is None:
-            if isinstance(message, Sync | Orphans) and id in self._tombstones:
+            if isinstance(message, Sync | Behind | Snapshot | Orphans) and id in self._tombstones:
                 self.send(sender, Gone(id, self._tombstones[id]))
             elif isinstance(message, Gone | Released):
                 self._stop_orphans(id, None if isinstance(message, Gone) else frozenset(message.slots))
             return
         match message:
-            case Sync(_, body):
-                deployment.received(sender, body, now)
+            case Sync():
+                deployment.received(sender, message, now)
+            case Behind():
+                deployment.behind(sender, message)
+            case Snapshot():
+                deployment.overtaken(sender, message, now)
             case Gone(_, instances):
                 deployment.gone(instances, now)
             case Offer():
@@ -746,7 +765,7 @@ class Agent:
             self.send(sender, Acceptance(invitation.id, invitation.deployment, (), reasons))
             return
         try:
-            replica = Replica.load(self._actor(), MAPS, invitation.snapshot)
+            replica = Replica.load(self._actor(), MAPS, invitation.snapshot, permit=permit)
         except CorruptReplica:
             self.counters["invitations_malformed"] += 1
             return

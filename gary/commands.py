@@ -404,7 +404,7 @@ class Commands:
             return
         if agent.is_draining:
             raise CommandError(ErrorCode.REFUSED, "this node is leaving", "deploy through another node")
-        document = agent.new_document()
+        document = agent.blank_document()
         draft = document.draft()
         draft.found()
         for instance in agent.tombstone(id):

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from crdt import Replica
-from gary.document import MAPS, Document, PromiseState
+from gary.document import Document, PromiseState
+from gary.facts import MAPS
 from gary.effects import StartContainer, StopContainer
 from gary.identity import Slot
 from gary.runtime.base import StartRequest
