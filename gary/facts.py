@@ -1,9 +1,9 @@
 """Facts as registers: what a document says, whether its author wrote it there or somebody took it along.
 
 A document lives in epochs. Every 1,000 changes or so its members go on in a new, empty one (``epochs`` says how), which
-drops the history. What others have stated is taken along as ``carried`` facts: in the carrier's own registers, each with
-the epoch and the counter at which its author had written it. So even then nobody writes in another's name (rule 1), and
-of several tellings the latest one counts. An author's own word in the present epoch is later than all of them.
+drops the history. What others have stated is taken along as ``carried`` facts: in the carrier's own registers, each
+with the epoch and the counter at which its author had written it. So even then nobody writes in another's name (rule
+1), and of several tellings the latest one counts. An author's own word in the present epoch is later than all of them.
 
     carried/<carrier>/<map>/<key>    [epoch, counter, value], by the carrier alone
     breaks/<node>                    a number that only <node> raises: what it promised before that is void

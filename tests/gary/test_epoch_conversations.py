@@ -174,7 +174,7 @@ def group(*nodes: NodeId) -> dict[NodeId, Member]:
     """Members that hold one document; each keeps the slot."""
     members = {node: Member(node, list(nodes)) for node in nodes}
     founder = members[nodes[0]]
-    founder.write(lambda draft: (draft.found(), draft.deploy(G1, spec(service(replicas=len(nodes)), resilience=1))))
+    founder.write(lambda draft: draft.deploy(G1, spec(service(replicas=len(nodes)), resilience=1)))
     for member in members.values():
         founder.write(lambda draft, node=member.node: draft.invite(node))  # type: ignore[misc]
     talk(members)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -64,10 +65,10 @@ def write(copy: Copy, say: Callable[[Draft], None]) -> None:
     copy.write(draft)
 
 
-def deployment(*nodes: NodeId, **fields: object) -> list[Copy]:
+def deployment(*nodes: NodeId, **fields: Any) -> list[Copy]:
     """``nodes`` are members; each keeps a slot."""
     copies = [Copy(node) for node in nodes]
-    write(copies[0], lambda draft: (draft.found(), draft.deploy(G1, spec(service(replicas=len(nodes), **fields))))[0])
+    write(copies[0], lambda draft: draft.deploy(G1, spec(service(replicas=len(nodes), **fields))))
     for index, copy in enumerate(copies, 1):
         hear(copy.document, copies[0].document)
 
@@ -216,7 +217,8 @@ def test_halves_that_began_different_epochs_lose_nothing_when_they_meet() -> Non
     meet(*copies)
     said = copies[0].state
     assert {p.slot for p in said.promises} == {"web/1", "web/2", "web/3", "web/4", "web/7", "web/8"}
-    assert (said.effective, said.verdicts) == (later, {(later, D, "web/8")})
+    assert said.effective == later
+    assert said.verdicts == {(later, D, "web/8")}
     assert all(copy.state == said for copy in copies)
 
 
@@ -517,7 +519,9 @@ def take(nodes: list[Node], step: str, index: int, other: int, slot: str, number
             withdrawn = [replace(p, state=PromiseState.WITHDRAWN) for p in node.slots.values()]
             node.slots.clear()
             node.is_gone = True
-            node.write(lambda draft: ([draft.promise(p) for p in withdrawn], draft.leave())[1])
+            for given in withdrawn:
+                node.write(lambda draft, given=given: draft.promise(given))  # type: ignore[misc]
+            node.write(lambda draft: draft.leave())
         case "begin" if not node.is_gone:
             begin(node.copy)
         case "meet" if other != index:

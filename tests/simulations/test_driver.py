@@ -10,8 +10,8 @@ import pytest
 
 from crdt import Replica
 from gary.document import Document, PromiseState
-from gary.facts import MAPS
 from gary.effects import StartContainer, StopContainer
+from gary.facts import MAPS
 from gary.identity import Slot
 from gary.runtime.base import StartRequest
 from gary.spec import Service

@@ -153,7 +153,8 @@ def test_sides_of_a_partition_go_to_the_same_epoch_and_merge_without_loss(seed: 
     cluster.run(15.0)
     for host, side in ((two[0], two), (three[0], three)):
         while min(map(epoch_of, side)) < 3:
-            work(cluster, host, 1)
+            work(cluster, host, 2)
+    assert epochs(cluster) == [3]
     cluster.heal()
     cluster.run(60.0)
     assert web_runs(cluster, 5)
