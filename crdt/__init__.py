@@ -5,7 +5,6 @@ Useful alone: it knows nothing of clocks, sockets or disks, and of peers no more
 
 from crdt.changes import ACTOR_SIZE_BYTES
 from crdt.chunks import Limits
-from crdt.compaction import compacted, compaction_actor
 from crdt.errors import CorruptReplica, CrdtError, LibraryFailed, MalformedChange, MalformedMessage, WriteRefused
 from crdt.exchange import Exchange, ExchangeConfig, Outgoing, Received
 from crdt.history import Permit
@@ -30,6 +29,4 @@ __all__ = [
     "Refusal",
     "Replica",
     "WriteRefused",
-    "compacted",
-    "compaction_actor",
 ]

@@ -108,6 +108,10 @@ class Exchange:
             for fellow in asked
         ]
 
+    def probe(self, fellow: str) -> Outgoing:
+        """Tell one fellow the heads; it must answer."""
+        return Outgoing(fellow, self._heads(HeadsPurpose.PROBE))
+
     def receive(self, sender: str, message: bytes, fellows: Sequence[str], permit: Permit) -> Received:
         """Take in a message. Never raises for what a peer sent."""
         self._forget_others(fellows)

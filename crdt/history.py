@@ -150,6 +150,12 @@ class History:
         lacking.reverse()
         return lacking
 
+    def stamped(self, name: str) -> dict[str, tuple[int, bytes]]:
+        """The registers of one map, sorted by key: counter and value of the write that shows."""
+        place = self._maps.index(name) + 1
+        shown = {key: max(self._registers[place, key].live) for key in self.values[name]}
+        return {key: (op[0], self._registers[place, key].writes[op]) for key, op in sorted(shown.items())}
+
     def integrate(self, change: Change, raw: bytes) -> None:
         """Take in a change that ``judge`` let pass, and the bytes in which it came."""
         for place, write in enumerate(change.writes):

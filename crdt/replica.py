@@ -76,12 +76,17 @@ class Replica:
         snapshot: bytes,
         changes: Sequence[bytes] = (),
         limits: Limits | None = None,
+        permit: Permit | None = None,
     ) -> Replica:
-        """A replica from ``save()`` (or ``b""``) and the changes appended since; ``CorruptReplica`` for other bytes."""
+        """A replica from ``save()`` (or ``b""``) and the changes appended since; ``CorruptReplica`` for other bytes.
+
+        ``permit`` judges each change in it, for a snapshot that comes from a peer; without it, all are trusted.
+        """
         replica = cls(actor, maps, limits)
+        judge = permit or _permit_all
         if snapshot:
-            replica._restore(snapshot)
-        applied = replica.apply(changes, _permit_all)
+            replica._restore(snapshot, judge)
+        applied = replica.apply(changes, judge)
         if applied.refused:
             raise CorruptReplica(f"an appended change {applied.refused[0].reason}")
         if len(replica._waiting):
@@ -129,6 +134,13 @@ class Replica:
     def items(self, map: str) -> dict[str, bytes]:
         """All registers of one map, sorted by key."""
         return dict(sorted(self._history.values[map].items()))
+
+    def stamped(self, map: str) -> dict[str, tuple[int, bytes]]:
+        """All registers of one map, sorted by key, each with the counter of the write that shows.
+
+        Counters of one author's writes only rise, in all replicas alike.
+        """
+        return self._history.stamped(map)
 
     def heads(self) -> tuple[bytes, ...]:
         """Hashes of the newest changes, sorted: equal heads mean equal replicas."""
@@ -249,29 +261,29 @@ class Replica:
     def _rebuild(self, without: Sequence[Arrived] = ()) -> None:
         """Make document and history again from the changes that are here, except those of a batch that failed."""
         failed = {arrived.raw for arrived in without}
-        self._begin([raw for raw in self._history.since(()) if raw not in failed])
+        self._begin([raw for raw in self._history.since(()) if raw not in failed], _permit_all)
 
-    def _restore(self, snapshot: bytes) -> None:
+    def _restore(self, snapshot: bytes, permit: Permit) -> None:
         """Take the changes out of a snapshot. The document that Automerge loaded is dropped: only one that is made from
         checked changes is known to contain those and nothing else."""
         try:
             check_snapshot(snapshot, self._limits)
             loaded = AutomergeDocument.load(snapshot)
-            self._begin(loaded.changes())
+            self._begin(loaded.changes(), permit)
             heads = loaded.heads()
         except (MalformedChange, LibraryFailed) as error:
             raise CorruptReplica(f"the snapshot {error}") from error
         if heads != self.heads():
             raise CorruptReplica("the snapshot has other heads than its changes add up to")
 
-    def _begin(self, raws: Iterable[bytes]) -> None:
+    def _begin(self, raws: Iterable[bytes], permit: Permit) -> None:
         """Make history and document from changes in causal order."""
-        self._history = self._read(raws)
+        self._history = self._read(raws, permit)
         self._document = AutomergeDocument.skeleton(self._maps)
         if len(self._history):
             self._document.apply([plain_change(raw, self._limits) for raw in self._history.since(())], self.heads())
 
-    def _read(self, raws: Iterable[bytes]) -> History:
+    def _read(self, raws: Iterable[bytes], permit: Permit) -> History:
         """The history of these changes, in causal order, each checked as if it had just arrived."""
         history = History(self._maps, self._skeleton)
         for raw in raws:
@@ -280,7 +292,7 @@ class Replica:
                 continue
             change = self._decode(chunk)
             refusal = "depends on a change that is not there" if history.missing(change) else None
-            refusal = refusal or history.judge(change, _permit_all)
+            refusal = refusal or history.judge(change, permit)
             if refusal is not None:
                 raise MalformedChange(f"has a change that {refusal}")
             history.integrate(change, raw)

@@ -9,6 +9,7 @@ from gary.advertisements import Profile, encode_profile
 from gary.deployment import Deployment
 from gary.effects import Alarm, SetAlarm
 from gary.engines import Engines
+from gary.epochs import CHANGES_PER_EPOCH
 from gary.identity import DeploymentId, NodeId
 from gary.volunteering import Room, requirement
 from gossip import Advertisement
@@ -26,6 +27,7 @@ class Settings:
     labels: Mapping[str, str]
     containers_max: int = 100
     version: str = ""
+    changes_per_epoch: int = CHANGES_PER_EPOCH
 
 
 class Advertising:

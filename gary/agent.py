@@ -285,6 +285,7 @@ class Agent:
             "deployments": len(deployments),
             "promises": len(kept),
             "promises_healthy": sum(promise.state is PromiseState.HEALTHY for promise in kept),
+            "documents_changes": sum(d.document.replica.change_count for d in deployments),
             "documents_bytes": sum(d.document.replica.size_bytes for d in deployments),
             "malformed_facts": sum(d.state.malformed for d in deployments),
             "unwritten": len(here.outbox) + sum(d.unwritten for d in deployments),

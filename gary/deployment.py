@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from crdt import Exchange, ExchangeConfig, Outgoing
+from crdt import CorruptReplica, Exchange, ExchangeConfig, Outgoing
 from gary import spec as specs
 from gary.assignment import (
     Keeping,
@@ -27,11 +27,12 @@ from gary.assignment import (
     staying_members,
 )
 from gary.calling import Calling, Placement
-from gary.document import Document, Draft, Promise, PromiseState, Role, State, permit
+from gary.document import Document, Draft, Promise, PromiseState, Role, State, permit_in
 from gary.effects import Alarm, SetAlarm
+from gary.epochs import changes_until, is_reachable, taken_along
 from gary.host import Host
 from gary.identity import Claim, DeploymentId, Generation, NodeId, Slot, index_of, rendezvous, service_of
-from gary.messages import Acceptance, Invitation, Released, Sync
+from gary.messages import Acceptance, Behind, Invitation, Released, Snapshot, Sync
 from gary.outbox import After, Outbox
 from gary.reconciler import (
     Containers,
@@ -57,6 +58,8 @@ ENGINE_NOTICE_S = 3.0
 """After this long without its engine a node says that it cannot know whether it keeps what it promised."""
 ENGINE_PATIENCE_S = 30.0
 """After this long without its engine a node lets others take over what it cannot keep."""
+ASK_AGAIN_S = 2.0
+"""How soon a fellow in a later epoch is asked again for its document."""
 COMPARE_S = 20.0
 PARTING_COMPARE_S = 1.0
 IDLE_MEMBER_S = 30.0
@@ -69,9 +72,9 @@ CLOCK_TOLERANCE_S = 60.0
 
 @dataclass(slots=True)
 class _Waiting:
-    """Somebody wants to know when a change is durable on enough members."""
+    """Somebody wants to know when what ``heads`` stand for is durable on enough members."""
 
-    change: bytes
+    heads: tuple[bytes, ...]
     enough: Callable[[], int]
     done: Callable[[tuple[NodeId, ...]], None]
 
@@ -86,6 +89,8 @@ class Deployment:
         self.slates: dict[Slot, Slate] = {}
         self._host = host
         self._exchange = Exchange(document.replica, host.rng, ExchangeConfig())
+        self._ask_at = now
+        self._behind: set[NodeId] = set()
         self._outbox = Outbox(host.next_number)
         self._busy: dict[Slot, str] = {}
         self._unsettled: set[Slot] = set()
@@ -153,11 +158,12 @@ class Deployment:
         self._persist((PutSnapshot(self.id, self.document.replica.save()),), (), now, after)
 
     def _persist(self, writes: Sequence[Write], outgoing: Iterable[Outgoing], now: float, after: After | None) -> None:
-        messages = list(outgoing)
+        epoch = self.document.epoch
+        messages = [(message.to, Sync(self.id, epoch, message.message)) for message in outgoing]
 
         def durable(at: float) -> None:
-            for message in messages:
-                self._host.send(message.to, Sync(self.id, message.message))
+            for to, message in messages:
+                self._host.send(to, message)
             if after is not None:
                 after(at)
 
@@ -172,13 +178,14 @@ class Deployment:
             self._persist((), outgoing, now, None)
             return
         for message in outgoing:
-            self._host.send(message.to, Sync(self.id, message.message))
+            self._host.send(message.to, Sync(self.id, self.document.epoch, message.message))
 
     def persisted(self, token: int, now: float) -> bool:
         if not self._outbox.persisted(token, now):
             return False
         if not self._outbox:
             self._unsettled.clear()
+            self._answer_who_is_behind()
         return True
 
     def persist_failed(self, token: int, reason: str, now: float) -> bool:
@@ -204,25 +211,33 @@ class Deployment:
         self._asks += 1
         self._vouching.clear()
         self._vouched.clear()
-        self._waiting.append(_Waiting(change, enough, done))
+        self._waiting.append(_Waiting((change,), enough, done))
 
     def _check_waiting(self) -> None:
         if not self._waiting or self._outbox:
             return
         view = self._view()
         for waiting in list(self._waiting):
-            known = {self._host.node, *self._exchange.confirmed(waiting.change), *self._vouched}
+            known = {self._host.node, *self._confirmed(waiting.heads), *self._vouched}
             holding = tuple(sorted(node for node in known if node in view.alive))
             if len(holding) >= waiting.enough():
                 self._waiting.remove(waiting)
                 waiting.done(holding)
 
+    def _confirmed(self, heads: Sequence[bytes]) -> set[NodeId]:
+        """The fellows that hold all that ``heads`` stand for."""
+        return set(self.fellows()).intersection(*(self._exchange.confirmed(head) for head in heads))
+
     # What comes in
 
-    def received(self, sender: NodeId, body: bytes, now: float) -> None:
+    def received(self, sender: NodeId, sync: Sync, now: float) -> None:
         """A message of the exchange, from a node that holds the document or says so."""
+        epoch = self.document.epoch
+        if sync.epoch != epoch:
+            self._hear_of(sender, sync.epoch, now)
+            return
         fellows = self.fellows()
-        received = self._exchange.receive(sender, body, fellows, permit)
+        received = self._exchange.receive(sender, sync.body, fellows, permit_in(epoch))
         was_synced = self._is_synced
         if received.changes:
             self._persist((AppendChanges(self.id, received.changes),), received.outgoing, now, None)
@@ -328,7 +343,7 @@ class Deployment:
         """The cluster has changed; ``evaluate`` is to follow. A fellow that came (back) is asked what it knows."""
         self.calling.encourage()
         if came and came in self.fellows():
-            self._tell(self._exchange.compare([came]), now)
+            self._tell([self._exchange.probe(came)], now)
 
     def compare(self, now: float) -> None:
         """Ask some fellows what they know: the slow repair of whatever was lost on the way."""
@@ -357,6 +372,7 @@ class Deployment:
             self._part(now)
         elif state.spec is not None:
             self._keep_house(state, now, wake)
+            self._consider_next_epoch(state, now)
         self._check_waiting()
         self._set_alarm(min(wake), now)
 
@@ -561,6 +577,87 @@ class Deployment:
             )
             self._host.tell("superseded", words, deployment=self.name)
 
+    # Epochs
+
+    def _consider_next_epoch(self, state: State, now: float) -> None:
+        """Begin the next epoch if it is time, and nothing is known that is missing here or not durable."""
+        replica, members = self.document.replica, live_members(state, self._view())
+        if not self._is_synced or self._outbox or replica.waiting or self._left or self._host.node not in members:
+            return
+        limit = changes_until(self.document.epoch, self._host.node, members, self._host.changes_per_epoch)
+        if replica.change_count >= limit:
+            self._host.count("epochs_begun")
+            self._go_on_in(self._host.blank_document(), now)
+
+    def _hear_of(self, sender: NodeId, epoch: int, now: float) -> None:
+        """``sender`` is in another epoch: the one that is behind gets the other's document."""
+        if sender not in self.fellows():
+            self._host.count("epochs_refused")
+        elif epoch < self.document.epoch:
+            self._tell([self._exchange.probe(sender)], now)
+        elif not is_reachable(epoch, self.document.epoch):
+            self._host.count("epochs_refused")
+        elif now >= self._ask_at:
+            self._ask_at = now + ASK_AGAIN_S
+            self._host.send(sender, Behind(self.id, self.document.epoch))
+            # The question or its answer may get lost; whoever is compared with then says again that this is behind.
+            self._compare_at = min(self._compare_at, self._ask_at)
+            self.evaluate(now)
+
+    def behind(self, sender: NodeId, asked: Behind) -> None:
+        """A fellow asks for the document of this epoch."""
+        if sender not in self.fellows():
+            self._host.count("epochs_refused")
+        elif asked.epoch < self.document.epoch:
+            self._behind.add(sender)
+            self._answer_who_is_behind()
+
+    def _answer_who_is_behind(self) -> None:
+        """Send this epoch's document to who asked for it, as soon as all of it is durable."""
+        if self._behind and not self._outbox:
+            snapshot = Snapshot(self.id, self.document.epoch, self.document.replica.save())
+            for fellow in sorted(self._behind):
+                self._host.send(fellow, snapshot)
+            self._behind.clear()
+
+    def overtaken(self, sender: NodeId, told: Snapshot, now: float) -> None:
+        """The document of a later epoch, from a fellow that is there."""
+        if told.epoch <= self.document.epoch:
+            return
+        try:
+            if sender not in self.fellows() or not is_reachable(told.epoch, self.document.epoch):
+                raise CorruptReplica("it comes from nobody who could have it")
+            document = self._host.open_document(told.snapshot, told.epoch)
+            if document.epoch != told.epoch or document.state.name != self.name:
+                raise CorruptReplica("it is another document than it was said to be")
+        except CorruptReplica:
+            self._host.count("epochs_refused")
+            return
+        self._host.count("epochs_followed")
+        self._go_on_in(document, now)
+        self._is_synced = True
+        self.evaluate(now)
+
+    def _slots_here(self) -> set[Slot]:
+        """Where this node's containers are, or may be: an engine that does not answer cannot tell."""
+        state = self.state
+        own = [promise for promise in state.promises if promise.node == self._host.node]
+        unseen = (p.slot for p in own if self._host.away_since_s(self._runtime(state, p)) is not None)
+        return {*self._containers(), *self._busy, *unseen}
+
+    def _go_on_in(self, document: Document, now: float) -> None:
+        """Put this one's document in the place of the present one, with all that is known here and not there."""
+        changes = document.commit_all(taken_along(self.document, document, self._slots_here()))
+        self.document = document
+        self._exchange = Exchange(document.replica, self._host.rng, ExchangeConfig())
+        heads = document.replica.heads()
+        for waiting in self._waiting:
+            waiting.heads = heads
+        self._left = heads if self._left else ()
+        pushed = [message for change in changes[-1:] for message in self._exchange.publish(change, self.fellows())]
+        self._appended = 0
+        self._persist((PutSnapshot(self.id, document.replica.save()),), pushed, now, None)
+
     # Containers
 
     def _runtime(self, state: State, promise: Promise) -> str | None:
@@ -666,7 +763,7 @@ class Deployment:
             self._left, self._idle_since = (), None
             self.write(draft, now)
             return
-        knowing = set(others).intersection(*(self._exchange.confirmed(head) for head in self._left))
+        knowing = self._confirmed(self._left).intersection(others)
         if not self._outbox and others and len(knowing) >= min(len(others), max(1, resilience(state, view))):
             self._host.part_with(self.id)
 

@@ -5,6 +5,7 @@ no method that would write a fact of somebody else's, and ``permit`` refuses suc
 ``State`` is an immutable value: all decisions in ``assignment`` and ``rollout`` are functions of it.
 
     meta/schema                            the form of what follows; only ever added to
+    meta/epoch                             which of the documents of this deployment it is; absent in the first one
     specs/<generation>                     canonical spec, immutable, by the generation's author
     removed/<instance>                     immutable; kills that instance for ever; by any member
     members/<node>                         role; first by the inviter, then by the node itself alone
@@ -12,11 +13,12 @@ no method that would write a fact of somebody else's, and ``permit`` refuses suc
     verdicts/<generation>/<node>/<slot>    grow-only "failed here", by <node> alone
     calling/<dead node>                    who calls for replacements of that node's slots; by any member
     releases/<node>/<slot>                 an operator gave up the reservation of a node that is away; by any member
+    breaks/<node>, carried/<node>/...      see ``facts``; by <node> alone
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -24,23 +26,37 @@ from typing import Any, TypeVar
 
 import msgpack
 
-from crdt import Replica
+from crdt import Permit, Replica
 from gary import spec as specs
+from gary.facts import (
+    BREAKS,
+    CALLING,
+    CARRIED,
+    EPOCH,
+    MEMBERS,
+    META,
+    PROMISES,
+    RELEASES,
+    REMOVED,
+    SPECS,
+    VERDICTS,
+    Fact,
+    Facts,
+    Place,
+    decode_carried,
+    decode_number,
+    encode_carried,
+    epoch_of,
+    read,
+)
 from gary.identity import NODE_ID_SIZE_BYTES, Claim, Generation, NodeId, Slot, is_node_id, service_of, slot_order
 from gary.spec import Mode, Service, Spec
 
 SCHEMA = 1
-META, SPECS, REMOVED, MEMBERS, PROMISES, VERDICTS, CALLING, RELEASES = MAPS = (
-    "meta",
-    "specs",
-    "removed",
-    "members",
-    "promises",
-    "verdicts",
-    "calling",
-    "releases",
-)
+NOBODY = "-"
 REASON_LENGTH_MAX = 300
+WRITES_PER_CHANGE = 512
+CHANGE_SIZE_BYTES = 256 * 1024
 
 T = TypeVar("T")
 
@@ -235,19 +251,48 @@ class State:
 class Draft:
     """Facts that one node is about to write, in one change. It can only state what that node may state."""
 
-    def __init__(self, node: NodeId) -> None:
+    def __init__(self, node: NodeId, breaks: int = 0) -> None:
+        """``breaks``: how often the node has broken with what it promised before."""
         self._node = node
-        self._writes: dict[tuple[str, str], bytes] = {}
+        self._breaks = breaks
+        self._writes: dict[Place, bytes] = {}
 
     def __bool__(self) -> bool:
         return bool(self._writes)
 
     @property
-    def writes(self) -> Mapping[tuple[str, str], bytes]:
+    def writes(self) -> Mapping[Place, bytes]:
         return self._writes
 
     def found(self) -> None:
         self._writes[META, "schema"] = _pack(SCHEMA)
+
+    def begin(self, epoch: int) -> None:
+        """This is the first change of the document of ``epoch``."""
+        self.found()
+        self._writes[META, EPOCH] = _pack(epoch)
+
+    def break_off(self) -> None:
+        """What this node has promised so far is void, unless it is stated anew, now or later."""
+        self._writes[BREAKS, self._node] = _pack(self._breaks + 1)
+
+    def state_anew(self, facts: Facts, slots: Container[Slot] = ()) -> None:
+        """Break with all that this node has stated but its membership and what it keeps, which it states as it was.
+
+        Of what it has withdrawn, only promises on ``slots`` are stated again.
+        """
+        self.break_off()
+        for place, fact in facts.items():
+            owner, _, slot = place[1].partition("/")
+            if owner != self._node or place in self._writes:
+                continue
+            is_kept = place[0] == PROMISES and (slot in slots or not is_withdrawn(place, fact))
+            if is_kept or (place[0] == MEMBERS and role_in(place, fact) in (Role.MEMBER, Role.LEFT)):
+                self._writes[place] = fact.value
+
+    def carry(self, place: Place, fact: Fact) -> None:
+        """Take along what somebody had stated in another document."""
+        self._writes[CARRIED, f"{self._node}/{place[0]}/{place[1]}"] = encode_carried(fact)
 
     def deploy(self, generation: Generation, spec: Spec) -> None:
         assert generation.author == self._node
@@ -262,6 +307,7 @@ class Draft:
 
     def leave(self) -> None:
         self._writes[MEMBERS, self._node] = _pack([Role.LEFT, self._node])
+        self.break_off()
 
     def invite(self, node: NodeId) -> None:
         self._writes[MEMBERS, node] = _pack([Role.INVITED, self._node])
@@ -291,7 +337,7 @@ class Draft:
         self._writes[VERDICTS, f"{generation}/{self._node}/{slot}"] = _pack(True)
 
     def call(self, missing: NodeId) -> None:
-        self._writes[CALLING, missing or "-"] = _pack(self._node)
+        self._writes[CALLING, missing or NOBODY] = _pack(self._node)
 
     def release(self, node: NodeId, slot: Slot) -> None:
         self._writes[RELEASES, f"{node}/{slot}"] = _pack(self._node)
@@ -302,34 +348,70 @@ class Document:
 
     def __init__(self, replica: Replica, node: NodeId) -> None:
         self.replica = replica
-        self._node = node
+        self.node = node
         self._heads: tuple[bytes, ...] | None = None
         self._state = State()
+        self._facts: Facts = {}
         self._decoded: dict[tuple[str, str, bytes], Any] = {}
 
     def draft(self) -> Draft:
-        return Draft(self._node)
+        said = self.facts.get((BREAKS, self.node))
+        return Draft(self.node, 0 if said is None else decode_number(said.value) or 0)
 
     def commit(self, draft: Draft) -> bytes:
-        """Write the draft; the new change, or nothing when all of it was there already."""
+        """Write the draft; the new change, or nothing when all of it was there already.
+
+        With its first word in an epoch a node takes over what others have brought along of it.
+        """
+        has_entered = not self.epoch or self.replica.get(BREAKS, self.node) is not None
+        if draft and not has_entered and (BREAKS, self.node) not in draft.writes:
+            draft.state_anew(self.facts)
         return self.replica.put(draft.writes)
+
+    def commit_all(self, draft: Draft) -> list[bytes]:
+        """Write a draft of any size, as it is; the new changes, in order."""
+        pieces: list[dict[Place, bytes]] = [{}]
+        room = CHANGE_SIZE_BYTES
+        for place, value in sorted(draft.writes.items()):
+            size = len(place[1].encode()) + len(value)
+            if pieces[-1] and (size > room or len(pieces[-1]) >= WRITES_PER_CHANGE):
+                pieces.append({})
+                room = CHANGE_SIZE_BYTES
+            pieces[-1][place] = value
+            room -= size
+        return [change for piece in pieces if (change := self.replica.put(piece))]
+
+    @property
+    def epoch(self) -> int:
+        return epoch_of(self.replica)
 
     @property
     def state(self) -> State:
-        heads = self.replica.heads()
-        if heads != self._heads:
-            self._state = self._read()
-            self._heads = heads
+        self._look()
         return self._state
 
-    def _read(self) -> State:
+    @property
+    def facts(self) -> Facts:
+        self._look()
+        return self._facts
+
+    def _look(self) -> None:
+        heads = self.replica.heads()
+        if heads != self._heads:
+            self._state, self._facts = self._read()
+            self._heads = heads
+
+    def _read(self) -> tuple[State, Facts]:
         seen: dict[tuple[str, str, bytes], Any] = {}
-        malformed = 0
+        facts, malformed = read(self.replica)
+        raws: dict[str, list[tuple[str, bytes]]] = {}
+        for (map, key), fact in facts.items():
+            raws.setdefault(map, []).append((key, fact.value))
 
         def registers(name: str, decode: Callable[[str, bytes], T]) -> list[T]:
             nonlocal malformed
             values: list[T] = []
-            for key, raw in self.replica.items(name).items():
+            for key, raw in raws.get(name, ()):
                 token = (name, key, raw)
                 if token in self._decoded:
                     value = self._decoded[token]
@@ -356,7 +438,7 @@ class Document:
             malformed=malformed,
         )
         self._decoded = seen
-        return state
+        return state, facts
 
 
 def author_of(actor: bytes) -> NodeId:
@@ -373,12 +455,20 @@ def permit(actor: bytes, name: str, key: str, before: bytes | None, after: bytes
             if before is not None:
                 return "a spec is immutable"
             return None if key.endswith("." + author) else "a generation is written by its author"
+        case "meta" if key == EPOCH and decode_number(after) is None:
+            return "not an epoch"
         case "removed" | "meta":
             return None if before is None or before == after else f"{name} is immutable"
         case "members":
             return _permit_membership(author, owner, before, after)
         case "promises":
             return None if owner == author else "a promise is written by its promiser"
+        case "breaks":
+            return None if owner == author else "a node breaks only with what it promised itself"
+        case "carried" if decode_carried(key, after) is None:
+            return "not a fact that was taken along"
+        case "carried":
+            return None if owner == author else "who takes a fact along says so itself"
         case "verdicts":
             if before is not None:
                 return "a verdict is immutable"
@@ -386,6 +476,37 @@ def permit(actor: bytes, name: str, key: str, before: bytes | None, after: bytes
         case "calling" | "releases":
             return None
     return "no such kind of fact"
+
+
+def permit_in(epoch: int) -> Permit:
+    """``permit`` for the document of ``epoch``: it can be of no other, and what is carried into it is older."""
+
+    def judge(actor: bytes, name: str, key: str, before: bytes | None, after: bytes) -> str | None:
+        if name == META and key == EPOCH and decode_number(after) != epoch:
+            return "a document is of one epoch"
+        if name == CARRIED:
+            carried = decode_carried(key, after)
+            if carried is not None and carried[1].epoch >= epoch:
+                return "what is carried into an epoch was stated before it"
+        return permit(actor, name, key, before, after)
+
+    return judge
+
+
+def role_in(place: Place, fact: Fact | None) -> Role | None:
+    """The role that a membership says; None for what is none."""
+    try:
+        return None if fact is None else _membership(place[1], fact.value)[1].role
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+        return None
+
+
+def is_withdrawn(place: Place, fact: Fact) -> bool:
+    """Whether it is a promise that its promiser withdrew."""
+    try:
+        return _promise(place[1], fact.value).state is PromiseState.WITHDRAWN
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+        return False
 
 
 def _permit_membership(author: NodeId, subject: NodeId, before: bytes | None, after: bytes) -> str | None:
@@ -444,7 +565,7 @@ def _verdict(key: str, raw: bytes) -> tuple[Generation, NodeId, Slot]:
 
 
 def _calling(key: str, raw: bytes) -> tuple[NodeId, NodeId]:
-    return ("" if key == "-" else _node(key)), _node(_unpack(raw))
+    return ("" if key == NOBODY else _node(key)), _node(_unpack(raw))
 
 
 def _release(key: str, raw: bytes) -> tuple[NodeId, Slot]:

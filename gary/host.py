@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gary.assignment import View
-from gary.document import State
+from gary.document import Document, State
 from gary.effects import Effect
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Message
@@ -21,6 +21,7 @@ class Host(Protocol):
 
     node: NodeId
     epoch: int
+    changes_per_epoch: int
     rng: random.Random
 
     @property
@@ -72,6 +73,15 @@ class Host(Protocol):
     def send(self, node: NodeId, message: Message) -> None: ...
 
     def emit(self, effects: Sequence[Effect]) -> None: ...
+
+    def count(self, what: str) -> None:
+        """Count something that the metrics show."""
+
+    def blank_document(self) -> Document:
+        """A document that says nothing yet, for this process to write."""
+
+    def open_document(self, snapshot: bytes, epoch: int | None = None) -> Document:
+        """A peer's document, of ``epoch`` if that is said; raises ``CorruptReplica`` for one that breaks a rule."""
 
     def next_number(self) -> int:
         """A number that this process has not used yet."""

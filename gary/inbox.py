@@ -7,6 +7,7 @@ from gary.commands import Commands
 from gary.identity import DeploymentId, NodeId
 from gary.messages import (
     Acceptance,
+    Behind,
     CallForVolunteers,
     Cancel,
     ContactAnswer,
@@ -20,6 +21,7 @@ from gary.messages import (
     Released,
     Request,
     Response,
+    Snapshot,
     Sync,
     decode,
 )
@@ -68,17 +70,26 @@ class Inbox:
                     asking.calling.contact(message, now)
             case Invitation():
                 self._invited(sender, message)
-            case Sync(id) | Gone(id) | Offer(_, id) | Acceptance(_, id) | Orphans(id) | Released(id):
-                if id in here.deployments:
-                    self._about_held(sender, id, message)
-                else:
-                    self._about_another(sender, id, message)
+            case Sync(id) | Behind(id) | Snapshot(id) | Gone(id) | Orphans(id) | Released(id):
+                self._about_deployment(sender, id, message)
+            case Offer(_, id) | Acceptance(_, id):
+                self._about_deployment(sender, id, message)
+
+    def _about_deployment(self, sender: NodeId, id: DeploymentId, message: Message) -> None:
+        if id in self._here.deployments:
+            self._about_held(sender, id, message)
+        else:
+            self._about_another(sender, id, message)
 
     def _about_held(self, sender: NodeId, id: DeploymentId, message: Message) -> None:
         deployment, now = self._here.deployments[id], self._here.clock.now
         match message:
-            case Sync(_, body):
-                deployment.received(sender, body, now)
+            case Sync():
+                deployment.received(sender, message, now)
+            case Behind():
+                deployment.behind(sender, message)
+            case Snapshot():
+                deployment.overtaken(sender, message, now)
             case Gone(_, instances):
                 deployment.gone(instances, now)
             case Offer():
@@ -94,7 +105,7 @@ class Inbox:
     def _about_another(self, sender: NodeId, id: DeploymentId, message: Message) -> None:
         """About a deployment that is not, or no longer, held here."""
         match message:
-            case Sync() | Orphans() if id in self._here.tombstones:
+            case Sync() | Behind() | Snapshot() | Orphans() if id in self._here.tombstones:
                 self._here.send(sender, Gone(id, self._here.tombstones.instances(id)))
             case Gone():
                 self._orphans.stop(id, None)
@@ -112,7 +123,7 @@ class Inbox:
             here.send(sender, Acceptance(invitation.id, id, (), tuple((slot, unable) for slot in invitation.slots)))
             return
         try:
-            document = here.load_document(invitation.snapshot)
+            document = here.open_document(invitation.snapshot)
         except CorruptReplica:
             here.counters["invitations_malformed"] += 1
             return

@@ -25,10 +25,28 @@ class MalformedMessage(GaryError):
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """A message of a document's exchange, between two that hold it."""
+    """A message of a document's exchange, between two that hold it in the same ``epoch``."""
 
     deployment: DeploymentId
+    epoch: int
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The sender heard of a later epoch than its own, ``epoch``, and asks for that document."""
+
+    deployment: DeploymentId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The document of ``epoch`` as a whole, for a fellow that is behind."""
+
+    deployment: DeploymentId
+    epoch: int
+    snapshot: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +168,8 @@ Message = (
     | Request
     | Response
     | Cancel
+    | Behind
+    | Snapshot
 )
 _KINDS: dict[int, type[Message]] = {
     1: Sync,
@@ -165,6 +185,8 @@ _KINDS: dict[int, type[Message]] = {
     11: Request,
     12: Response,
     13: Cancel,
+    14: Behind,
+    15: Snapshot,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
@@ -197,7 +219,7 @@ def decode(payload: bytes) -> Message | None:
 def _decode(kind: type[Message], fields: list[Any]) -> Message:
     match kind.__name__:
         case "Sync":
-            return Sync(_id(fields[0]), _bytes(fields[1]))
+            return Sync(_id(fields[0]), _number(fields[1]), _bytes(fields[2]))
         case "Gone":
             return Gone(_id(fields[0]), _texts(fields[1]))
         case "CallForVolunteers":
@@ -222,6 +244,10 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
             return Request(_number(fields[0]), _text(fields[1]), _bytes(fields[2]))
         case "Response":
             return Response(_number(fields[0]), _number(fields[1]), fields[2] is True, _bytes(fields[3]))
+        case "Behind":
+            return Behind(_id(fields[0]), _number(fields[1]))
+        case "Snapshot":
+            return Snapshot(_id(fields[0]), _number(fields[1]), _bytes(fields[2]))
     return Cancel(_number(fields[0]))
 
 

@@ -16,11 +16,12 @@ from gary.boot import Boot
 from gary.clock import Clock
 from gary.cluster import Cluster
 from gary.deployment import Deployment
-from gary.document import MAPS, Document, State
+from gary.document import Document, State, permit, permit_in
 from gary.effects import Effect, Exit, Observe
 from gary.engines import Engines
 from gary.enrolment import Enrolment
 from gary.events import EventLog
+from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Message, encode
 from gary.outbox import After, Outbox
@@ -57,6 +58,7 @@ class Node:
         self.epoch = boot.epoch
         self.rng = rng
         self.settings = settings
+        self.changes_per_epoch = settings.changes_per_epoch
         self.deployments: dict[DeploymentId, Deployment] = {}
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
@@ -92,6 +94,9 @@ class Node:
         """All that was emitted since the last time, in order."""
         effects, self._effects = self._effects, []
         return effects
+
+    def count(self, what: str) -> None:
+        self.counters[what] += 1
 
     def next_number(self) -> int:
         self._number += 1
@@ -204,12 +209,12 @@ class Node:
         """The deployment id of ``name`` in this cluster."""
         return self.enrolment.id_of(name)
 
-    def new_document(self) -> Document:
+    def blank_document(self) -> Document:
         return Document(Replica(self._actor(), MAPS), self.node)
 
-    def load_document(self, snapshot: bytes, changes: Sequence[bytes] = ()) -> Document:
-        """Raises ``CorruptReplica``."""
-        return Document(Replica.load(self._actor(), MAPS, snapshot, changes), self.node)
+    def open_document(self, snapshot: bytes, epoch: int | None = None) -> Document:
+        judge = permit if epoch is None else permit_in(epoch)
+        return Document(Replica.load(self._actor(), MAPS, snapshot, permit=judge), self.node)
 
     def _actor(self) -> bytes:
         return bytes.fromhex(self.node) + self._entropy(8)
@@ -217,13 +222,14 @@ class Node:
     def restore(self, id: DeploymentId, stored: StoredDocument) -> None:
         """Take up a document that was on the disk."""
         try:
-            document = self.load_document(stored.snapshot, stored.changes)
+            replica = Replica.load(self._actor(), MAPS, stored.snapshot, stored.changes)
         except CorruptReplica as error:
             # One poisonous document stops one deployment, never an agent (rule 8); its containers run on (rule 5).
             words = f"the document of deployment {id[:8]} cannot be read ({error}); asking its other members"
             self.tell("storage", words)
             self.persist([DropDocument(id)])
             return
+        document = Document(replica, self.node)
         self.deployments[id] = Deployment(id, document, self, self.clock.now, is_restored=True)
         self.evaluate(id)
 

@@ -13,10 +13,11 @@ from functools import lru_cache
 from crdt import CorruptReplica, MessageLimits, Replica
 from crdt.messages import Push, decode_message
 from gary.assignment import wanted_slots
-from gary.document import MAPS, Document, PromiseState, Role, State, permit
+from gary.document import Document, PromiseState, Role, State, permit
 from gary.effects import Effect, StartContainer, StopContainer
+from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot, index_of
-from gary.messages import Invitation, MalformedMessage, Message, Request, Response, Sync, decode
+from gary.messages import Invitation, MalformedMessage, Message, Request, Response, Snapshot, Sync, decode
 from gary.runtime.base import ContainerState
 from gary.spec import Mode
 from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Write
@@ -82,10 +83,10 @@ class Safety:
 
     def _sends(self, cluster: Cluster, host: Host, to: NodeId, message: Message) -> None:
         match message:
-            case Invitation(_, id, _, snapshot) if snapshot:
+            case Invitation(_, id, _, snapshot) | Snapshot(id, _, snapshot) if snapshot:
                 self._name(cluster, host, id)
                 told = _changes_in(snapshot)
-            case Sync(id, body):
+            case Sync(id, _, body):
                 self._name(cluster, host, id)
                 pushed = decode_message(body, MessageLimits())
                 told = pushed.changes if isinstance(pushed, Push) else ()

@@ -28,6 +28,7 @@ from gary.effects import (
     StopContainer,
     StopLogs,
 )
+from gary.epochs import CHANGES_PER_EPOCH
 from gary.errors import StorageFailed
 from gary.identity import NodeId
 from gary.runtime.base import Capacity, Container, ContainerState
@@ -95,12 +96,14 @@ class Cluster:
         link: Link | None = None,
         swim: SwimConfig | None = None,
         capacity: Capacity = DEFAULT_CAPACITY,
+        changes_per_epoch: int = CHANGES_PER_EPOCH,
     ) -> None:
         self.seed = seed
         self.clock = Clock()
         self.rng = random.Random(seed)
         self.network = Network(self.clock, random.Random(self.rng.random()), link or Link())
         self._swim = swim or SwimConfig()
+        self._changes_per_epoch = changes_per_epoch
         self._trace = hashlib.sha256()
         self._commands = 0
         self.watchers: list[Watcher] = []
@@ -129,7 +132,14 @@ class Cluster:
         identity, writes = boot(stored, entropy)
         host.storage.write(writes)
         host.agent = Agent(
-            settings=Settings(host.name, host.name, host.labels, host.containers_max, version="simulated"),
+            settings=Settings(
+                host.name,
+                host.name,
+                host.labels,
+                host.containers_max,
+                version="simulated",
+                changes_per_epoch=self._changes_per_epoch,
+            ),
             boot=identity,
             stored=stored,
             runtimes=("docker",),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gary.epochs import CHANGES_PER_EPOCH
 from gary.spec import Service, Spec, to_json
 from simulations.checkers import Safety, growth, liveness
 from simulations.cluster import Cluster
@@ -35,12 +36,13 @@ class Report:
     problems: list[str] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     frames: int = 0
+    epochs: int = 0
     trace: str = ""
 
 
 class _Run:
-    def __init__(self, nodes: int, seed: int) -> None:
-        self.cluster = Cluster(nodes, seed)
+    def __init__(self, nodes: int, seed: int, changes_per_epoch: int) -> None:
+        self.cluster = Cluster(nodes, seed, changes_per_epoch=changes_per_epoch)
         self.report = Report(nodes, seed)
 
     def phase(
@@ -55,9 +57,11 @@ class _Run:
         self.report.phases.append(Phase(name, took, simulated, time.perf_counter() - real))
 
 
-def life(nodes: int, seed: int, replicas: int = 0, fault_s: float = 0.0) -> Report:
+def life(
+    nodes: int, seed: int, replicas: int = 0, fault_s: float = 0.0, changes_per_epoch: int = CHANGES_PER_EPOCH
+) -> Report:
     """Run ``nodes`` whole agents (at least 5) through it. ``fault_s``: so many seconds of random faults, too."""
-    run = _Run(nodes, seed)
+    run = _Run(nodes, seed, changes_per_epoch)
     cluster, report = run.cluster, run.report
     safety = Safety(CANARY.encode())
     cluster.watchers.append(safety)
@@ -99,6 +103,8 @@ def life(nodes: int, seed: int, replicas: int = 0, fault_s: float = 0.0) -> Repo
         report.faults = dict(sorted(day.happened.items()))
         run.phase("recovery", lambda: not liveness(cluster), 240.0, 5.0, 1.0)
     report.problems += [*liveness(cluster), *growth(cluster, 30.0), *safety.violations]
+    held = [deployment for host in cluster.live() if host.agent for deployment in host.agent.deployments.values()]
+    report.epochs = max((deployment.document.epoch for deployment in held), default=0)
     report.frames = cluster.network.counters["frames"]
     report.trace = cluster.trace
     return report

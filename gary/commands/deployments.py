@@ -39,7 +39,7 @@ class Host(Holding, Protocol):
 
     def random_hex(self, size_bytes: int) -> str: ...
 
-    def new_document(self) -> Document: ...
+    def blank_document(self) -> Document: ...
 
     def adopt(self, id: DeploymentId, document: Document) -> Deployment:
         """Take up a deployment whose document is in memory; the caller makes it durable."""
@@ -120,7 +120,7 @@ class DeploymentCommands:
             return
         if host.is_draining:
             raise CommandError(ErrorCode.REFUSED, "this node is leaving", "deploy through another node")
-        document = host.new_document()
+        document = host.blank_document()
         draft = document.draft()
         draft.found()
         for instance in host.tombstones.instances(id):

@@ -269,3 +269,28 @@ def value_of(document: core.Document, object_id: bytes, key: str) -> bytes:
     kind, value = found[0]
     assert kind == core.ScalarType.Bytes
     return bytes(value)  # type: ignore[arg-type]
+
+
+def test_registers_are_stamped_alike_everywhere_and_an_author_s_stamps_only_rise() -> None:
+    one, two = replica(1), replica(2)
+    stamps = []
+    for value in (b"1", b"2", b"3"):
+        one.put({("specs", "a"): value, ("members", "b"): value})
+        bring(one, two)
+        two.put({("promises", "c"): value})
+        assert one.stamped("specs") == two.stamped("specs")
+        stamps.append(one.stamped("specs")["a"])
+    assert [value for _, value in stamps] == [b"1", b"2", b"3"]
+    assert stamps == sorted(stamps)
+    assert one.stamped("promises") == {}
+
+
+def test_a_snapshot_of_a_peer_is_refused_if_one_change_in_it_is_not_permitted() -> None:
+    source = replica(1)
+    source.put({("specs", "1/a"): b"its own"})
+    permitted = source.save()
+    assert Replica.load(author(2), MAPS, permitted, permit=permit_own).heads() == source.heads()
+    source.put({("specs", "2/a"): b"somebody else's"})
+    with pytest.raises(CorruptReplica, match="belongs to somebody else"):
+        Replica.load(author(2), MAPS, source.save(), permit=permit_own)
+    assert Replica.load(author(2), MAPS, source.save()).heads() == source.heads()

@@ -8,7 +8,8 @@ from typing import Any
 
 from crdt import Replica
 from gary.assignment import View
-from gary.document import MAPS, Document, Draft, Membership, Promise, PromiseState, Role, State, permit
+from gary.document import Document, Draft, Membership, Promise, PromiseState, Role, State, permit
+from gary.facts import MAPS
 from gary.identity import Claim, Generation, NodeId, Slot
 from gary.spec import Service, Spec
 from gary.volunteering import Room

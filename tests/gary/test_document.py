@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.document import MAPS, SCHEMA, Draft, Membership, Promise, PromiseState, Role, State, author_of, permit
+from gary.document import SCHEMA, Draft, Membership, Promise, PromiseState, Role, State, author_of, permit
+from gary.facts import MAPS, Fact, decode_number, encode_carried
 from gary.identity import Claim, Generation
 from gary.spec import encode
 from tests.gary.facts import G1, G2, G3, INSTANCE, A, B, C, Copy, merge_all, promise, service, spec, state
@@ -46,6 +47,9 @@ def membership(role: str, inviter: str = A) -> bytes:
         ("verdicts", f"{G2}/{A}/web/1", None, b"\xc3"),
         ("calling", B, b"old", b"new"),
         ("releases", f"{B}/web/1", None, b"new"),
+        ("breaks", A, b"\x01", b"\x02"),
+        ("carried", f"{A}/promises/{B}/web/1", None, encode_carried(Fact(0, 7, b"any"))),
+        ("meta", "epoch", None, b"\x01"),
     ],
 )
 def test_a_node_may_state_what_is_its_own(name: str, key: str, before: bytes | None, after: bytes) -> None:
@@ -69,6 +73,16 @@ def test_a_node_may_state_what_is_its_own(name: str, key: str, before: bytes | N
         ("promises", f"{B}/web/1", b"old", b"new"),
         ("verdicts", f"{G2}/{B}/web/1", None, b"\xc3"),
         ("verdicts", f"{G2}/{A}/web/1", b"\xc3", b"\xc2"),
+        ("breaks", B, None, b"\x01"),
+        ("carried", f"{B}/promises/{A}/web/1", None, encode_carried(Fact(0, 7, b"any"))),
+        ("carried", f"{A}/promises/{B}/web/1", None, b"any"),
+        ("carried", f"{A}/carried/{B}/specs/x", None, encode_carried(Fact(0, 7, b"any"))),
+        ("carried", f"{A}/meta/epoch", None, encode_carried(Fact(0, 7, b"\x05"))),
+        ("carried", f"{A}/promises/", None, encode_carried(Fact(0, 7, b"any"))),
+        ("carried", f"{A}/promises/{B}/web/1", None, encode_carried(Fact(2**62, 7, b"any"))),
+        ("meta", "epoch", None, b"\x00"),
+        ("meta", "epoch", None, b"junk"),
+        ("meta", "epoch", b"\x01", b"\x02"),
         ("nonsense", A, None, b""),
     ],
 )
@@ -90,7 +104,7 @@ def test_any_write_is_permitted_or_refused_with_a_reason(
 ) -> None:
     verdict = permit(actor, name, key, before, after)
     assert verdict is None or verdict
-    if name == "promises" and key.partition("/")[0] != author_of(actor):
+    if name in ("promises", "breaks", "carried") and key.partition("/")[0] != author_of(actor):
         assert verdict is not None
 
 
@@ -229,7 +243,7 @@ keys = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(MAPS), keys, values), min_size=1, max_size=6))
+@given(st.lists(st.tuples(st.sampled_from(sorted({*MAPS} - {"breaks"})), keys, values), min_size=1, max_size=6))
 def test_any_bytes_in_any_register_are_a_fact_or_counted(writes: list[tuple[str, str, bytes]]) -> None:
     copy = Copy(A)
     draft = copy.draft()
@@ -245,6 +259,18 @@ def test_any_bytes_in_any_register_are_a_fact_or_counted(writes: list[tuple[str,
     )
     registers = sum(len(copy.document.replica.items(name)) for name in MAPS if name != "meta")
     assert facts + said.malformed == registers
+
+
+@given(st.sampled_from([A, B, "-", "x"]), st.one_of(values, st.integers(1, 9).map(msgpack.packb)))
+def test_only_a_number_breaks_with_promises_and_anything_else_is_counted(key: str, value: bytes) -> None:
+    copy = Copy(A)
+    draft = copy.draft()
+    draft.promise(promise(A))
+    copy.write(draft)
+    copy.write_raw("breaks", key, value)
+    is_number = decode_number(value) is not None
+    assert copy.state.malformed == (not is_number)
+    assert bool(copy.state.promises) == (not is_number or key != A)
 
 
 @pytest.mark.parametrize("place", range(8))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gary.advertisements import Profile, decode_profile, encode_profile
 from gary.messages import (
     Acceptance,
+    Behind,
     CallForVolunteers,
     Cancel,
     ContactAnswer,
@@ -23,6 +24,7 @@ from gary.messages import (
     Released,
     Request,
     Response,
+    Snapshot,
     Sync,
     decode,
     encode,
@@ -59,7 +61,9 @@ rooms = st.builds(
     accepting=st.booleans(),
 )
 messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Sync, ids, st.binary(max_size=20)),
+    st.builds(Sync, ids, numbers, st.binary(max_size=20)),
+    st.builds(Behind, ids, numbers),
+    st.builds(Snapshot, ids, numbers, st.binary(max_size=20)),
     st.builds(Gone, ids, texts),
     st.builds(CallForVolunteers, numbers, ids, st.lists(requirements, max_size=3).map(tuple)),
     st.builds(Offer, numbers, ids, rooms),
@@ -102,7 +106,7 @@ def test_fields_that_a_later_version_adds_are_ignored(message: Message, more: li
     assert decode(msgpack.packb([*msgpack.unpackb(encode(message)), *more])) == message
 
 
-@pytest.mark.parametrize("kind", [0, 14, 127, -1])
+@pytest.mark.parametrize("kind", [0, 16, 127, -1])
 def test_a_kind_that_this_version_does_not_know_is_none(kind: int) -> None:
     assert decode(msgpack.packb([kind, "anything"])) is None
 

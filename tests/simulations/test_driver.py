@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from crdt import Replica
-from gary.document import MAPS, Document, PromiseState
+from gary.document import Document, PromiseState
 from gary.effects import StartContainer, StopContainer
+from gary.facts import MAPS
 from gary.identity import Slot
 from gary.runtime.base import StartRequest
 from gary.spec import Service
