@@ -13,7 +13,7 @@ import pytest
 from crdt import Replica
 from gary.assignment import View
 from gary.deployment import ASK_AGAIN_S, Deployment
-from gary.document import Document, Draft, Promise, State, permit_in
+from gary.document import Document, Draft, Promise, PromiseState, Role, State, permit_in
 from gary.effects import Effect, Persist
 from gary.epochs import EPOCHS_AHEAD_MAX, taken_along
 from gary.facts import MAPS
@@ -42,6 +42,7 @@ class Member:
     epoch: int = 1
     is_draining: bool = False
     is_isolated: bool = False
+    parted: list[DeploymentId] = field(default_factory=list)
     now: float = 100.0
     counted: Counter[str] = field(default_factory=Counter)
     sent: list[tuple[NodeId, Message]] = field(default_factory=list)
@@ -164,7 +165,7 @@ class Member:
         raise AssertionError("nothing was removed")
 
     def part_with(self, deployment: DeploymentId) -> None:
-        raise AssertionError("nobody leaves")
+        self.parted.append(deployment)
 
     def changed(self, deployment: DeploymentId) -> None:
         pass
@@ -331,6 +332,30 @@ def test_who_waits_for_a_change_to_be_durable_hears_of_it_across_epochs() -> Non
     assert members[A].document.epoch == 1
     assert [A in nodes and len(nodes) >= 2 for nodes in done] == [True]
     assert members[B].document.state.verdicts == {(G1, A, "web/1")}
+
+
+def test_who_leaves_while_an_epoch_begins_waits_until_its_leaving_is_known_there() -> None:
+    members = group(A, B, C)
+    leaving, others = members[A], {node: members[node] for node in (B, C)}
+    withdrawn = replace(leaving.keeps, state=PromiseState.WITHDRAWN)
+    leaving.write(lambda draft: draft.promise(withdrawn))
+    leaving.deployment.leave(leaving.now)
+    leaving.flush()
+    leaving.sent.clear()
+    members[B].fill()
+    talk(others)
+    later(others, 1.0)
+    talk(others)
+    assert epochs(others) == {1}
+    leaving.deployment.evaluate(leaving.now)
+    assert leaving.parted == []
+    for _ in range(3):
+        later(members, 2.0)
+        talk(members)
+    later(members, 2.0)
+    assert ID in leaving.parted
+    assert all(member.document.state.members[A].role is Role.LEFT for member in others.values())
+    assert all(member.document.state.promises_of(A) == () for member in others.values())
 
 
 def poisoned(member: Member, epoch: int) -> bytes:

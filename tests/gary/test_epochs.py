@@ -402,6 +402,15 @@ def test_no_one_s_hearsay_beats_the_word_of_a_node_that_has_entered_the_epoch() 
     assert copies[0].state.promises_of(C) == ()
 
 
+def test_what_claims_to_be_carried_from_the_present_is_counted_and_not_believed() -> None:
+    copies = deployment(A, B, C)
+    begin(copies[0])
+    before = copies[0].state
+    lie = encode_carried(Fact(1, 2**61, copies[0].document.facts["promises", f"{C}/web/3"].value))
+    copies[0].write_raw("carried", f"{B}/promises/{C}/web/4", lie)
+    assert copies[0].state == replace(before, malformed=1)
+
+
 @given(
     st.lists(
         st.tuples(
