@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from crdt import CorruptReplica
 from gary.deployment import Deployment
-from gary.epochs import taken_along
 from gary.spec import Partition, Service, Spec
 from simulations.checkers import Safety, growth, liveness
 from simulations.cluster import Cluster, Host
@@ -216,18 +214,6 @@ def test_frames_that_get_lost_delay_an_epoch_and_break_nothing(seed: int) -> Non
     cluster.run(60.0)
     assert epochs(cluster)[0] >= 1
     all_is_well(cluster, safety)
-
-
-def test_an_agent_refuses_a_document_in_which_somebody_promises_for_another() -> None:
-    cluster, _ = busy_cluster(1)
-    agents = [host.agent for host in cluster.hosts[:2] if host.agent is not None]
-    (deployment,) = agents[0].deployments.values()
-    document = agents[0].blank_document()
-    document.commit_all(taken_along(deployment.document, document))
-    assert agents[1].open_document(document.replica.save(), 1).state == document.state
-    document.replica.put({("promises", f"{agents[1].node}/web/1"): b"forged"})
-    with pytest.raises(CorruptReplica, match="a promise is written by its promiser"):
-        agents[1].open_document(document.replica.save(), 1)
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
