@@ -31,6 +31,8 @@ ANSWERS_WAIT_S = 0.4
 INVITATION_WAIT_S = 2.0
 STEP_IN_S = 3.0
 QUERY_LEAD_S = 0.3
+HEARSAY_S = 1.5
+"""How long word of a node that is back may take longer than word of what was withdrawn in its favour."""
 VETO_AGE_S = 1.5
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 300.0
@@ -161,12 +163,16 @@ class Calling:
                 continue
             # Of several that were lost, the last one tells whose turn it is: the others' turns passed long ago.
             missing = max(keeping.lost, key=self._host.missing_since_s, default="")
+            vacant_since = self._vacant_since.setdefault(slot, now)
             if not missing:
-                at = self._vacant_since.setdefault(slot, now) + turn
-            elif missing in times:
-                at = times[missing]
+                at = vacant_since + turn
             else:
-                at = times[missing] = self._due_at(state, view, missing, now, wake)
+                if missing not in times:
+                    times[missing] = self._due_at(state, view, missing, now, wake)
+                at = times[missing]
+                if missing not in view.left:
+                    # Whoever kept it instead may just have withdrawn, having seen what is still missing from here.
+                    at = max(at, vacant_since + HEARSAY_S)
             if at <= now:
                 due.append((slot, missing))
             else:

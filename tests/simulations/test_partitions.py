@@ -52,15 +52,29 @@ def test_a_host_that_was_cut_off_for_seconds_starts_nothing_when_the_others_retu
     assert before == cluster.started()
 
 
-class Starts:
-    """Which slots one host starts a container for."""
+@pytest.mark.parametrize("seed", range(6))
+def test_a_partition_that_heals_starts_nothing(seed: int) -> None:
+    """Word of a slot that was withdrawn may come before word of the node in whose favour it was."""
+    cluster = settled(cluster_of(5, seed), app(20))
+    cluster.partition(cluster.hosts[:2], cluster.hosts[2:])
+    cluster.run(20.0)
+    starts = Starts(*cluster.hosts)
+    cluster.watchers.append(starts)
+    cluster.heal()
+    cluster.run(20.0)
+    assert starts.slots == []
+    assert runs(cluster, 20)
 
-    def __init__(self, host: Host) -> None:
+
+class Starts:
+    """Which slots some hosts start a container for."""
+
+    def __init__(self, *hosts: Host) -> None:
         self.slots: list[str] = []
-        self._host = host
+        self._hosts = hosts
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
-        if host is self._host and isinstance(effect, StartContainer):
+        if host in self._hosts and isinstance(effect, StartContainer):
             self.slots.append(effect.request.labels.slot)
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
