@@ -102,7 +102,18 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], stdout: Path, std
     )
     process = identify(pid)
     assert process is not None, "a child stays in /proc until it is reaped"
+    # The kernel lets us go on in the midst of its exec, a moment before the new program's environment can be read.
+    while MARKER in environment and not _environment(pid) and is_alive(process):
+        os.sched_yield()
     return process
+
+
+def _environment(pid: int) -> bytes:
+    """Empty in the midst of an exec, and for what has ended or is somebody else's."""
+    try:
+        return _PROC.joinpath(str(pid), "environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def _inheritable() -> list[int]:
@@ -149,11 +160,7 @@ def marked(container_id: str) -> list[Identity]:
     for entry in os.scandir(_PROC):
         if not entry.name.isdecimal():
             continue
-        try:
-            environment = Path(entry.path, "environ").read_bytes()
-        except OSError:
-            continue  # it has ended, or is somebody else's and so not a container's
-        process = status(int(entry.name)) if wanted in environment.split(b"\0") else None
+        process = status(int(entry.name)) if wanted in _environment(int(entry.name)).split(b"\0") else None
         if process is not None and not process.has_ended:
             found.append(Identity(int(entry.name), process.started_ticks, now))
     return sorted(found, key=lambda process: (process.started_ticks, process.pid))
