@@ -38,7 +38,7 @@ lint: $(STAMP) ## Format, lint and types
 	$(BIN)/mypy
 
 fast: $(STAMP) ## The tests that need no engines, on all cores
-	$(BIN)/python -m pytest -m "not engine" --numprocesses auto $(ARGS)$(NONE_IS_FINE)
+	$(BIN)/python -m pytest -m "not engine" --numprocesses auto --dist worksteal $(ARGS)$(NONE_IS_FINE)
 
 engines: $(STAMP) ## The tests on engines, one at a time; skipped with the reason where there are none
 	$(BIN)/python -m pytest -m engine $(ARGS)$(NONE_IS_FINE)
