@@ -183,7 +183,7 @@ class Agent:
             if has_to_retry:
                 here.emit([SetAlarm(Alarm("rewrite", "", 0), RETRY_WRITE_S)])
         for deployment in list(here.deployments.values()):
-            if deployment.persist_failed(token, reason, now):
+            if deployment.persist_failed(token, reason):
                 break
         return self._finish()
 

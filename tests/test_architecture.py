@@ -41,7 +41,8 @@ CORES = {
     "gary": (
         *("agent", "node", "inbox", "clock", "events", "requests", "commands"),
         *("cluster", "engines", "advertising", "orphans", "tombstones", "enrolment"),
-        *("deployment", "document", "assignment", "volunteering", "rollout", "reconciler"),
+        *("deployment", "replication", "keeper", "calling", "document", "facts", "epochs"),
+        *("assignment", "volunteering", "rollout", "reconciler"),
     ),
 }
 NOT_IN_CORES = {"asyncio", "socket", "time", "threading", "secrets", "subprocess", "sqlite3", "datetime"}

@@ -12,13 +12,14 @@ import pytest
 
 from crdt import Replica
 from gary.assignment import View
-from gary.deployment import ASK_AGAIN_S, Deployment
+from gary.deployment import Deployment
 from gary.document import Document, Draft, Promise, PromiseState, Role, State, permit, permit_in
 from gary.effects import Effect, Persist
 from gary.epochs import EPOCHS_AHEAD_MAX, taken_along
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Behind, Invitation, Message, Snapshot, Sync, decode, encode
+from gary.replication import ASK_AGAIN_S
 from gary.runtime.base import Container, StartRequest
 from gary.spec import Mode, Service
 from gary.storage import AppendChanges, PutSnapshot
@@ -462,8 +463,7 @@ def test_an_invitation_with_the_former_document_leads_to_the_present_one() -> No
     talk(members)
     assert epochs(members) == {1}
     late = Member(C, [A, B, C])
-    late.deployment.document = late.open_document(former, 0)
-    late.deployment = Deployment(ID, late.document, late, late.now, is_restored=False)
+    late.deployment = Deployment(ID, late.open_document(former, 0), late, late.now, is_restored=False)
     members[C] = late
     for member in members.values():
         member.present = [A, B, C]

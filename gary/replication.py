@@ -1,0 +1,341 @@
+"""One member's copy of a deployment's document: durable before told, level with its fellows', from epoch to epoch.
+
+What is written or received goes to the disk first; only then do fellows hear of it, and whoever asked how many members
+hold it gets an answer (rule 3). Nothing here decides what the document ought to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from crdt import CorruptReplica, Exchange, ExchangeConfig, Outgoing
+from gary.document import Document, Draft, State, permit_in
+from gary.effects import Alarm, SetAlarm
+from gary.epochs import changes_until, is_reachable, taken_along
+from gary.host import Host
+from gary.identity import DeploymentId, NodeId, Slot
+from gary.messages import Acceptance, Behind, Snapshot, Sync
+from gary.outbox import After, Outbox
+from gary.storage import AppendChanges, PutSnapshot, Write
+
+BOOT_GRACE_S = 3.0
+"""How long a restarted node waits for a fellow's news before it trusts what its own disk says."""
+ASK_AGAIN_S = 2.0
+"""How soon a fellow in a later epoch is asked again for its document."""
+COMPARE_S = 20.0
+PARTING_COMPARE_S = 1.0
+CHANGES_PER_SNAPSHOT = 400
+RETRY_WRITE_S = 2.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Somebody wants to know when what ``heads`` stand for is durable on enough members."""
+
+    heads: tuple[bytes, ...]
+    enough: Callable[[], int]
+    done: Callable[[tuple[NodeId, ...]], None]
+
+
+class Replication:
+    """``slots_here()``: where this node's containers are or may be. ``left``: the heads with which it said goodbye.
+
+    ``is_synced``: what is known here is not just what this node's own disk said when it started. ``unsettled``: slots
+    whose claim is not durable yet.
+    """
+
+    def __init__(
+        self,
+        id: DeploymentId,
+        document: Document,
+        host: Host,
+        slots_here: Callable[[], AbstractSet[Slot]],
+        now: float,
+        *,
+        is_restored: bool,
+    ) -> None:
+        self.document = document
+        self.is_synced = not is_restored
+        self.left: tuple[bytes, ...] = ()
+        self.unsettled: set[Slot] = set()
+        self._id = id
+        self._host = host
+        self._slots_here = slots_here
+        self._exchange = Exchange(document.replica, host.rng, ExchangeConfig())
+        self._outbox = Outbox(host.next_number)
+        self._synced_by = now + BOOT_GRACE_S
+        self._compare_at = now + COMPARE_S * host.rng.uniform(0.5, 1.0)
+        self._ask_at = now
+        self._behind: set[NodeId] = set()
+        self._appended = 0
+        self._waiting: list[_Waiting] = []
+        self._asks = 0
+        self._vouching: set[int] = set()
+        self._vouched: set[NodeId] = set()
+
+    @property
+    def state(self) -> State:
+        return self.document.state
+
+    @property
+    def failure(self) -> str:
+        """Why nothing can be written at the moment; empty if all is well."""
+        return self._outbox.failure
+
+    @property
+    def unwritten(self) -> int:
+        """How many writes are not durable yet."""
+        return len(self._outbox)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody waits for members to hold something."""
+        return bool(self._waiting)
+
+    def fellows(self) -> list[NodeId]:
+        """The live nodes to exchange with: the document's holders, and whoever advertises to hold one of this name."""
+        alive = self._host.alive
+        known = {*self.state.holders, *self._host.responsible(self._id)}
+        return sorted(node for node in known if node in alive and node != self._host.node)
+
+    # Writing
+
+    def write(self, draft: Draft, now: float, after: After | None = None) -> bytes:
+        """Commit, make durable, then tell the fellows and call ``after``. Returns the change's hash, or nothing.
+
+        A change depends on all heads that there were, so its hash is the one head afterwards.
+        """
+        change = self.document.commit(draft)
+        if change:
+            outgoing = self._exchange.publish(change, self.fellows())
+            self._persist((AppendChanges(self._id, (change,)),), outgoing, now, after)
+            return self.document.replica.heads()[0]
+        if after is not None:
+            self._persist((), (), now, after)
+        return b""
+
+    def save(self, now: float) -> None:
+        """Write the document whole: the first time, and when many changes were appended."""
+        self._appended = 0
+        self._persist((PutSnapshot(self._id, self.document.replica.save()),), (), now, None)
+
+    def _persist(self, writes: Sequence[Write], outgoing: Iterable[Outgoing], now: float, after: After | None) -> None:
+        epoch = self.document.epoch
+        messages = [(message.to, Sync(self._id, epoch, message.message)) for message in outgoing]
+
+        def durable(at: float) -> None:
+            for to, message in messages:
+                self._host.send(to, message)
+            if after is not None:
+                after(at)
+
+        self._appended += len(writes)
+        self._host.emit(self._outbox.add(writes, durable))
+        if self._appended >= CHANGES_PER_SNAPSHOT:
+            self.save(now)
+
+    def _tell(self, outgoing: Sequence[Outgoing], now: float) -> None:
+        """Send once all that is here is durable."""
+        if outgoing and self._outbox:
+            self._persist((), outgoing, now, None)
+            return
+        for message in outgoing:
+            self._host.send(message.to, Sync(self._id, self.document.epoch, message.message))
+
+    def persisted(self, token: int, now: float) -> bool:
+        if not self._outbox.persisted(token, now):
+            return False
+        if not self._outbox:
+            self.unsettled.clear()
+            self._answer_who_is_behind()
+        return True
+
+    def persist_failed(self, token: int, reason: str) -> bool:
+        if not self._outbox.holds(token):
+            return False
+        has_to_retry, is_news = self._outbox.persist_failed(reason)
+        if is_news:
+            words = f"nothing can be written: {reason}; held back until it can"
+            self._host.tell("storage", words, deployment=self.state.name)
+        if has_to_retry:
+            self._host.emit([SetAlarm(Alarm("rewrite", self._id, 0), RETRY_WRITE_S)])
+        return True
+
+    def rewrite(self) -> None:
+        """Try again what the disk did not take."""
+        self._host.emit(self._outbox.retry())
+
+    # Who holds what was written
+
+    def when_durable(
+        self, change: bytes, enough: Callable[[], int], done: Callable[[tuple[NodeId, ...]], None]
+    ) -> None:
+        """Call ``done(nodes)`` once ``change`` is on the disks of ``enough()`` live members, this one among them."""
+        self._asks += 1
+        self._vouching.clear()
+        self._vouched.clear()
+        self._waiting.append(_Waiting((change,), enough, done))
+
+    def snapshot(self) -> tuple[bytes, int]:
+        """The document as it is now, and which of the questions that were asked so far it has the answer to."""
+        return self.document.replica.save(), self._asks
+
+    def goes_with(self, invitation: int, asks: int) -> None:
+        """Who accepts ``invitation`` holds the snapshot of ``asks``: all that is waited for, unless it is older."""
+        if asks == self._asks:
+            self._vouching.add(invitation)
+
+    def accepted(self, sender: NodeId, answer: Acceptance) -> None:
+        if answer.id in self._vouching and (answer.accepted or not answer.declined):
+            self._vouched.add(sender)
+
+    def check_waiting(self) -> None:
+        """Answer whoever waits for members to hold something, if enough do."""
+        if not self._waiting or self._outbox:
+            return
+        alive = self._host.alive
+        for waiting in list(self._waiting):
+            known = {self._host.node, *self.confirmed(waiting.heads), *self._vouched}
+            holding = tuple(sorted(node for node in known if node in alive))
+            if len(holding) >= waiting.enough():
+                self._waiting.remove(waiting)
+                waiting.done(holding)
+
+    def end_waiting(self) -> None:
+        """The deployment was removed: nobody waits any longer."""
+        for waiting in self._waiting:
+            waiting.done((self._host.node,))
+        self._waiting.clear()
+
+    def confirmed(self, heads: Sequence[bytes]) -> set[NodeId]:
+        """The fellows that hold all that ``heads`` stand for."""
+        return set(self.fellows()).intersection(*(self._exchange.confirmed(head) for head in heads))
+
+    def say_goodbye(self, now: float) -> None:
+        """What was just written says that this node leaves: others are asked more often whether they know."""
+        self.left = self.document.replica.heads()
+        self._compare_at = now + PARTING_COMPARE_S
+
+    # Keeping level
+
+    def received(self, sender: NodeId, sync: Sync, now: float) -> bool:
+        """A message of the exchange, from a node that holds the document or says so. Whether anything follows here."""
+        epoch = self.document.epoch
+        if sync.epoch != epoch:
+            return self._hear_of(sender, sync.epoch, now)
+        fellows = self.fellows()
+        received = self._exchange.receive(sender, sync.body, fellows, permit_in(epoch))
+        was_synced = self.is_synced
+        if received.changes:
+            self._persist((AppendChanges(self._id, received.changes),), received.outgoing, now, None)
+            self.is_synced = True
+        else:
+            if sender in fellows:
+                self.is_synced = was_synced or self._exchange.is_level_with(sender)
+            self._tell(received.outgoing, now)
+        # Whoever waits for acknowledgements may have waited for this one.
+        is_awaited = bool(self._waiting or self.left)
+        return bool(received.changes) or self.is_synced is not was_synced or is_awaited
+
+    def probe(self, fellow: NodeId, now: float) -> None:
+        """Ask one fellow what it knows."""
+        self._tell([self._exchange.probe(fellow)], now)
+
+    def compare(self, now: float) -> None:
+        """Ask some fellows what they know: the slow repair of whatever was lost on the way."""
+        self._tell(self._exchange.compare(self.fellows()), now)
+
+    def compare_if_due(self, now: float) -> float:
+        """Compare now if it is time. Returns when it is time next."""
+        if now >= self._compare_at:
+            pause_s = PARTING_COMPARE_S if self.left else COMPARE_S
+            self._compare_at = now + pause_s * self._host.rng.uniform(0.75, 1.25)
+            self.compare(now)
+        return self._compare_at
+
+    def check_synced(self, now: float, wake: list[float]) -> None:
+        """After a while without an answer this node goes by what it has."""
+        if self.is_synced:
+            return
+        fellows = self.fellows()
+        if now >= self._synced_by and (not fellows or now >= self._synced_by + BOOT_GRACE_S):
+            self.is_synced = True
+            return
+        wake.append(self._synced_by if now < self._synced_by else self._synced_by + BOOT_GRACE_S)
+
+    # Epochs
+
+    def consider_next_epoch(self, members: Sequence[NodeId], now: float) -> None:
+        """Begin the next epoch if it is time, and nothing is known that is missing here or not durable."""
+        replica, node = self.document.replica, self._host.node
+        if not self.is_synced or self._outbox or replica.waiting or self.left or node not in members:
+            return
+        limit = changes_until(self.document.epoch, node, members, self._host.changes_per_epoch)
+        if replica.change_count >= limit:
+            self._host.count("epochs_begun")
+            self._go_on_in(self._host.blank_document(), now)
+
+    def _hear_of(self, sender: NodeId, epoch: int, now: float) -> bool:
+        """``sender`` is in another epoch: the one that is behind gets the other's document."""
+        if sender not in self.fellows():
+            self._host.count("epochs_refused")
+        elif epoch < self.document.epoch:
+            self.probe(sender, now)
+        elif not is_reachable(epoch, self.document.epoch):
+            self._host.count("epochs_refused")
+        elif now >= self._ask_at:
+            self._ask_at = now + ASK_AGAIN_S
+            self._host.send(sender, Behind(self._id, self.document.epoch))
+            # The question or its answer may get lost; whoever is compared with then says again that this is behind.
+            self._compare_at = min(self._compare_at, self._ask_at)
+            return True
+        return False
+
+    def behind(self, sender: NodeId, asked: Behind) -> None:
+        """A fellow asks for the document of this epoch."""
+        if sender not in self.fellows():
+            self._host.count("epochs_refused")
+        elif asked.epoch < self.document.epoch:
+            self._behind.add(sender)
+            self._answer_who_is_behind()
+
+    def _answer_who_is_behind(self) -> None:
+        """Send this epoch's document to who asked for it, as soon as all of it is durable."""
+        if self._behind and not self._outbox:
+            snapshot = Snapshot(self._id, self.document.epoch, self.document.replica.save())
+            for fellow in sorted(self._behind):
+                self._host.send(fellow, snapshot)
+            self._behind.clear()
+
+    def overtaken(self, sender: NodeId, told: Snapshot, now: float) -> bool:
+        """The document of a later epoch, from a fellow that is there. Whether this node goes on in it."""
+        if told.epoch <= self.document.epoch:
+            return False
+        try:
+            if sender not in self.fellows() or not is_reachable(told.epoch, self.document.epoch):
+                raise CorruptReplica("it comes from nobody who could have it")
+            document = self._host.open_document(told.snapshot, told.epoch)
+            if document.epoch != told.epoch or document.state.name != self.state.name:
+                raise CorruptReplica("it is another document than it was said to be")
+        except CorruptReplica:
+            self._host.count("epochs_refused")
+            return False
+        self._host.count("epochs_followed")
+        self._go_on_in(document, now)
+        self.is_synced = True
+        return True
+
+    def _go_on_in(self, document: Document, now: float) -> None:
+        """Put this one's document in the place of the present one, with all that is known here and not there."""
+        changes = document.commit_all(taken_along(self.document, document, self._slots_here()))
+        self.document = document
+        self._exchange = Exchange(document.replica, self._host.rng, ExchangeConfig())
+        heads = document.replica.heads()
+        for waiting in self._waiting:
+            waiting.heads = heads
+        self.left = heads if self.left else ()
+        pushed = [message for change in changes[-1:] for message in self._exchange.publish(change, self.fellows())]
+        self._appended = 0
+        self._persist((PutSnapshot(self._id, document.replica.save()),), pushed, now, None)
