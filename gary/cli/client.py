@@ -68,6 +68,10 @@ class Client:
             url += "?" + urlencode({name: "1" if value is True else value for name, value in given.items()})
         content = None if body is None else json.dumps(body).encode()
         try:
+            connection.connect()
+        except OSError as error:
+            raise _unreachable(self.socket_path, error) from error
+        try:
             connection.request(method, url, content, {"Content-Type": "application/json"} if content else {})
             response = connection.getresponse()
             if response.status >= 400:
@@ -85,7 +89,7 @@ class Client:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """A connection to the unix socket at ``path``; connecting raises ``AgentUnreachable``."""
+    """A connection to the unix socket at ``path``."""
 
     def __init__(self, path: Path, timeout_s: float | None) -> None:
         super().__init__("localhost", timeout=timeout_s)
@@ -96,9 +100,9 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         try:
             self.sock.connect(str(self._path))
-        except OSError as error:
+        except OSError:
             self.sock.close()
-            raise _unreachable(self._path, error) from error
+            raise
 
 
 def _unreachable(path: Path, error: OSError) -> AgentUnreachable:

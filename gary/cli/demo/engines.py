@@ -14,7 +14,6 @@ from typing import Protocol
 from urllib.parse import quote
 
 from gary.cli.client import UnixConnection
-from gary.cli.exits import AgentUnreachable
 from gary.errors import GaryError
 
 IMAGE = "busybox"
@@ -89,8 +88,9 @@ class DockerEngine:
             connection.request(method, path, headers={"Host": "docker"})
             response = connection.getresponse()
             return response.status, response.read()
-        except (OSError, http.client.HTTPException, AgentUnreachable) as error:
-            raise Unusable(f"no engine answers at {self._socket_path}: {error}") from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise Unusable(f"no engine answers at {self._socket_path}: {reason}") from error
         finally:
             connection.close()
 
