@@ -70,6 +70,9 @@ class Link(Protocol):
     def dialer_of(self, pipe: int) -> int:
         """The dialer that made ``pipe``; -1 if the peer dialled, or nobody knows any more."""
 
+    def peer_name(self, pipe: int) -> str | None:
+        """The node that the other end of ``pipe`` has proven to be; None where connections prove nothing."""
+
     def create_dialer(self, host: str, port: int) -> int:
         """Prepare a dial. Raises ``TransportError``."""
 
@@ -341,6 +344,12 @@ class LaneEnd:
         except BadFrame as error:
             self._count[f"dropped_{error.cause}"] += 1
             self._refuse(pipe, f"not a Gary node of this kind: {error}")
+            return
+        proven = self._link.peer_name(pipe.id)
+        if proven is not None and proven != hello.node:
+            self._count["dropped_impostor"] += 1
+            self._refuse(pipe, f"it calls itself {hello.node}, and its certificate {proven or 'nothing'}")
+            self._drop(pipe)
             return
         peer, refusal = self._identify(pipe, hello)
         if refusal is not None:

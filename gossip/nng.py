@@ -7,6 +7,9 @@ whom; here is what is nng's own.
 nng calls back on its own threads when a connection comes or goes: those callbacks only hand over to the event loop. A
 dial blocks a worker thread, since only a blocking dial tells that it was refused; the loop bounds it by closing the
 dialer, and nng's own redialling is never used.
+
+With credentials the sockets speak TLS, and nng has checked both certificates before it tells of a connection. Who was
+turned away in a handshake is known to nng's statistics alone.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from gossip.connections import BATCH_BYTES, LaneEnd
 from gossip.dialling import Dial, Dialler, join_address, split_address
 from gossip.errors import TransportError
 from gossip.framing import Hello
-from gossip.transport import Lane, Peer, Receiver, TransportConfig
+from gossip.transport import SERVER_NAME, Credentials, Lane, Peer, Receiver, TransportConfig
 
 pynng: Any = untyped_pynng
 ffi: Any = pynng.ffi
@@ -48,6 +51,7 @@ COUNTERS = (
     "dropped_unreachable",
     "dropped_forgotten",
     "dropped_before_hello",
+    "dropped_impostor",
     "dropped_malformed",
     "dropped_version",
     "dropped_closed",
@@ -59,11 +63,16 @@ _NNG_THREADS = {
     lib.NNG_INIT_NUM_RESOLVER_THREADS: 2,
 }
 _HEADER_BYTES = 4
+_REFUSALS = frozenset({b"auth", b"proto", b"timeout"})
 _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
 _SEND_BUFFER_MESSAGES = 128
 
+_REFUSED = "not trusted: its certificate or this node's own is refused, or it does not speak TLS"
+
 _REASONS = {
+    lib.NNG_ECRYPTO: _REFUSED,
+    lib.NNG_EPEERAUTH: _REFUSED,
     lib.NNG_ECONNREFUSED: "connection refused",
     lib.NNG_ETIMEDOUT: "timed out",
     lib.NNG_EADDRINVAL: "no such host",
@@ -85,7 +94,8 @@ def _limit_threads() -> None:
 class _Socket:
     """What is used of an nng pair socket, in Python's terms: a ``gossip.connections.Link``."""
 
-    def __init__(self, lane: Lane, frame_size_bytes_max: int) -> None:
+    def __init__(self, lane: Lane, frame_size_bytes_max: int, credentials: Credentials | None) -> None:
+        server_tls, client_tls = (None, None) if credentials is None else _tls(credentials)
         self._pynng = pynng.Pair1(
             polyamorous=True,
             recv_buffer_size=_RECEIVE_BUFFER_MESSAGES[lane],
@@ -95,6 +105,11 @@ class _Socket:
             reconnect_time_max=_NEVER_MS,
         )
         self._id = self._pynng.socket
+        self._scheme = "tcp" if credentials is None else "tls+tcp"
+        self._listener: Any = None
+        self._client_tls = client_tls
+        if server_tls is not None:
+            self._pynng.tls_config = server_tls
         self._message = ffi.new("nng_msg **")
         self._attached = True
 
@@ -119,10 +134,10 @@ class _Socket:
     def listen(self, host: str, port: int) -> int:
         """Listen, and return the port."""
         try:
-            listener = self._pynng.listen(f"tcp://{join_address(host, port)}")
+            self._listener = self._pynng.listen(f"{self._scheme}://{join_address(host, port)}")
         except pynng.NNGException as error:
             raise TransportError(f"cannot listen at {join_address(host, port)}: {str(error).lower()}") from error
-        return socket.ntohs(listener.local_address.port)
+        return socket.ntohs(self._listener.local_address.port)
 
     def transmit(self, pipe: int, data: bytes) -> bool:
         pynng.check_err(lib.nng_msg_alloc(self._message, 0))
@@ -151,12 +166,42 @@ class _Socket:
     def dialer_of(self, pipe: int) -> int:
         return _dialer_of(ffi.new("nng_pipe *", (pipe,))[0])
 
+    def peer_name(self, pipe: int) -> str | None:
+        if self._client_tls is None:
+            return None
+        name = ffi.new("char **")
+        if lib.nng_pipe_get_string(ffi.new("nng_pipe *", (pipe,))[0], b"tls-peer-cn", name) or name[0] == ffi.NULL:
+            return ""
+        try:
+            return bytes(ffi.string(name[0])).decode(errors="replace")
+        finally:
+            lib.nng_strfree(name[0])
+
     def create_dialer(self, host: str, port: int) -> int:
         dialer = ffi.new("nng_dialer *")
-        error = lib.nng_dialer_create(dialer, self._id, f"tcp://{join_address(host, port)}".encode())
+        error = lib.nng_dialer_create(dialer, self._id, f"{self._scheme}://{join_address(host, port)}".encode())
+        if not error and self._client_tls is not None:
+            error = lib.nng_dialer_set_ptr(dialer[0], b"tls-config", self._client_tls._tls_config)
         if error:
             raise TransportError(_reason(error))
         return int(dialer.id)
+
+    def handshakes_refused(self) -> int:
+        """Connections that nng did not accept because their certificates, or what they said at all, would not do."""
+        if self._listener is None:
+            return 0
+        root = ffi.new("nng_stat **")
+        pynng.check_err(lib.nng_stats_get(root))
+        try:
+            stat = lib.nng_stat_child(lib.nng_stat_find_listener(root[0], self._listener.listener))
+            refused = 0
+            while stat != ffi.NULL:
+                if ffi.string(lib.nng_stat_name(stat)) in _REFUSALS:
+                    refused += int(lib.nng_stat_value(stat))
+                stat = lib.nng_stat_next(stat)
+            return refused
+        finally:
+            lib.nng_stats_free(root[0])
 
     def dial(self, dial: Dial) -> str | None:
         error = lib.nng_dialer_start(ffi.new("nng_dialer *", (dial.dialer,))[0], 0)
@@ -173,6 +218,21 @@ class _Socket:
     def close(self) -> None:
         """No callback comes after this has returned."""
         self._pynng.close()
+
+
+def _tls(credentials: Credentials) -> tuple[Any, Any]:
+    """nng's form of ``credentials`` for what listens and for what dials. Raises ``TransportError`` for bad ones."""
+    server, client = pynng.TLSConfig.MODE_SERVER, pynng.TLSConfig.MODE_CLIENT
+    shown = {
+        "ca_string": "".join(credentials.roots),
+        "own_key_string": credentials.key,
+        "own_cert_string": credentials.certificate,
+        "auth_mode": pynng.TLSConfig.AUTH_MODE_REQUIRED,
+    }
+    try:
+        return pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown)
+    except pynng.NNGException as error:
+        raise TransportError(f"the credentials cannot be used: {str(error).lower()}") from error
 
 
 def _dialer_of(pipe: object) -> int:
@@ -196,7 +256,7 @@ _limit_threads()
 
 
 class NngTransport:
-    """``gossip.transport.Transport`` on nng. The peer's word is taken for who it is; nothing is encrypted."""
+    """``gossip.transport.Transport`` on nng."""
 
     def __init__(self, config: TransportConfig) -> None:
         self._config = config
@@ -229,7 +289,8 @@ class NngTransport:
         attempts = PORT_PAIR_ATTEMPTS if port == 0 else 1
         while True:
             attempts -= 1
-            self._sockets = {lane: _Socket(lane, self._config.frame_size_bytes_max) for lane in Lane}
+            size, credentials = self._config.frame_size_bytes_max, self._config.credentials
+            self._sockets = {lane: _Socket(lane, size, credentials) for lane in Lane}
             for lane, sock in self._sockets.items():
                 self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count)
                 sock.attach(self._ends[lane])
@@ -269,8 +330,12 @@ class NngTransport:
             end.forget(peer)
 
     def counters(self) -> Mapping[str, int]:
-        """The totals named in ``COUNTERS``, and ``connections``: how many there are now, over both lanes."""
-        return {**self._count, "connections": sum(end.connections for end in self._ends.values())}
+        """The totals named in ``COUNTERS``, ``handshakes_refused``, and ``connections``: how many there are now."""
+        return {
+            **self._count,
+            "handshakes_refused": sum(sock.handshakes_refused() for sock in self._sockets.values()),
+            "connections": sum(end.connections for end in self._ends.values()),
+        }
 
     async def close(self) -> None:
         """Close both sockets and end the threads that dial. What was not yet handed to the kernel is lost."""

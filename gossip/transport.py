@@ -14,7 +14,7 @@ contract suite that every implementation passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from importlib.metadata import entry_points
 from typing import Protocol
@@ -22,6 +22,9 @@ from typing import Protocol
 from gossip.errors import UnknownTransport
 
 ENTRY_POINT_GROUP = "gary.transports"
+SERVER_NAME = "gary"
+"""The alternative name that every node's certificate carries, because TLS wants a server to have a name that the client
+knows before it connects. Which node it is says the common name."""
 
 
 class Lane(IntEnum):
@@ -84,6 +87,19 @@ class Transport(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a node shows its peers, and what it wants to be shown by them; PEM.
+
+    ``certificate``: its common name is the node id, and ``SERVER_NAME`` is an alternative name in it. ``roots``: whose
+    signature under a certificate is trusted.
+    """
+
+    certificate: str
+    key: str = field(repr=False)
+    roots: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TransportConfig:
     """What any transport is built from.
 
@@ -91,7 +107,9 @@ class TransportConfig:
     differs from ``bind``. ``frame_size_bytes_max``: larger frames are neither sent nor accepted.
     ``queue_frames_max``: frames that may wait per peer and lane; raising it costs memory per unreachable peer.
     ``connections_max``: connections that stay open on each lane; the least recently used one goes first.
-    ``dials_max``: connections being made at one time.
+    ``dials_max``: connections being made at one time. ``credentials``: certificates are required on both sides of each
+    connection, and the sender of a frame is who its certificate names; None: nothing is encrypted, and the peer's word
+    is taken for who it is. A transport that cannot do as they ask raises ``TransportError`` when it starts.
     """
 
     node: str
@@ -101,6 +119,7 @@ class TransportConfig:
     queue_frames_max: int = 256
     connections_max: int = 64
     dials_max: int = 16
+    credentials: Credentials | None = None
 
 
 TransportFactory = Callable[[TransportConfig], Transport]

@@ -1,14 +1,25 @@
 """Every transport that Gary brings keeps the contract."""
 
+from dataclasses import replace
+
 from gossip.memory import MemoryNetwork
 from gossip.nng import NngTransport
 from gossip.testing import TransportContract
 from gossip.transport import Transport, TransportConfig
+from tests.gossip.certificates import Authority
 
 
 class TestNng(TransportContract):
     def create(self, config: TransportConfig) -> Transport:
         return NngTransport(config)
+
+
+class TestNngWithCertificates(TransportContract):
+    def setup_method(self) -> None:
+        self.authority = Authority()
+
+    def create(self, config: TransportConfig) -> Transport:
+        return NngTransport(replace(config, credentials=self.authority.credentials(config.node)))
 
 
 class TestMemory(TransportContract):
