@@ -28,13 +28,13 @@ from gary.boot import Boot
 from gary.cluster import Change
 from gary.commands import Commands
 from gary.deployment import Deployment
-from gary.document import PromiseState, State
 from gary.effects import Alarm, Effect, Event, SetAlarm
 from gary.identity import DeploymentId, NodeId
 from gary.inbox import Inbox
 from gary.node import Node
 from gary.orphans import Orphans
 from gary.runtime.base import Capacity, Container
+from gary.state import PromiseState, State
 from gary.storage import Stored
 from gossip import (
     AdvertisementChanged,

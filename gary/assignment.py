@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gary.document import Promise, PromiseState, Role, State
 from gary.identity import WITNESS, NodeId, Slot, rendezvous, slot_order
 from gary.spec import Mode, Partition
+from gary.state import Promise, PromiseState, Role, State
 
 FAILURES_THAT_TOUR_MAX = 2
 """A slot that failed for good on this many nodes stays where it is: a bad image does not tour the cluster."""

@@ -21,10 +21,11 @@ from gary.assignment import (
     staying_members,
     witnesses_needed,
 )
-from gary.document import Draft, State
+from gary.document import Draft
 from gary.host import Host
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Acceptance, CallForVolunteers, ContactAnswer, ContactQuery, Invitation, Offer
+from gary.state import State
 from gary.volunteering import Call, Room, Vacancy, distribute, refusal, requirement, sample
 
 ANSWERS_WAIT_S = 0.4

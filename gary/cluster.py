@@ -8,10 +8,10 @@ from enum import Enum, auto
 from gary.advertisements import Profile
 from gary.advertising import Advertising
 from gary.assignment import View
-from gary.document import PromiseState, State
 from gary.engines import Engines
 from gary.identity import NodeId
 from gary.spec import Mode, Service
+from gary.state import PromiseState, State
 from gary.volunteering import Room, supports, unmet_constraint
 from gossip import Status
 

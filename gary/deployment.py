@@ -23,7 +23,7 @@ from gary.assignment import (
     staying_members,
 )
 from gary.calling import Calling, Placement
-from gary.document import Document, Draft, Role, State
+from gary.document import Document, Draft
 from gary.effects import Alarm, SetAlarm
 from gary.host import Host
 from gary.identity import DeploymentId, Generation, NodeId, Slot, rendezvous
@@ -33,6 +33,7 @@ from gary.outbox import After
 from gary.reconciler import Containers, Slate
 from gary.replication import Replication
 from gary.runtime.base import Container
+from gary.state import Role, State
 
 IDLE_MEMBER_S = 30.0
 FORGET_AFTER_S = 7 * 24 * 3600.0

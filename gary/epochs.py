@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from gary.document import NOBODY, Document, Draft, Role, is_withdrawn, role_in
+from gary.document import NOBODY, Document, Draft, is_withdrawn, role_in
 from gary.facts import BREAKS, IMMUTABLE, MEMBERS, PROMISES, Fact, Facts, Place, decode_number, merged
 from gary.identity import NodeId, Slot, rendezvous
+from gary.state import Role
 
 CHANGES_PER_EPOCH = 1000
 EPOCHS_AHEAD_MAX = 100_000
@@ -113,12 +114,13 @@ def _is_own(place: Place, fact: Fact, node: NodeId) -> bool:
         case "promises" | "breaks":
             return _owner(place) == node
         case "members":
-            return place[1] == node and role_in(place, fact) in (Role.MEMBER, Role.LEFT)
+            return place[1] == node and role_in(place[1], fact.value) in (Role.MEMBER, Role.LEFT)
     return False
 
 
 def _role(facts: Facts, node: NodeId) -> Role | None:
-    return role_in((MEMBERS, node), facts.get((MEMBERS, node)))
+    stated = facts.get((MEMBERS, node))
+    return None if stated is None else role_in(node, stated.value)
 
 
 def _owner(place: Place) -> str:

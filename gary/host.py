@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from gary.assignment import View
-from gary.document import Document, State
+from gary.document import Document
 from gary.effects import Effect
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Message
 from gary.runtime.base import Container, StartRequest
 from gary.spec import Service
+from gary.state import State
 from gary.volunteering import Room
 
 

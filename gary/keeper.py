@@ -18,7 +18,7 @@ from gary.assignment import (
     reason_to_withdraw,
     relieved,
 )
-from gary.document import Draft, Promise, PromiseState, State
+from gary.document import Draft
 from gary.host import Host
 from gary.identity import Claim, DeploymentId, Slot, index_of, service_of
 from gary.reconciler import (
@@ -36,6 +36,7 @@ from gary.reconciler import (
 )
 from gary.rollout import waits_for
 from gary.runtime.base import Container, ContainerState, Labels, StartRequest
+from gary.state import Promise, PromiseState, State
 from gary.volunteering import Room, after, per_node_max, refusal, requirement
 
 ENGINE_NOTICE_S = 3.0

@@ -16,7 +16,7 @@ from gary.boot import Boot
 from gary.clock import Clock
 from gary.cluster import Cluster
 from gary.deployment import Deployment
-from gary.document import Document, State, permit, permit_in
+from gary.document import Document
 from gary.effects import Effect, Exit, Observe
 from gary.engines import Engines
 from gary.enrolment import Enrolment
@@ -25,9 +25,11 @@ from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Message, encode
 from gary.outbox import After, Outbox
+from gary.permission import permit, permit_in
 from gary.requests import Requests
 from gary.runtime.base import Container, StartRequest
 from gary.spec import Service
+from gary.state import State
 from gary.storage import DropDocument, Stored, StoredDocument, Table, Write
 from gary.tombstones import Tombstones
 from gary.volunteering import Room

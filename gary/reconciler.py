@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gary.document import Promise, PromiseState
 from gary.identity import Slot
 from gary.runtime.base import Container, ContainerState, Health
 from gary.spec import RestartCondition, RestartPolicy, Service
+from gary.state import Promise, PromiseState
 
 SETTLE_S = 1.0
 """A container without a health check is healthy when it has run for this long."""

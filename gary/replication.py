@@ -11,13 +11,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from crdt import CorruptReplica, Exchange, ExchangeConfig, Outgoing
-from gary.document import Document, Draft, State, permit_in
+from gary.document import Document, Draft
 from gary.effects import Alarm, SetAlarm
 from gary.epochs import changes_until, is_reachable, taken_along
 from gary.host import Host
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Acceptance, Behind, Snapshot, Sync
 from gary.outbox import After, Outbox
+from gary.permission import permit_in
+from gary.state import State
 from gary.storage import AppendChanges, PutSnapshot, Write
 
 BOOT_GRACE_S = 3.0

@@ -8,8 +8,8 @@ waits longer than it must, and never moves too early.
 from __future__ import annotations
 
 from gary.assignment import View, live_promises, wanted_slots
-from gary.document import Promise, PromiseState, State
 from gary.identity import Slot, service_of
+from gary.state import Promise, PromiseState, State
 
 
 def is_done(state: State, slot: Slot) -> bool:

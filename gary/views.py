@@ -19,10 +19,10 @@ from gary.assignment import (
     resilience,
     wanted_slots,
 )
-from gary.document import Promise, PromiseState, Role, State
 from gary.identity import NodeId, Slot, service_of
 from gary.reconciler import Slate
 from gary.runtime.base import Container, ContainerState
+from gary.state import Promise, PromiseState, Role, State
 
 Json = dict[str, Any]
 Naming = Callable[[NodeId], str]

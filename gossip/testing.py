@@ -14,6 +14,7 @@ pass; ``timeout_s`` only bounds a failure.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -105,15 +106,15 @@ def node_id(number: int) -> str:
     return f"{number:032x}"
 
 
-class TransportContract:
+class TransportContract(ABC):
     """The promises. ``bind`` is an address at which any number of transports can be started, each at one of its own."""
 
     bind = "127.0.0.1:0"
     timeout_s = 10.0
 
+    @abstractmethod
     def create(self, config: TransportConfig) -> Transport:
         """A transport that is not started yet."""
-        raise NotImplementedError
 
     async def start(self, config: TransportConfig) -> Node:
         """A started transport; whoever calls this closes it."""

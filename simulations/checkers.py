@@ -13,13 +13,15 @@ from functools import lru_cache
 from crdt import CorruptReplica, MessageLimits, Replica
 from crdt.messages import Push, decode_message
 from gary.assignment import wanted_slots
-from gary.document import Document, PromiseState, Role, State, permit
+from gary.document import Document
 from gary.effects import Effect, StartContainer, StopContainer
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot, index_of
 from gary.messages import Invitation, MalformedMessage, Message, Request, Response, Snapshot, Sync, decode
+from gary.permission import permit
 from gary.runtime.base import ContainerState
 from gary.spec import Mode
+from gary.state import PromiseState, Role, State
 from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Write
 from gossip import Lane, Send
 from gossip.messages import Payload

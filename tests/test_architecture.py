@@ -41,7 +41,7 @@ CORES = {
     "gary": (
         *("agent", "node", "inbox", "clock", "events", "requests", "commands"),
         *("cluster", "engines", "advertising", "orphans", "tombstones", "enrolment"),
-        *("deployment", "replication", "keeper", "calling", "document", "facts", "epochs"),
+        *("deployment", "replication", "keeper", "calling", "document", "state", "permission", "facts", "epochs"),
         *("assignment", "volunteering", "rollout", "reconciler"),
     ),
 }

@@ -11,13 +11,13 @@ from gary.commands.command import Command
 from gary.commands.host import Asking, Holding, held
 from gary.commands.streams import Stream, Streams
 from gary.deployment import Deployment
-from gary.document import Promise, PromiseState
 from gary.effects import ReadLogs, StopLogs
 from gary.engines import Engines
 from gary.errors import CommandError, ErrorCode
 from gary.identity import DeploymentId, Slot, index_of, service_of
 from gary.requests import Responder
 from gary.runtime.base import Container
+from gary.state import Promise, PromiseState
 
 LINE_SIZE_BYTES_MAX = 65536
 

@@ -12,11 +12,11 @@ from gary.commands.asking import Answered, ask_in_turn, gather
 from gary.commands.command import Command, Json
 from gary.commands.host import Asking, Holding, held, not_held
 from gary.deployment import Deployment
-from gary.document import State
 from gary.engines import Engines
 from gary.errors import CommandError, ErrorCode
 from gary.identity import DeploymentId, NodeId
 from gary.runtime.base import Container
+from gary.state import State
 from gossip import Swim
 
 

@@ -135,10 +135,6 @@ async def written(
 class RuntimeContract:
     """What every runtime does."""
 
-    @pytest.fixture
-    def bench(self) -> Bench:
-        raise NotImplementedError("the subclass gives the bench")
-
     async def test_it_says_what_the_host_has(self, bench: Bench) -> None:
         capacity = await bench.open().capacity()
         assert capacity.cpus > 0
@@ -270,10 +266,6 @@ class RuntimeContract:
 
 class ExecutionContract:
     """What a runtime does whose containers run programs; ``bench.service`` has a shell."""
-
-    @pytest.fixture
-    def bench(self) -> Bench:
-        raise NotImplementedError("the subclass gives the bench")
 
     async def test_the_exit_code_is_the_programs(self, bench: Bench) -> None:
         runtime = bench.open()
@@ -412,10 +404,6 @@ class ExecutionContract:
 
 class ImageContract:
     """What a runtime does whose containers come from images."""
-
-    @pytest.fixture
-    def bench(self) -> Bench:
-        raise NotImplementedError("the subclass gives the bench")
 
     async def test_an_image_that_is_nowhere_is_missing_in_the_engines_words(self, bench: Bench) -> None:
         runtime, image = bench.open(), "gary.invalid/no-such-image:1"

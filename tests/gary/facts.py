@@ -8,10 +8,12 @@ from typing import Any
 
 from crdt import Replica
 from gary.assignment import View
-from gary.document import Document, Draft, Membership, Promise, PromiseState, Role, State, permit
+from gary.document import Document, Draft
 from gary.facts import MAPS
 from gary.identity import Claim, Generation, NodeId, Slot
+from gary.permission import permit
 from gary.spec import Service, Spec
+from gary.state import Membership, Promise, PromiseState, Role, State
 from gary.volunteering import Room
 
 NODES: tuple[NodeId, ...] = tuple(f"{number:032x}" for number in range(1, 9))

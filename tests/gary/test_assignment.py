@@ -26,9 +26,9 @@ from gary.assignment import (
     wanted_slots,
     witnesses_needed,
 )
-from gary.document import Membership, Promise, PromiseState, Role
 from gary.identity import Claim, Generation, NodeId, Slot
 from gary.spec import Mode, Partition, Spec
+from gary.state import Membership, Promise, PromiseState, Role
 from tests.gary.facts import G1, G2, NODES, A, B, C, Copy, D, E, members, merge_all, promise, service, spec, state, view
 
 FAILING, STARTING, WITHDRAWN = PromiseState.FAILING, PromiseState.STARTING, PromiseState.WITHDRAWN

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.document import SCHEMA, Draft, Membership, Promise, PromiseState, Role, State, author_of, permit
+from gary.document import SCHEMA, Draft
 from gary.facts import MAPS, Fact, decode_number, encode_carried
 from gary.identity import Claim, Generation
+from gary.permission import author_of, permit
 from gary.spec import encode
+from gary.state import Membership, Promise, PromiseState, Role, State
 from tests.gary.facts import G1, G2, G3, INSTANCE, A, B, C, Copy, merge_all, promise, service, spec, state
 
 ACTOR_A = bytes.fromhex(A) + b"process1"

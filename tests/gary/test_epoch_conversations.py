@@ -13,15 +13,17 @@ import pytest
 from crdt import Replica
 from gary.assignment import View
 from gary.deployment import Deployment
-from gary.document import Document, Draft, Promise, PromiseState, Role, State, permit, permit_in
+from gary.document import Document, Draft
 from gary.effects import Effect, Persist
 from gary.epochs import EPOCHS_AHEAD_MAX, taken_along
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Behind, Invitation, Message, Snapshot, Sync, decode, encode
+from gary.permission import permit, permit_in
 from gary.replication import ASK_AGAIN_S
 from gary.runtime.base import Container, StartRequest
 from gary.spec import Mode, Service
+from gary.state import Promise, PromiseState, Role, State
 from gary.storage import AppendChanges, PutSnapshot
 from gary.volunteering import Room
 from tests.gary.facts import G1, NODES, A, B, C, D, promise, room, service, spec

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from crdt import Replica
 from gary.assignment import keepings
-from gary.document import Document, Draft, Promise, PromiseState, Role, permit_in
+from gary.document import Document, Draft
 from gary.epochs import EPOCHS_AHEAD_MAX, GONE_MAX, STEP_IN_MAX, changes_until, is_reachable, taken_along
 from gary.facts import MAPS, Fact, encode_carried
 from gary.identity import Generation, NodeId, rendezvous
+from gary.permission import permit_in
 from gary.spec import Partition
+from gary.state import Promise, PromiseState, Role
 from tests.gary.facts import G1, G2, INSTANCE, NODES, A, B, C, Copy, D, promise, service, spec, view
 
 _numbers = itertools.count(1)

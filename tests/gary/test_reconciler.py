@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.document import Promise, PromiseState
 from gary.reconciler import (
     BACKOFF_S_MAX,
     SETTLE_S,
@@ -29,6 +28,7 @@ from gary.reconciler import (
 )
 from gary.runtime.base import Container, ContainerState, Health, Labels
 from gary.spec import Healthcheck, RestartCondition, RestartPolicy, Service
+from gary.state import Promise, PromiseState
 from tests.gary.facts import G1, A, promise, service
 
 RUNNING, EXITED, CREATED = ContainerState.RUNNING, ContainerState.EXITED, ContainerState.CREATED

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.document import Promise, PromiseState, State
 from gary.identity import NodeId, Slot
 from gary.rollout import is_done, waits_for
 from gary.spec import Service
+from gary.state import Promise, PromiseState, State
 from tests.gary.facts import G1, G2, G3, NODES, D, promise, service, spec, state, view
 
 STARTING, FAILING = PromiseState.STARTING, PromiseState.FAILING

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from gary import views
-from gary.document import Membership, PromiseState, Role
 from gary.identity import NodeId
 from gary.reconciler import Slate
 from gary.runtime.base import Container, ContainerState, Labels, PublishedPort
 from gary.spec import Partition
+from gary.state import Membership, PromiseState, Role
 from tests.gary.facts import G1, G2, A, B, C, D, members, promise, service, spec, state, view
 
 STARTING, FAILING, WITHDRAWN = PromiseState.STARTING, PromiseState.FAILING, PromiseState.WITHDRAWN

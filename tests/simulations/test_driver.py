@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 
 from crdt import Replica
-from gary.document import Document, PromiseState
+from gary.document import Document
 from gary.effects import StartContainer, StopContainer
 from gary.facts import MAPS
 from gary.identity import Slot
 from gary.runtime.base import StartRequest
 from gary.spec import Service
+from gary.state import PromiseState
 from gary.storage import PutRecord, PutSnapshot, Table
 from simulations.checkers import Safety, growth, liveness
 from simulations.cluster import Cluster, Host

@@ -2,10 +2,10 @@
 
 import pytest
 
-from gary.document import PromiseState
 from gary.runtime.base import ContainerState, Health
 from gary.runtime.memory import Behaviour
 from gary.spec import Healthcheck, Mode
+from gary.state import PromiseState
 from simulations.cluster import Cluster
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
