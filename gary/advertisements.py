@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import msgpack
 
-from gary.messages import room_fields, room_from
+from gary.messages import bytes_from, room_fields, room_from
 from gary.volunteering import Room
 
 MEMORY_STEP_BYTES = 256 * 1024 * 1024
@@ -17,9 +17,12 @@ PROTOCOL = 1
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """``cell`` is for clusters above about 10,000 nodes; empty until then."""
+    """``key``: the public key of the node, of which its id is a hash. ``cell`` is for clusters above about 10,000
+    nodes; empty until then.
+    """
 
     name: str
+    key: bytes
     room: Room
     cpus: float
     memory_bytes: int
@@ -34,6 +37,7 @@ def encode_profile(profile: Profile) -> bytes:
         [
             PROTOCOL,
             profile.name,
+            profile.key,
             room_fields(_coarse(profile.room)),
             profile.cpus,
             profile.memory_bytes,
@@ -49,9 +53,10 @@ def encode_profile(profile: Profile) -> bytes:
 def decode_profile(body: bytes) -> Profile | None:
     """The profile in ``body``; None for anything that is none."""
     try:
-        _, name, room, cpus, memory, containers, containers_max, version, cell = msgpack.unpackb(body)[:9]
+        _, name, key, room, cpus, memory, containers, containers_max, version, cell = msgpack.unpackb(body)[:10]
         return Profile(
             str(name)[:64],
+            bytes_from(key),
             room_from(room),
             float(cpus),
             int(memory),

@@ -31,11 +31,12 @@ class Settings:
 
 
 class Advertising:
-    """``deployments`` are those that this node holds, as they change; ``publish`` makes an advertisement known."""
+    """``key``: the public one of this node. ``deployments`` are those that this node holds, as they change; ``publish`` makes an advertisement known."""
 
     def __init__(
         self,
         node: NodeId,
+        key: bytes,
         settings: Settings,
         engines: Engines,
         deployments: Mapping[DeploymentId, Deployment],
@@ -44,6 +45,7 @@ class Advertising:
     ) -> None:
         self.is_draining = False
         self._node = node
+        self._key = key
         self._settings = settings
         self._engines = engines
         self._deployments = deployments
@@ -82,6 +84,7 @@ class Advertising:
         cpus, memory = self._engines.capacity(self._engines.names)
         return Profile(
             name=self._settings.name,
+            key=self._key,
             room=room,
             cpus=cpus,
             memory_bytes=memory,

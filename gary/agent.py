@@ -36,6 +36,7 @@ from gary.orphans import Orphans
 from gary.runtime.base import Capacity, Container
 from gary.state import PromiseState, State
 from gary.storage import Stored
+from gary.trust.keys import node_id_of
 from gossip import (
     AdvertisementChanged,
     Deliver,
@@ -344,7 +345,7 @@ class Agent:
             return
         advertisement = here.swim.advertisement(node)
         profile = None if advertisement is None else decode_profile(advertisement.body)
-        if profile is None or profile.room.node != node:
+        if profile is None or profile.room.node != node or node_id_of(profile.key) != node:
             here.counters["advertisements_malformed"] += 1
         elif here.cluster.introduced(node, profile):
             here.members_changed()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgpack
 
-from gary.identity import NODE_ID_SIZE_BYTES, NodeId, is_node_id
+from gary.identity import NodeId, is_node_id
 from gary.storage import DeleteRecord, PutRecord, Stored, Table, Write
+from gary.trust.keys import SEED_SIZE_BYTES, KeyPair, node_id_of
 from gossip import Peer
 
 CLUSTER_ID_SIZE_BYTES = 16
@@ -17,14 +18,20 @@ SECRET_SIZE_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """``epoch`` is higher at each start. ``former``: the ids that this host had before its disk was lost."""
+    """``key`` makes the node who it is. ``epoch`` is higher at each start. ``former``: the ids that this host had
+    before its disk was lost. ``secret`` is the cluster's: it makes names into ids.
+    """
 
-    node: NodeId
+    key: KeyPair
     epoch: int
     cluster: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
     former: tuple[NodeId, ...] = ()
     peers: tuple[Peer, ...] = ()
+
+    @property
+    def node(self) -> NodeId:
+        return node_id_of(self.key.public)
 
 
 def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Write]]:
@@ -33,29 +40,31 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
     A record that cannot be read counts as absent: the node then is a new one, and its peers treat it as such.
     """
     node = stored.records[Table.NODE]
-    name = node.get("id", b"").decode(errors="replace")
+    seed = node.get("seed", b"")
     last_epoch = _epoch(node.get("epoch", b""))
-    known = is_node_id(name) and last_epoch > 0
+    known = len(seed) == SEED_SIZE_BYTES and last_epoch > 0
     epoch = last_epoch + 1 if known else 1
     cluster, secret = node.get("cluster", b""), node.get("secret", b"")
     former = tuple(text for text in node.get("former", b"").decode(errors="replace").split() if is_node_id(text))
     if not known:
-        former = (*former, name) if is_node_id(name) and name not in former else former
-        name = entropy(NODE_ID_SIZE_BYTES).hex()
+        if len(seed) == SEED_SIZE_BYTES:
+            former = (*former, node_id_of(KeyPair(seed).public))
+        seed = entropy(SEED_SIZE_BYTES)
+    key = KeyPair(seed)
     if not known or len(cluster) != CLUSTER_ID_SIZE_BYTES or len(secret) != SECRET_SIZE_BYTES:
         cluster, secret = entropy(CLUSTER_ID_SIZE_BYTES), entropy(SECRET_SIZE_BYTES)
     peers = tuple(
-        Peer(key, value.decode(errors="replace"))
-        for key, value in sorted(stored.records[Table.PEER].items())
-        if is_node_id(key) and key != name
+        Peer(id, value.decode(errors="replace"))
+        for id, value in sorted(stored.records[Table.PEER].items())
+        if is_node_id(id) and id != node_id_of(key.public)
     )
     writes: list[Write] = [
-        PutRecord(Table.NODE, "id", name.encode()),
+        PutRecord(Table.NODE, "seed", seed),
         PutRecord(Table.NODE, "epoch", msgpack.packb(epoch)),
         *cluster_writes(cluster, secret),
         *([former_write(former)] if former else []),
     ]
-    return Boot(name, epoch, cluster, secret, former, peers), writes
+    return Boot(key, epoch, cluster, secret, former, peers), writes
 
 
 def cluster_writes(cluster: bytes, secret: bytes) -> list[Write]:

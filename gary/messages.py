@@ -219,7 +219,7 @@ def decode(payload: bytes) -> Message | None:
 def _decode(kind: type[Message], fields: list[Any]) -> Message:
     match kind.__name__:
         case "Sync":
-            return Sync(_id(fields[0]), _number(fields[1]), _bytes(fields[2]))
+            return Sync(_id(fields[0]), _number(fields[1]), bytes_from(fields[2]))
         case "Gone":
             return Gone(_id(fields[0]), _texts(fields[1]))
         case "CallForVolunteers":
@@ -228,7 +228,7 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
         case "Offer":
             return Offer(_number(fields[0]), _id(fields[1]), room_from(fields[2]))
         case "Invitation":
-            return Invitation(_number(fields[0]), _id(fields[1]), _texts(fields[2]), _bytes(fields[3]))
+            return Invitation(_number(fields[0]), _id(fields[1]), _texts(fields[2]), bytes_from(fields[3]))
         case "Acceptance":
             declined = tuple((_text(slot), _text(reason)) for slot, reason in _list(fields[3]))
             return Acceptance(_number(fields[0]), _id(fields[1]), _texts(fields[2]), declined)
@@ -241,13 +241,13 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
         case "Released":
             return Released(_id(fields[0]), _texts(fields[1]))
         case "Request":
-            return Request(_number(fields[0]), _text(fields[1]), _bytes(fields[2]))
+            return Request(_number(fields[0]), _text(fields[1]), bytes_from(fields[2]))
         case "Response":
-            return Response(_number(fields[0]), _number(fields[1]), fields[2] is True, _bytes(fields[3]))
+            return Response(_number(fields[0]), _number(fields[1]), fields[2] is True, bytes_from(fields[3]))
         case "Behind":
             return Behind(_id(fields[0]), _number(fields[1]))
         case "Snapshot":
-            return Snapshot(_id(fields[0]), _number(fields[1]), _bytes(fields[2]))
+            return Snapshot(_id(fields[0]), _number(fields[1]), bytes_from(fields[2]))
     return Cancel(_number(fields[0]))
 
 
@@ -318,7 +318,8 @@ def _text(value: Any) -> str:
     return value
 
 
-def _bytes(value: Any) -> bytes:
+def bytes_from(value: Any) -> bytes:
+    """``value`` if it is bytes; raises ``TypeError``."""
     if not isinstance(value, bytes):
         raise TypeError("not bytes")
     return value

@@ -57,6 +57,7 @@ class Node:
         perform: Callable[[Sequence[GossipEffect]], None],
     ) -> None:
         self.node = boot.node
+        self.key = boot.key
         self.epoch = boot.epoch
         self.rng = rng
         self.settings = settings
@@ -75,7 +76,9 @@ class Node:
         self.enrolment = Enrolment(boot)
         self.tombstones = Tombstones(stored.records[Table.TOMBSTONE])
         self.engines = Engines(runtimes, self.next_number, self.tell)
-        self.advertising = Advertising(self.node, settings, self.engines, self.deployments, self._advertise, self.emit)
+        self.advertising = Advertising(
+            self.node, self.key.public, settings, self.engines, self.deployments, self._advertise, self.emit
+        )
         self.cluster = Cluster(self.node, self.epoch, self.engines, self.advertising, self.tell)
         self.swim = Swim(
             node=boot.node,

@@ -32,6 +32,7 @@ ONLY_IN = {
     "yaml": ("gary/compose/",),
     "prometheus_client": ("gary/exposition.py",),
     "sqlite3": ("gary/storage.py",),
+    "nacl": ("gary/trust/keys.py",),
 }
 """Third parties and the places that know them. A place that ends with a slash is everything under it."""
 

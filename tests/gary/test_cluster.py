@@ -19,7 +19,7 @@ ALIVE, SUSPECT, DEAD, LEFT = Status.ALIVE, Status.SUSPECT, Status.DEAD, Status.L
 
 
 def profile(node: NodeId, name: str, **fields: object) -> Profile:
-    return Profile(name, room(node, **fields), 4.0, 1 << 30, 0, 100, "")
+    return Profile(name, b"", room(node, **fields), 4.0, 1 << 30, 0, 100, "")
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Seen:
     def __post_init__(self) -> None:
         engines = Engines((), lambda: 1, lambda kind, message: None)
         settings = Settings("a", "host-a", {})
-        self.advertising = Advertising(A, settings, engines, {}, lambda advertisement: None, lambda effects: None)
+        self.advertising = Advertising(A, b"", settings, engines, {}, lambda advertisement: None, lambda effects: None)
         self.cluster = Cluster(A, 1, engines, self.advertising, lambda kind, message: self.told.append(message))
         self.cluster.start((B,), 10.0)
         self._statuses: dict[NodeId, Status] = {}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from gary.boot import Boot
 from gary.enrolment import Enrolment
 from gary.storage import DeleteRecord, PutRecord, Table
+from gary.trust.keys import KeyPair
 from gossip import Peer
-from tests.gary.facts import A, B, C
+from tests.gary.facts import B, C
 
 SECRET, OTHER = b"s" * 32, b"o" * 32
 
 
 def enrolment() -> Enrolment:
-    return Enrolment(Boot(A, 1, b"c" * 16, SECRET, peers=(Peer(B, "b:1"),)))
+    return Enrolment(Boot(KeyPair(b"k" * 32), 1, b"c" * 16, SECRET, peers=(Peer(B, "b:1"),)))
 
 
 def test_names_have_other_ids_in_another_cluster() -> None:
@@ -37,7 +38,7 @@ def test_peers_are_written_when_they_change_and_seeing_nobody_forgets_nobody() -
 
 def test_who_this_host_was_before_is_written_once_and_its_containers_are_looked_after() -> None:
     here = enrolment()
-    assert list(here.nodes) == [A]
+    assert list(here.nodes) == [here.node]
     assert here.recognise(B) == [PutRecord(Table.NODE, "former", B.encode())]
     assert here.recognise(B) == []
-    assert list(here.nodes) == [A, B]
+    assert list(here.nodes) == [here.node, B]

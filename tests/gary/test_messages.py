@@ -167,7 +167,7 @@ def test_a_number_that_nobody_can_compare_with_is_malformed(value: object) -> No
 
 # Advertisements
 
-PROFILE = Profile("host-a", room(A, free_cpus=3.7, free_containers=99), 4.0, 1 << 33, 13, 100, "0.1.0")
+PROFILE = Profile("host-a", b"k" * 32, room(A, free_cpus=3.7, free_containers=99), 4.0, 1 << 33, 13, 100, "0.1.0")
 
 
 def test_a_profile_is_read_back_coarse() -> None:

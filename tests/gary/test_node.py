@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -13,20 +14,21 @@ from gary.document import Document
 from gary.epochs import taken_along
 from gary.node import Node
 from gary.storage import Stored
+from gary.trust.keys import KeyPair
 from gossip import SwimConfig
-from tests.gary.facts import G1, A, B, promise, spec
+from tests.gary.facts import G1, promise, spec
 
 
-def node_called(name: str) -> Node:
+def node_number(number: int) -> Node:
     return Node(
         settings=Settings("node-1", "node-1", {}),
-        boot=Boot(name, 1, b"c" * 16, b"s" * 32),
+        boot=Boot(KeyPair(bytes([number]) * 32), 1, b"c" * 16, b"s" * 32),
         stored=Stored(),
         runtimes=("docker",),
         address="10.0.0.1:7946",
         swim_config=SwimConfig(),
-        rng=random.Random(name),
-        entropy=random.Random(name).randbytes,
+        rng=random.Random(number),
+        entropy=random.Random(number).randbytes,
         perform=lambda effects: None,
     )
 
@@ -36,7 +38,7 @@ def document_of(node: Node) -> Document:
     draft = document.draft()
     draft.found()
     draft.stay(node.node)
-    draft.deploy(G1, spec())
+    draft.deploy(replace(G1, author=node.node), spec())
     draft.promise(promise(node.node))
     document.commit(draft)
     return document
@@ -44,12 +46,12 @@ def document_of(node: Node) -> Document:
 
 @pytest.mark.parametrize("epoch", [None, 1], ids=["invitation", "epoch"])
 def test_a_document_in_which_somebody_promises_for_another_is_refused(epoch: int | None) -> None:
-    one, other = node_called(A), node_called(B)
+    one, other = node_number(1), node_number(2)
     document = document_of(one)
     if epoch:
         document, before = one.blank_document(), document
         document.commit_all(taken_along(before, document))
     assert other.open_document(document.replica.save(), epoch).state == document.state
-    document.replica.put({("promises", f"{B}/web/1"): b"forged"})
+    document.replica.put({("promises", f"{other.node}/web/1"): b"forged"})
     with pytest.raises(CorruptReplica, match="a promise is written by its promiser"):
         other.open_document(document.replica.save(), epoch)
