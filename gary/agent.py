@@ -41,6 +41,7 @@ from gossip import (
     AdvertisementChanged,
     Deliver,
     Forgotten,
+    Heard,
     IdentityConflict,
     Joined,
     JoinFailed,
@@ -313,6 +314,8 @@ class Agent:
                 case IdentityConflict(node, address):
                     words = f"node id {node} lives twice, here and at {address}: was a state directory copied?"
                     here.tell("conflict", words)
+                case Heard():
+                    here.count("drop_news")
                 case Forgotten(node):
                     here.cluster.forget(node)
                 case _:

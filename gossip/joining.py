@@ -132,6 +132,10 @@ class Joining:
         self._outbox.arm(TimerKind.REJOIN, self._rejoin_interval_s * self._rng.uniform(0.75, 1.25))
         self._rejoin_interval_s = min(self._rejoin_interval_s * _REJOIN_GROWTH, _REJOIN_INTERVAL_MAX_S)
 
+    def disregard(self, node: str) -> None:
+        """Ask ``node`` no more."""
+        self._seeds = tuple(seed for seed in self._seeds if seed.node != node)
+
     def rejoined(self) -> None:
         """A seed has let this node in."""
         self._seeds = ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -53,6 +53,7 @@ def make_swim(
     epoch: int = 1,
     address: str = "",
     seed: int = 0,
+    expelled: Collection[str] = (),
 ) -> Swim:
     """One core on its own."""
     return Swim(
@@ -63,6 +64,7 @@ def make_swim(
         config=config,
         rng=random.Random(f"{seed}/{number}/{epoch}"),
         welcome=lambda: b"secret",
+        expelled=expelled,
     )
 
 
@@ -249,8 +251,15 @@ class Solo:
     Messages cross encode and decode both ways.
     """
 
-    def __init__(self, *, config: SwimConfig = CONFIG, seed: int = 0, knows: Sequence[int] = ()) -> None:
-        self.swim = make_swim(1, config=config, seed=seed)
+    def __init__(
+        self,
+        *,
+        config: SwimConfig = CONFIG,
+        seed: int = 0,
+        knows: Sequence[int] = (),
+        expelled: Collection[str] = (),
+    ) -> None:
+        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled)
         self.config = config
         self.now = 100.0
         self.sent: list[tuple[Peer, Message]] = []
