@@ -82,6 +82,15 @@ class Transport(Protocol):
         ``dropped_overflow`` (the oldest of a full queue), ``dropped_oversized`` and ``dropped_unreachable``.
         """
 
+    async def renew(self, credentials: Credentials) -> None:
+        """Show and trust ``credentials`` from now on; the address stays.
+
+        Connections are made anew, and what waits, or is sent meanwhile, leaves on the new ones. Peers may notice that a
+        connection is gone, as happens at any time. Raises ``gossip.errors.TransportError``: for credentials that cannot
+        be used, and everything stays as it was; from a transport that does not run, or runs without any; and if the
+        address cannot be had again, when it is worth another try.
+        """
+
     async def close(self) -> None:
         """Stop listening and let go of every connection. Nothing is delivered afterwards."""
 
