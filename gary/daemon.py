@@ -335,7 +335,7 @@ class Daemon:
         assert agent is not None
         answer, reason = None, ""
         try:
-            answer = await knock(self._make_transport, effect.address, effect.guest, effect.credentials, effect.frame)
+            answer = await knock(self._make_transport, effect)
         except DoorClosed as error:
             reason = str(error)
         self._perform(agent.knocked(effect.number, answer, reason, self._loop.time()))

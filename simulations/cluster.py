@@ -383,7 +383,7 @@ class Cluster:
             Endpoint(
                 guest,
                 lambda: effect.credentials,
-                lambda sender, lane, frame: hear(frame, ""),
+                lambda sender, lane, frame: hear(frame, "") if frame.startswith(effect.addressee) else None,
                 lambda peer, reason: hear(None, reason),
             ),
         )
