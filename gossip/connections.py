@@ -117,6 +117,16 @@ class LaneEnd:
         """How many connections are in use."""
         return sum(pipe.peer is not None for pipe in self._pipes.values())
 
+    def reconnect(self) -> None:
+        """Let go of every connection and every dial under way; what waits leaves on new ones."""
+        self._drain()  # and send nothing: what leaves now is lost
+        for dial in tuple(self._dials.values()):
+            self._give_up(dial)
+        for pipe in tuple(self._pipes.values()):
+            self._drop(pipe)
+        self._dirty.update(dict.fromkeys(self._queues))
+        self._flush_soon()
+
     def close(self) -> None:
         """Nothing is delivered from here on. The connections are left to whoever closes the link."""
         self._closed = True

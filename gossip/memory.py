@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gossip.errors import TransportError
-from gossip.transport import Lane, Peer, Receiver, TransportConfig
+from gossip.transport import Credentials, Lane, Peer, Receiver, TransportConfig
 
 _PORT_FIRST: Final = 49152
 _PORT_LAST: Final = 65535
@@ -143,6 +143,11 @@ class MemoryTransport:
     def counters(self) -> Mapping[str, int]:
         """Totals since the start, by name; ``connections`` is how many there are."""
         return {**self._count, "connections": len(self._connections)}
+
+    async def renew(self, credentials: Credentials) -> None:
+        """Nothing changes: here nobody has to prove who they are. Raises ``TransportError`` unless it runs."""
+        if self._receiver is None:
+            raise TransportError("a transport that does not run can be given no credentials")
 
     async def close(self) -> None:
         """Stop listening; nothing is delivered afterwards."""

@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gossip.errors import TransportError
-from gossip.transport import Lane, Peer, Transport, TransportConfig
+from gossip.transport import Credentials, Lane, Peer, Transport, TransportConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +107,22 @@ def node_id(number: int) -> str:
 
 
 class TransportContract(ABC):
-    """The promises. ``bind`` is an address at which any number of transports can be started, each at one of its own."""
+    """The promises. ``bind`` is an address at which any number of transports can be started, each at one of its own.
+
+    ``renewable``: whether the transports that ``create`` makes can be given new credentials.
+    """
 
     bind = "127.0.0.1:0"
     timeout_s = 10.0
+    renewable = True
 
     @abstractmethod
     def create(self, config: TransportConfig) -> Transport:
         """A transport that is not started yet."""
+
+    def credentials(self, node: str) -> Credentials:
+        """New ones for ``node``, trusted by the others; for a transport that proves nothing they may be empty."""
+        return Credentials("", "", ())
 
     async def start(self, config: TransportConfig) -> Node:
         """A started transport; whoever calls this closes it."""
@@ -295,6 +303,65 @@ class TransportContract(ABC):
                 alice.tell(bob, b"%d" % number)
                 await bob.heard.frame(b"%d" % number)
             await alice.heard.failure(vacant)
+
+    # -- new credentials
+
+    async def renew(self, node: Node) -> None:
+        """Give ``node`` new credentials, if its transport takes any."""
+        complaint = ""
+        try:
+            await node.transport.renew(self.credentials(node.id))
+        except TransportError as error:
+            complaint = str(error)
+        assert (complaint == "") is self.renewable, complaint or "credentials were taken by a transport that has none"
+
+    async def test_new_credentials_change_neither_the_address_nor_who_is_reached(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for word in (b"before", b"after", b"after the second time"):
+                address = alice.transport.address
+                for lane in Lane:
+                    alice.tell(bob, word, lane)
+                    await bob.heard.all_of([Received(alice.id, lane, word)])
+                    bob.tell(alice, word, lane)
+                    await alice.heard.all_of([Received(bob.id, lane, word)])
+                await self.renew(alice)
+                assert alice.transport.address == address
+            assert alice.heard.failures == bob.heard.failures == []
+
+    async def test_what_waits_outlives_new_credentials(self) -> None:
+        for turns in (0, 1, 2, 5):
+            async with self.nodes() as (alice, bob):
+                for word in (b"for a connection", b"for the end of this turn"):
+                    for lane in Lane:
+                        alice.tell(bob, word, lane)
+                    for _ in range(0 if bob.heard.frames else turns):
+                        await asyncio.sleep(0)
+                    await self.renew(alice)
+                    await bob.heard.all_of(Received(alice.id, lane, word) for lane in Lane)
+                assert alice.heard.failures == []
+
+    async def test_what_is_sent_while_credentials_change_arrives(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for number in range(5):
+                renewal = asyncio.ensure_future(self.renew(alice))
+                while not renewal.done():
+                    alice.tell(bob, b"%d" % number)
+                    await asyncio.sleep(0)
+                await renewal
+                await bob.heard.frame(b"%d" % number)
+            assert alice.heard.failures == []
+
+    async def test_new_credentials_are_for_a_transport_that_runs(self) -> None:
+        transport = self.create(TransportConfig(node_id(1), self.bind))
+        for _ in range(2):
+            refused = False
+            try:
+                await transport.renew(self.credentials(node_id(1)))
+            except TransportError:
+                refused = True
+            assert refused
+            await transport.start(Recorder(self.timeout_s))
+            await transport.close()
 
     # -- coming and going
 

@@ -25,6 +25,10 @@ ENTRY_POINT_GROUP = "gary.transports"
 SERVER_NAME = "gary"
 """The alternative name that every node's certificate carries, because TLS wants a server to have a name that the client
 knows before it connects. Which node it is says the common name."""
+NOT_TRUSTED = "not trusted"
+"""How the reason begins for which a peer is unreachable when certificates do not fit."""
+GUEST = "guest:"
+"""How the common name of somebody begins who is no node yet."""
 
 
 class Lane(IntEnum):
@@ -80,6 +84,15 @@ class Transport(Protocol):
 
         Every transport has ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received``,
         ``dropped_overflow`` (the oldest of a full queue), ``dropped_oversized`` and ``dropped_unreachable``.
+        """
+
+    async def renew(self, credentials: Credentials) -> None:
+        """Show and trust ``credentials`` from now on; the address stays.
+
+        Connections are made anew, and what waits, or is sent meanwhile, leaves on the new ones. Peers may notice that a
+        connection is gone, as happens at any time. Raises ``gossip.errors.TransportError``: for credentials that cannot
+        be used, and everything stays as it was; from a transport that does not run, or runs without any; and if the
+        address cannot be had again, when it is worth another try.
         """
 
     async def close(self) -> None:
