@@ -33,7 +33,7 @@ from aiohttp.web_runner import AppRunner
 
 from gary.config import split_address
 from gary.connections import Connection, Connections, Limits
-from gary.control import ControlSocket
+from gary.control import BACKLOG, ControlSocket
 from gary.errors import CommandError, ErrorCode, SocketUnusable
 
 BODY_SIZE_BYTES_MAX = 2 * 1024 * 1024
@@ -272,7 +272,7 @@ class Api:
         self._runners.append(runner)
         assert runner.server is not None
         connections = Connections(runner.server, limits, self._counters)
-        server = await asyncio.get_running_loop().create_server(connections, sock=listener)
+        server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=BACKLOG)
         self._servers.append((server, connections))
 
     async def _answer(self, request: Request, handler: Handler, names: frozenset[str] | None) -> StreamResponse:

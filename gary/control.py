@@ -17,7 +17,8 @@ from gary.errors import SocketUnusable
 
 MODE = 0o660
 DIRECTORY_MODE = 0o755
-BACKLOG = 128
+BACKLOG = 1024
+"""How many may wait to be accepted; then connecting fails at once."""
 STALE_TIMEOUT_S = 1.0
 
 
