@@ -92,7 +92,7 @@ class Link(Protocol):
 
 
 class LaneEnd:
-    """This node's end of one lane. ``count`` and ``expelled``, whose additions ``expel`` tells of, are shared by both."""
+    """This node's end of one lane. ``count`` and ``expelled``, to which ``expel`` is told additions, are shared."""
 
     def __init__(
         self,

@@ -36,7 +36,9 @@ def gary(
     context: typer.Context,
     socket: Annotated[
         Path | None,
-        typer.Option(help="The agent's socket. Default: GARY_SOCKET, or agent.sock in the agent's state directory."),
+        typer.Option(
+            help="The agent's socket. Default: GARY_SOCKET, or agent.sock in the state directory or in /run/gary."
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")

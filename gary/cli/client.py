@@ -73,11 +73,11 @@ class Client:
             raise _unreachable(self.socket_path, error) from error
         try:
             connection.request(method, url, content, {"Content-Type": "application/json"} if content else {})
-            response = connection.getresponse()
-            if response.status >= 400:
-                _checked(_decoded(response.read()))
-                raise CommandError(ErrorCode.INTERNAL, f"the agent answered with status {response.status}")
-            yield response
+            with connection.getresponse() as response:  # The connection is the response's, since it is the only one.
+                if response.status >= 400:
+                    _checked(_decoded(response.read()))
+                    raise CommandError(ErrorCode.INTERNAL, f"the agent answered with status {response.status}")
+                yield response
         except TimeoutError as error:
             message = f"the agent did not answer within {timeout_s:g} s"
             raise CommandError(ErrorCode.TIMEOUT, message, "its log says what it is waiting for") from error
@@ -112,9 +112,8 @@ def _unreachable(path: Path, error: OSError) -> AgentUnreachable:
     if isinstance(error, ConnectionRefusedError):
         return AgentUnreachable(f"no agent runs here: nobody answers at {path}", start)
     if isinstance(error, PermissionError):
-        return AgentUnreachable(
-            f"you may not use the agent's socket {path}", "run this as the user that runs the agent"
-        )
+        hint = "run this as root, or as a user that the agent's socket_owner and socket_group let in"
+        return AgentUnreachable(f"you may not use the agent's socket {path}", hint)
     return AgentUnreachable(f"the agent's socket {path} cannot be used: {error}", start)
 
 

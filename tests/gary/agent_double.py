@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from gary.api import Answer, Api, Arguments
+from gary.connections import Limits
+from gary.control import ControlSocket
 
 
 @dataclass
@@ -56,10 +58,18 @@ class PreparedCommands:
 class AgentDouble:
     """A context manager that serves ``commands`` at ``socket_path`` from a thread of its own."""
 
-    def __init__(self, socket_path: Path, commands: PreparedCommands, metrics_bind: str = "") -> None:
+    def __init__(
+        self,
+        socket_path: Path,
+        commands: PreparedCommands,
+        metrics_bind: str = "",
+        limits: Limits | None = None,
+        owner: int | None = None,
+        group: int | None = None,
+    ) -> None:
         self.socket_path = socket_path
         self.commands = commands
-        self.api = Api(commands, socket_path, metrics_bind)
+        self.api = Api(commands, ControlSocket(socket_path, owner, group), metrics_bind, limits)
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
