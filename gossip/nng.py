@@ -9,7 +9,8 @@ dial blocks a worker thread, since only a blocking dial tells that it was refuse
 dialer, and nng's own redialling is never used.
 
 With credentials the sockets speak TLS, and nng has checked both certificates before it tells of a connection. Who was
-turned away in a handshake is known to nng's statistics alone.
+turned away in a handshake is known to nng's statistics alone. What a listener shows and trusts is fixed when it starts,
+so new credentials need a new listener at the old port.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pynng as untyped_pynng
@@ -28,7 +30,7 @@ from gossip.connections import BATCH_BYTES, LaneEnd
 from gossip.dialling import Dial, Dialler, join_address, split_address
 from gossip.errors import TransportError
 from gossip.framing import Hello
-from gossip.transport import SERVER_NAME, Credentials, Lane, Peer, Receiver, TransportConfig
+from gossip.transport import NOT_TRUSTED, SERVER_NAME, Credentials, Lane, Peer, Receiver, TransportConfig
 
 pynng: Any = untyped_pynng
 ffi: Any = pynng.ffi
@@ -36,6 +38,8 @@ lib: Any = pynng.lib
 
 DIAGNOSIS_TIMEOUT_S = 0.5
 PORT_PAIR_ATTEMPTS = 64
+RELISTEN_ATTEMPTS = 100
+RELISTEN_DELAY_S = 0.01
 COUNTERS = (
     "frames_sent",
     "frames_received",
@@ -46,12 +50,14 @@ COUNTERS = (
     "connections_accepted",
     "connections_evicted",
     "connections_stalled",
+    "guests_refused",
     "dropped_overflow",
     "dropped_oversized",
     "dropped_unreachable",
     "dropped_forgotten",
     "dropped_before_hello",
     "dropped_impostor",
+    "dropped_expelled",
     "dropped_malformed",
     "dropped_version",
     "dropped_closed",
@@ -68,7 +74,7 @@ _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
 _SEND_BUFFER_MESSAGES = 128
 
-_REFUSED = "not trusted: its certificate or this node's own is refused, or it does not speak TLS"
+_REFUSED = f"{NOT_TRUSTED}: its certificate or this node's own is refused, or it does not speak TLS"
 
 _REASONS = {
     lib.NNG_ECRYPTO: _REFUSED,
@@ -91,11 +97,18 @@ def _limit_threads() -> None:
         lib.nng_init_set_parameter(parameter, threads)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tls:
+    """nng's form of credentials, for what listens and for what dials."""
+
+    server: Any
+    client: Any
+
+
 class _Socket:
     """What is used of an nng pair socket, in Python's terms: a ``gossip.connections.Link``."""
 
-    def __init__(self, lane: Lane, frame_size_bytes_max: int, credentials: Credentials | None) -> None:
-        server_tls, client_tls = (None, None) if credentials is None else _tls(credentials)
+    def __init__(self, lane: Lane, frame_size_bytes_max: int, tls: _Tls | None) -> None:
         self._pynng = pynng.Pair1(
             polyamorous=True,
             recv_buffer_size=_RECEIVE_BUFFER_MESSAGES[lane],
@@ -105,11 +118,11 @@ class _Socket:
             reconnect_time_max=_NEVER_MS,
         )
         self._id = self._pynng.socket
-        self._scheme = "tcp" if credentials is None else "tls+tcp"
+        self._scheme = "tcp" if tls is None else "tls+tcp"
+        self._tls = tls
         self._listener: Any = None
-        self._client_tls = client_tls
-        if server_tls is not None:
-            self._pynng.tls_config = server_tls
+        self._address = ("", 0)
+        self._refused_before = 0
         self._message = ffi.new("nng_msg **")
         self._attached = True
 
@@ -133,11 +146,31 @@ class _Socket:
 
     def listen(self, host: str, port: int) -> int:
         """Listen, and return the port."""
-        try:
-            self._listener = self._pynng.listen(f"{self._scheme}://{join_address(host, port)}")
-        except pynng.NNGException as error:
-            raise TransportError(f"cannot listen at {join_address(host, port)}: {str(error).lower()}") from error
-        return socket.ntohs(self._listener.local_address.port)
+        address = join_address(host, port)
+        listener, bound = ffi.new("nng_listener *"), ffi.new("int *")
+        error = lib.nng_listener_create(listener, self._id, f"{self._scheme}://{address}".encode())
+        if not error and self._tls is not None:
+            error = lib.nng_listener_set_ptr(listener[0], b"tls-config", self._tls.server._tls_config)
+        error = error or lib.nng_listener_start(listener[0], 0)
+        error = error or lib.nng_listener_get_int(listener[0], b"tcp-bound-port", bound)
+        if error:
+            lib.nng_listener_close(listener[0])
+            raise TransportError(f"cannot listen at {address}: {_reason(error)}")
+        self._listener, self._address = listener[0], (host, int(bound[0]))
+        return int(bound[0])
+
+    def renew(self, tls: _Tls) -> None:
+        """Show and trust ``tls`` from now on. Who listened does so again only after ``relisten``."""
+        self._tls = tls
+        if self._listener is not None:
+            self._refused_before = self.handshakes_refused()
+            lib.nng_listener_close(self._listener)
+            self._listener = None
+
+    def relisten(self) -> None:
+        """Listen again where it did, if it did. Raises ``TransportError``."""
+        if self._listener is None and self._address[0]:
+            self.listen(*self._address)
 
     def transmit(self, pipe: int, data: bytes) -> bool:
         pynng.check_err(lib.nng_msg_alloc(self._message, 0))
@@ -167,7 +200,7 @@ class _Socket:
         return _dialer_of(ffi.new("nng_pipe *", (pipe,))[0])
 
     def peer_name(self, pipe: int) -> str | None:
-        if self._client_tls is None:
+        if self._tls is None:
             return None
         name = ffi.new("char **")
         if lib.nng_pipe_get_string(ffi.new("nng_pipe *", (pipe,))[0], b"tls-peer-cn", name) or name[0] == ffi.NULL:
@@ -180,8 +213,8 @@ class _Socket:
     def create_dialer(self, host: str, port: int) -> int:
         dialer = ffi.new("nng_dialer *")
         error = lib.nng_dialer_create(dialer, self._id, f"{self._scheme}://{join_address(host, port)}".encode())
-        if not error and self._client_tls is not None:
-            error = lib.nng_dialer_set_ptr(dialer[0], b"tls-config", self._client_tls._tls_config)
+        if not error and self._tls is not None:
+            error = lib.nng_dialer_set_ptr(dialer[0], b"tls-config", self._tls.client._tls_config)
         if error:
             raise TransportError(_reason(error))
         return int(dialer.id)
@@ -189,12 +222,12 @@ class _Socket:
     def handshakes_refused(self) -> int:
         """Connections that nng did not accept because their certificates, or what they said at all, would not do."""
         if self._listener is None:
-            return 0
+            return self._refused_before
         root = ffi.new("nng_stat **")
         pynng.check_err(lib.nng_stats_get(root))
         try:
-            stat = lib.nng_stat_child(lib.nng_stat_find_listener(root[0], self._listener.listener))
-            refused = 0
+            stat = lib.nng_stat_child(lib.nng_stat_find_listener(root[0], self._listener))
+            refused = self._refused_before
             while stat != ffi.NULL:
                 if ffi.string(lib.nng_stat_name(stat)) in _REFUSALS:
                     refused += int(lib.nng_stat_value(stat))
@@ -220,8 +253,8 @@ class _Socket:
         self._pynng.close()
 
 
-def _tls(credentials: Credentials) -> tuple[Any, Any]:
-    """nng's form of ``credentials`` for what listens and for what dials. Raises ``TransportError`` for bad ones."""
+def _tls(credentials: Credentials) -> _Tls:
+    """Raises ``TransportError`` for credentials that cannot be used."""
     server, client = pynng.TLSConfig.MODE_SERVER, pynng.TLSConfig.MODE_CLIENT
     shown = {
         "ca_string": "".join(credentials.roots),
@@ -230,7 +263,7 @@ def _tls(credentials: Credentials) -> tuple[Any, Any]:
         "auth_mode": pynng.TLSConfig.AUTH_MODE_REQUIRED,
     }
     try:
-        return pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown)
+        return _Tls(pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown))
     except pynng.NNGException as error:
         raise TransportError(f"the credentials cannot be used: {str(error).lower()}") from error
 
@@ -252,6 +285,19 @@ def _diagnosis(dial: Dial) -> str:
     return "not a Gary node, or one that hangs: it accepts connections and does not shake hands"
 
 
+async def persevere(attempt: Callable[[], None], attempts: int, delay_s: float) -> None:
+    """Call ``attempt`` until it raises no ``TransportError``; that of the last of ``attempts`` is raised on."""
+    for left in reversed(range(attempts)):
+        try:
+            attempt()
+        except TransportError:
+            if not left:
+                raise
+            await asyncio.sleep(delay_s)
+        else:
+            return
+
+
 _limit_threads()
 
 
@@ -264,36 +310,41 @@ class NngTransport:
         self._ends: dict[Lane, LaneEnd] = {}
         self._sockets: dict[Lane, _Socket] = {}
         self._address = ""
+        self._expelled: set[str] = set()
+        self._renewing = asyncio.Lock()
 
     @property
     def address(self) -> str:
-        """``host:port`` of the probe lane; the bulk lane is at the next port."""
+        """``host:port`` of the probe lane, the bulk lane being at the next port; empty if it only dials."""
         return self._address
 
     async def start(self, receiver: Receiver) -> None:
-        """Listen at both ports. Raises ``TransportError`` if one is taken or an address cannot be understood."""
+        """Listen at both ports, or at none without an address to bind. Raises ``TransportError`` if one is taken, an
+        address cannot be understood, or the credentials cannot be used.
+        """
+        tls = None if self._config.credentials is None else _tls(self._config.credentials)
+        self._dialler = Dialler(asyncio.get_running_loop(), self._config.dials_max)
+        if self._config.bind:
+            self._address = self._listen(receiver, tls)
+        else:
+            self._attach(receiver, tls)
+        instance = os.urandom(framing.INSTANCE_BYTES)
+        for lane, end in self._ends.items():
+            end.open(Hello(self._config.node, instance, self._address, lane))
+
+    def _listen(self, receiver: Receiver, tls: _Tls | None) -> str:
+        """Listen at the port to bind and the next, or for port 0 at the first free pair of neighbours that comes along.
+        Returns the address to advertise.
+        """
         try:
             host, port = split_address(self._config.bind)
             advertised_host, advertised_port = split_address(self._config.advertise or self._config.bind)
         except ValueError as error:
             raise TransportError(str(error)) from error
-        self._dialler = Dialler(asyncio.get_running_loop(), self._config.dials_max)
-        bound = self._listen(receiver, host, port)
-        self._address = join_address(advertised_host, advertised_port or bound)
-        instance = os.urandom(framing.INSTANCE_BYTES)
-        for lane, end in self._ends.items():
-            end.open(Hello(self._config.node, instance, self._address, lane))
-
-    def _listen(self, receiver: Receiver, host: str, port: int) -> int:
-        """Listen at ``port`` and the next, or for port 0 at the first free pair of neighbours that comes along."""
         attempts = PORT_PAIR_ATTEMPTS if port == 0 else 1
         while True:
             attempts -= 1
-            size, credentials = self._config.frame_size_bytes_max, self._config.credentials
-            self._sockets = {lane: _Socket(lane, size, credentials) for lane in Lane}
-            for lane, sock in self._sockets.items():
-                self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count)
-                sock.attach(self._ends[lane])
+            self._attach(receiver, tls)
             try:
                 bound = self._sockets[Lane.PROBE].listen(host, port)
                 self._sockets[Lane.BULK].listen(host, bound + 1)
@@ -303,7 +354,13 @@ class NngTransport:
                 if attempts == 0:
                     raise
             else:
-                return bound
+                return join_address(advertised_host, advertised_port or bound)
+
+    def _attach(self, receiver: Receiver, tls: _Tls | None) -> None:
+        self._sockets = {lane: _Socket(lane, self._config.frame_size_bytes_max, tls) for lane in Lane}
+        for lane, sock in self._sockets.items():
+            self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count, self._expelled)
+            sock.attach(self._ends[lane])
 
     def _detach(self) -> list[_Socket]:
         sockets = list(self._sockets.values())
@@ -321,6 +378,8 @@ class NngTransport:
             self._count["dropped_closed"] += 1
         elif len(frame) > self._config.frame_size_bytes_max:
             self._count["dropped_oversized"] += 1
+        elif peer.node in self._expelled:
+            self._count["dropped_expelled"] += 1
         else:
             end.send(peer, frame)
 
@@ -329,6 +388,12 @@ class NngTransport:
         for end in self._ends.values():
             end.forget(peer)
 
+    def expel(self, node: str) -> None:
+        """Cut off ``node`` on both lanes, and refuse it from now on."""
+        self._expelled.add(node)
+        for end in self._ends.values():
+            end.expel(node)
+
     def counters(self) -> Mapping[str, int]:
         """The totals named in ``COUNTERS``, ``handshakes_refused``, and ``connections``: how many there are now."""
         return {
@@ -336,6 +401,25 @@ class NngTransport:
             "handshakes_refused": sum(sock.handshakes_refused() for sock in self._sockets.values()),
             "connections": sum(end.connections for end in self._ends.values()),
         }
+
+    async def renew(self, credentials: Credentials) -> None:
+        """Show and trust ``credentials`` from now on, and make every connection anew.
+
+        Raises ``TransportError``: for credentials that cannot be used and if this transport does not run with any, in
+        both cases without a change; and if a port cannot be had again, when nobody can dial this node until another
+        ``renew`` succeeds.
+        """
+        if self._config.credentials is None or not self._sockets:
+            raise TransportError("only a transport that was started with credentials can be given new ones")
+        tls = _tls(credentials)
+        async with self._renewing:
+            for lane in Lane:
+                if lane not in self._sockets:
+                    raise TransportError("the transport was closed while it was given new credentials")
+                self._sockets[lane].renew(tls)
+                self._ends[lane].reconnect()
+                # The kernel gives the port back at once, as far as anybody has seen.
+                await persevere(self._sockets[lane].relisten, RELISTEN_ATTEMPTS, RELISTEN_DELAY_S)
 
     async def close(self) -> None:
         """Close both sockets and end the threads that dial. What was not yet handed to the kernel is lost."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gary import __version__
-from gary.cli import agent, demo, deployments, events, nodes
+from gary.cli import agent, demo, deployments, events, nodes, trust
 from gary.config import default_socket
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def gary(
     socket: Annotated[
         Path | None,
         typer.Option(
-            help="The agent's socket. Default: GARY_SOCKET, or agent.sock in the agent's state directory or in /run/gary."
+            help="The agent's socket. Default: GARY_SOCKET, or agent.sock in the state directory or in /run/gary."
         ),
     ] = None,
     version: Annotated[
@@ -49,6 +49,7 @@ def gary(
 
 agent.add_to(app)
 nodes.add_to(app)
+trust.add_to(app)
 deployments.add_to(app)
 events.add_to(app)
 demo.add_to(app)

@@ -13,7 +13,7 @@ import pytest
 
 from gossip.dialling import split_address
 from gossip.errors import TransportError
-from gossip.nng import NngTransport
+from gossip.nng import NngTransport, persevere
 from gossip.testing import Node, Recorder, node_id
 from gossip.transport import Credentials, Lane, Peer, TransportConfig
 from tests.gossip.certificates import Authority
@@ -102,6 +102,80 @@ async def test_who_trusts_another_root_as_well_is_heard_by_both(authority: Autho
         assert (await other.heard.frame(b"old to new")).sender == ONE
         other.tell(one, b"new to old")
         assert (await one.heard.frame(b"new to old")).sender == OTHER
+
+
+async def test_a_node_changes_over_to_another_root_and_is_heard_by_those_who_trust_that(authority: Authority) -> None:
+    new = Authority("new root")
+    old_node = authority.credentials(OTHER)
+    async with (
+        started(ONE, authority.credentials(ONE)) as one,
+        started(OTHER, old_node) as other,
+        started(THIRD, new.credentials(THIRD)) as third,
+    ):
+        other.tell(one, b"of one root")
+        await one.heard.frame(b"of one root")
+
+        await one.transport.renew(new.credentials(ONE))
+        third.tell(one, b"of the new root")
+        assert (await one.heard.frame(b"of the new root")).sender == THIRD
+        one.tell(third, b"likewise")
+        assert (await third.heard.frame(b"likewise")).sender == ONE
+        other.tell(one, b"of the old root")
+        assert (await other.heard.failure(one.peer)).reason
+        one.tell(other, b"of the old root")
+        assert (await one.heard.failure(other.peer)).reason
+        assert b"of the old root" not in [received.frame for node in (one, other) for received in node.heard.frames]
+
+
+async def test_connections_that_only_the_old_roots_allow_end_with_them(authority: Authority) -> None:
+    new = Authority("new root")
+    async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, authority.credentials(OTHER)) as other:
+        for asking, asked in ((one, other), (other, one)):
+            asking.tell(asked, b"hello")
+            await asked.heard.frame(b"hello")
+        await one.transport.renew(new.credentials(ONE))
+        async with asyncio.timeout(TIMEOUT_S):
+            while one.transport.counters()["connections"] or other.transport.counters()["connections"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("part", ["certificate", "key", "roots"])
+async def test_new_credentials_that_are_none_change_nothing(authority: Authority, part: str) -> None:
+    bad: Any = ("no root",) if part == "roots" else "no pem"
+    async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, authority.credentials(OTHER)) as other:
+        other.tell(one, b"before")
+        await one.heard.frame(b"before")
+        with pytest.raises(TransportError, match="credentials cannot be used"):
+            await one.transport.renew(replace(authority.credentials(ONE), **{part: bad}))
+        other.tell(one, b"after")
+        await one.heard.frame(b"after")
+        assert other.transport.counters()["dials"] == 1
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+async def test_a_port_is_tried_again_for_a_while_and_then_given_up_with_the_reason(failures: int) -> None:
+    attempts = 0
+
+    def attempt() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= failures:
+            raise TransportError(f"taken, {attempts}")
+
+    with pytest.raises(TransportError, match="taken, 3") if failures == 3 else contextlib.nullcontext():
+        await persevere(attempt, attempts=3, delay_s=0.0)
+    assert attempts == min(failures + 1, 3)
+
+
+async def test_who_was_turned_away_before_a_renewal_stays_counted(authority: Authority) -> None:
+    async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, Authority().credentials(OTHER)) as other:
+        other.tell(one, b"let me in")
+        async with asyncio.timeout(TIMEOUT_S):
+            while not counted(one):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        before = counted(one)
+        await one.transport.renew(authority.credentials(ONE))
+        assert counted(one) >= before
 
 
 async def test_garbage_half_handshakes_and_idle_connections_hold_up_nobody(authority: Authority) -> None:

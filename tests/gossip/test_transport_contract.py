@@ -5,11 +5,13 @@ from dataclasses import replace
 from gossip.memory import MemoryNetwork
 from gossip.nng import NngTransport
 from gossip.testing import TransportContract
-from gossip.transport import Transport, TransportConfig
+from gossip.transport import Credentials, Transport, TransportConfig
 from tests.gossip.certificates import Authority
 
 
 class TestNng(TransportContract):
+    renewable = False
+
     def create(self, config: TransportConfig) -> Transport:
         return NngTransport(config)
 
@@ -19,7 +21,10 @@ class TestNngWithCertificates(TransportContract):
         self.authority = Authority()
 
     def create(self, config: TransportConfig) -> Transport:
-        return NngTransport(replace(config, credentials=self.authority.credentials(config.node)))
+        return NngTransport(replace(config, credentials=self.credentials(config.node)))
+
+    def credentials(self, node: str) -> Credentials:
+        return self.authority.credentials(node)
 
 
 class TestMemory(TransportContract):
