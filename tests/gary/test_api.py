@@ -86,7 +86,14 @@ def _ask_json(agent: AgentDouble, method: str, path: str, body: object = None) -
             {"app": "app", "services": {"web": 3}},
         ),
         ("POST", "/v1/deployments/app/release", {"slot": "web/1"}, "release", {"app": "app", "slot": "web/1"}),
-        ("POST", "/v1/join", {"peer": "10.0.0.1:7946"}, "join", {"peer": "10.0.0.1:7946"}),
+        ("POST", "/v1/join", {"peer": "10.0.0.1:7946"}, "join", {"peer": "10.0.0.1:7946", "token": None}),
+        ("POST", "/v1/join", {"token": "gary1.abc"}, "join", {"peer": None, "token": "gary1.abc"}),
+        ("GET", "/v1/invitations", None, "invitations", {}),
+        ("POST", "/v1/invitations", {"uses": 2}, "invite", {"uses": 2, "expires_s": 3600, "vouch": True}),
+        ("DELETE", "/v1/invitations/3f9a", None, "revoke", {"invitation": "3f9a"}),
+        ("POST", "/v1/nodes/node-b/expel", {}, "expel", {"node": "node-b", "operator": None}),
+        ("POST", "/v1/rotate", {"urgent": True}, "rotate", {"overlap_s": 604_800.0, "urgent": True}),
+        ("POST", "/v1/operators", {"key": "ab" * 32}, "admit", {"key": "ab" * 32}),
     ],
 )
 def test_each_route_calls_its_operation_with_checked_arguments(
