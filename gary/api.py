@@ -201,6 +201,7 @@ _ROUTES = (
         "join",
         body=(_Field("peer", _address, None), _Field("token", _text(TOKEN_LENGTH_MAX), None)),
     ),
+    _Route("GET", "/v1/trust", "trust"),
     _Route("GET", "/v1/invitations", "invitations"),
     _Route(
         "POST",

@@ -21,7 +21,7 @@ from gary.errors import CommandError, ErrorCode
 from gary.requests import RemoteResponder, Responder
 from gossip import JoinFailure
 
-OWN_OPERATOR_ONLY = ("join", "leave", "invite", "invitations", "revoke", "expel", "rotate", "admit")
+OWN_OPERATOR_ONLY = ("join", "leave", "trust", "invite", "invitations", "revoke", "expel", "rotate", "admit")
 
 
 class Host(relays.Host, questions.Host, deployments.Host, logs.Host, events.Host, cluster.Host, trust.Host, Protocol):
@@ -51,6 +51,7 @@ class Commands:
             "nodes": cluster.nodes,
             "join": cluster.join,
             "leave": cluster.leave,
+            "trust": trust.trust,
             "invite": trust.invite,
             "invitations": trust.invitations,
             "revoke": trust.revoke,
