@@ -31,7 +31,9 @@ class Settings:
 
 
 class Advertising:
-    """``key``: the public one of this node. ``deployments`` are those that this node holds, as they change; ``publish`` makes an advertisement known."""
+    """``key``: the public one of this node. ``deployments`` are those that it holds, as they change; ``publish`` makes
+    an advertisement known.
+    """
 
     def __init__(
         self,
