@@ -33,6 +33,7 @@ from gary.config import split_address
 from gary.errors import CommandError, ErrorCode, SocketTaken
 
 BODY_SIZE_BYTES_MAX = 2 * 1024 * 1024
+TOKEN_LENGTH_MAX = 8192
 STREAMS_MAX = 64
 FIRST_ITEM_WAIT_S = 0.25
 """How long a stream may hold back the status line, so that an error known at once still has its own status."""
@@ -124,6 +125,12 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
+def _overlap(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 366 * 86_400:
+        raise ValueError("a number of seconds, at most a year")
+    return float(value)
+
+
 def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError("an object")
@@ -144,7 +151,7 @@ def _address(value: object) -> str:
     return value
 
 
-_APP = _Field("app", _text(255))
+_PATH_FIELDS = (_Field("app", _text(255)), _Field("node", _text(255)), _Field("invitation", _text(64)))
 
 _ROUTES = (
     _Route("GET", "/v1/version", "version"),
@@ -181,7 +188,25 @@ _ROUTES = (
         query=(_Field("app", _text(255), None), _Field("follow", _flag, False)),
         streams=True,
     ),
-    _Route("POST", "/v1/join", "join", body=(_Field("peer", _address),)),
+    _Route(
+        "POST",
+        "/v1/join",
+        "join",
+        body=(_Field("peer", _address, None), _Field("token", _text(TOKEN_LENGTH_MAX), None)),
+    ),
+    _Route("GET", "/v1/invitations", "invitations"),
+    _Route(
+        "POST",
+        "/v1/invitations",
+        "invite",
+        body=(_Field("uses", _count, 1), _Field("expires_s", _count, 3600), _Field("vouch", _flag, True)),
+    ),
+    _Route("DELETE", "/v1/invitations/{invitation}", "revoke"),
+    _Route("POST", "/v1/nodes/{node}/expel", "expel", body=(_Field("operator", _text(64), None),)),
+    _Route(
+        "POST", "/v1/rotate", "rotate", body=(_Field("overlap_s", _overlap, 604_800.0), _Field("urgent", _flag, False))
+    ),
+    _Route("POST", "/v1/operators", "admit", body=(_Field("key", _text(64)),)),
     _Route("POST", "/v1/leave", "leave", body=(_Field("timeout_s", _seconds, LEAVE_TIMEOUT_S),), streams=True),
 )
 
@@ -316,7 +341,7 @@ def _route_to(method: str, path: str, handler: Handler) -> RouteDef:
 async def _arguments(route: _Route, request: Request) -> Arguments:
     """The checked arguments of ``route``. Raises ``CommandError`` that names all that is wrong."""
     problems: list[str] = []
-    path_fields = (_APP,) if "{app}" in route.path else ()
+    path_fields = tuple(field for field in _PATH_FIELDS if f"{{{field.name}}}" in route.path)
     arguments = _read_fields(path_fields, dict(request.match_info), "path", problems)
     arguments |= _read_fields(route.query, dict(request.query), "query", problems)
     body = await request.read()

@@ -44,7 +44,8 @@ class AgentConfig:
     the next port. ``advertise``: ``host:port`` that others dial; empty: ``advertised_address``. ``runtimes``: names,
     none means docker if it answers, and process. ``docker_host``: ``unix://``, ``tcp://`` or ``ssh://``.
     ``containers_max``: how many containers this node takes on in all. ``metrics_bind``: ``host:port`` at which
-    Prometheus finds ``/metrics`` over TCP; empty: only on the agent's socket.
+    Prometheus finds ``/metrics`` over TCP; empty: only on the agent's socket. ``vouch``: whether this node may hold the
+    secret half of its cluster's root.
     """
 
     state_dir: Path
@@ -57,6 +58,7 @@ class AgentConfig:
     transport: str = "nng"
     containers_max: int = 100
     metrics_bind: str = ""
+    vouch: bool = True
     log_format: str = "text"
     log_level: str = "info"
 
@@ -269,6 +271,15 @@ def _count(given: object) -> int:
     return given
 
 
+def _flag(given: object) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(given, bool):
+        return given
+    if not isinstance(given, str) or given.lower() not in words:
+        raise ValueError(f"{given!r} is neither true nor false")
+    return words[given.lower()]
+
+
 def _engine(given: object) -> str:
     text = _text(given)
     scheme, separator, rest = text.partition("://")
@@ -296,6 +307,7 @@ _SETTINGS: tuple[_Setting[Any], ...] = (
     _Setting("transport", "--transport", _node_name, _always("nng")),
     _Setting("containers_max", "--containers-max", _count, _always(100)),
     _Setting("metrics_bind", "--metrics-bind", _address, _always("")),
+    _Setting("vouch", "--vouch", _flag, _always(True)),
     _Setting("log_format", "--log-format", _choice(*LOG_FORMATS), _always("text")),
     _Setting("log_level", "--log-level", _choice(*LOG_LEVELS), _always("info")),
 )

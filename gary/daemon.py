@@ -20,22 +20,27 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gary import __version__
 from gary.agent import Agent, Settings
 from gary.api import Api
-from gary.boot import boot
+from gary.boot import Boot, boot
 from gary.config import AgentConfig, advertised_address
 from gary.effects import (
     Alarm,
+    Consult,
     Effect,
     Exit,
+    Expel,
+    Knock,
     Notify,
     Observe,
     Persist,
     ReadLogs,
+    Renew,
     Reply,
     SetAlarm,
     StartContainer,
@@ -49,7 +54,12 @@ from gary.metrics import Metrics
 from gary.requests import error_from
 from gary.runtime.base import ContainerRuntime, load_runtime
 from gary.runtime.errors import EngineUnavailable, RuntimeFailure
-from gary.storage import SqliteStorage, Storage
+from gary.storage import SqliteStorage, Storage, Stored, Table
+from gary.trust.consulting import Notary, NotaryFailed
+from gary.trust.keys import SEED_SIZE_BYTES
+from gary.trust.knocking import DoorClosed, knock
+from gary.trust.notary import Founded
+from gary.trust.standing import Standing, found, founding_writes
 from gossip import (
     GossipError,
     Lane,
@@ -94,16 +104,23 @@ class Daemon:
         self._nodes: tuple[NodeId, ...] = ()
         self._command = 0
         self._metrics = Metrics()
+        self._notary = Notary()
         self.finished = asyncio.Event()
 
     async def start(self) -> None:
         """Bring the agent up; when this returns it answers peers and operators."""
-        stored = self._storage.load()
-        identity, writes = boot(stored, os.urandom)
-        self._storage.write(writes)
+        identity, stored = await self._boot()
+        standing = Standing(identity.key, identity.cluster, stored.records[Table.TRUST])
         self._transport: Transport = self._make_transport(
-            TransportConfig(identity.node, self._config.bind, advertised_address(self._config))
+            TransportConfig(
+                identity.node,
+                self._config.bind,
+                advertised_address(self._config),
+                credentials=standing.credentials(time.time()),
+            )
         )
+        for node in standing.ledger.expulsions:
+            self._transport.expel(node)
         await self._transport.start(self)
         names = self._config.runtimes or _DEFAULT_RUNTIMES
         for name in names:
@@ -115,6 +132,7 @@ class Daemon:
                 labels=dict(self._config.labels),
                 containers_max=self._config.containers_max,
                 version=__version__,
+                vouches=self._config.vouch,
             ),
             boot=identity,
             stored=stored,
@@ -135,6 +153,18 @@ class Daemon:
         self._metrics.add_counters("api", self._api.counters)
         await self._api.start()
 
+    async def _boot(self) -> tuple[Boot, Stored]:
+        """Who this node is, durably: on a fresh disk a new one, in a cluster of its own."""
+        stored = self._storage.load()
+        identity, writes = boot(stored, os.urandom)
+        if not identity.is_founded:
+            seed = os.urandom(SEED_SIZE_BYTES)
+            founded = await self._notary.ask(found(seed, identity.node))
+            assert isinstance(founded, Founded)
+            writes += founding_writes(seed, founded)
+        self._storage.write(writes)
+        return identity, replace(self._storage.load(), set_aside=stored.set_aside)
+
     async def close(self) -> None:
         """Let go of everything. Containers run on, and peers find out by themselves."""
         await self._api.close()
@@ -142,6 +172,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._logs.values(), return_exceptions=True)
         await self._transport.close()
+        await self._notary.close()
         for runtime in self._runtimes.values():
             await runtime.close()
         self._disk.shutdown()
@@ -239,6 +270,14 @@ class Daemon:
                 case StopLogs(stream):
                     if stream in self._logs:
                         self._logs.pop(stream).cancel()
+                case Consult():
+                    self._spawn(self._consult(effect))
+                case Knock():
+                    self._spawn(self._knock(effect))
+                case Renew():
+                    self._spawn(self._renew(effect))
+                case Expel(node):
+                    self._transport.expel(node)
                 case Exit():
                     self.finished.set()
 
@@ -280,6 +319,36 @@ class Daemon:
                 )
                 self._perform(effects)
         self._is_writing = False
+
+    async def _consult(self, effect: Consult) -> None:
+        agent = self._agent
+        assert agent is not None
+        answer, reason = None, ""
+        try:
+            answer = await self._notary.ask(effect.request)
+        except NotaryFailed as error:
+            reason = str(error)
+        self._perform(agent.consulted(effect.number, answer, reason, self._loop.time()))
+
+    async def _knock(self, effect: Knock) -> None:
+        agent = self._agent
+        assert agent is not None
+        answer, reason = None, ""
+        try:
+            answer = await knock(self._make_transport, effect.address, effect.guest, effect.credentials, effect.frame)
+        except DoorClosed as error:
+            reason = str(error)
+        self._perform(agent.knocked(effect.number, answer, reason, self._loop.time()))
+
+    async def _renew(self, effect: Renew) -> None:
+        agent = self._agent
+        assert agent is not None
+        reason = ""
+        try:
+            await self._transport.renew(effect.credentials)
+        except GossipError as error:
+            reason = str(error)
+        self._perform(agent.renewed(effect.number, reason, self._loop.time()))
 
     async def _start_container(self, effect: StartContainer) -> None:
         agent = self._agent

@@ -37,10 +37,14 @@ class Enrolment:
         self.secret = secret
         return cluster_writes(cluster, secret) if is_new else []
 
-    def left(self, cluster: bytes, secret: bytes) -> list[Write]:
-        """What makes the next start one in the new ``cluster``, with no peers."""
-        forget = [DeleteRecord(Table.PEER, node) for node in sorted(self._peers)]
-        return [*cluster_writes(cluster, secret), *forget]
+    def left(self, *, is_expelled: bool) -> list[Write]:
+        """What makes the next start one in a new cluster, with no peers. Who is expelled can be nobody's node again
+        under the same id, and becomes another one.
+        """
+        writes: list[Write] = [DeleteRecord(Table.NODE, name) for name in ("cluster", "secret")]
+        if is_expelled:
+            writes += [DeleteRecord(Table.NODE, "seed"), former_write(self.nodes)]
+        return [*writes, *(DeleteRecord(Table.PEER, node) for node in sorted(self._peers))]
 
     def remember(self, peers: Iterable[Peer]) -> list[Write]:
         """Whom to ask after a restart. Seeing nobody forgets nobody."""

@@ -99,6 +99,7 @@ class JoinFailure(StrEnum):
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
     NOT_GARY = "not_gary"
+    NOT_TRUSTED = "not_trusted"
     SELF = "self"
     VERSION = "version"
     REFUSED = "refused"

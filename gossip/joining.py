@@ -24,6 +24,8 @@ _REJOIN_INTERVAL_MAX_S: Final = 15.0
 # How transports begin the reason when somebody answers who does not speak the transport's protocol.
 _SLOW: Final = "timed out"
 """How a transport begins the reason when nobody answered at all."""
+_NOT_TRUSTED: Final = "not trusted"
+"""How it begins when certificates do not fit."""
 _NOT_GARY: Final = ("protocol", "not gary", "not a gary")
 _FAILURE_OF_REFUSAL: Final = {"version": JoinFailure.VERSION, "self": JoinFailure.SELF}
 
@@ -83,8 +85,7 @@ class Joining:
         """
         attempt = self._attempts.get(address)
         if attempt is not None and not reason.startswith(_SLOW):
-            not_gary = reason.lower().startswith(_NOT_GARY)
-            self.fail(attempt, JoinFailure.NOT_GARY if not_gary else JoinFailure.UNREACHABLE, reason)
+            self.fail(attempt, _failure(reason), reason)
 
     def attempt(self, number: int) -> Attempt | None:
         """The join that an answer with ``number`` is for."""
@@ -144,3 +145,10 @@ class Joining:
     def _ask(self, address: str, number: int) -> None:
         myself = self._membership.myself
         self._outbox.send_joining(Peer("", address), Join(number, myself.address, myself.incarnation))
+
+
+def _failure(reason: str) -> JoinFailure:
+    """What a transport's reason means for a join."""
+    if reason.startswith(_NOT_TRUSTED):
+        return JoinFailure.NOT_TRUSTED
+    return JoinFailure.NOT_GARY if reason.lower().startswith(_NOT_GARY) else JoinFailure.UNREACHABLE

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,12 +16,16 @@ from gary.agent import Agent, Settings
 from gary.boot import boot
 from gary.effects import (
     Alarm,
+    Consult,
     Effect,
     Exit,
+    Expel,
+    Knock,
     Notify,
     Observe,
     Persist,
     ReadLogs,
+    Renew,
     Reply,
     SetAlarm,
     StartContainer,
@@ -36,7 +40,11 @@ from gary.runtime.errors import RuntimeFailure
 from gary.runtime.memory import DEFAULT_CAPACITY, MemoryEngine
 from gary.spec import Spec, to_json
 from gary.storage import MemoryStorage, Write
-from gossip import Send, SetTimer, SwimConfig, Timer
+from gary.trust.keys import SEED_SIZE_BYTES
+from gary.trust.notary import Founded
+from gary.trust.standing import found, founding_writes
+from gossip import Lane, Peer, Send, SetTimer, SwimConfig, Timer
+from simulations import notary
 from simulations.clock import Clock
 from simulations.network import Endpoint, Link, Network
 
@@ -45,6 +53,10 @@ WRITE_S = 0.002
 LOOK_S = 0.005
 LOOK_PAUSE_S = 0.05
 ENGINE_RETRY_S = 1.0
+CONSULT_S = 0.1
+RENEW_S = 0.02
+KNOCK_AGAIN_S = 0.5
+KNOCK_WAIT_S = 10.0
 
 
 class Watcher(Protocol):
@@ -130,7 +142,13 @@ class Cluster:
         entropy = rng.randbytes
         stored = host.storage.load()
         identity, writes = boot(stored, entropy)
+        if not identity.is_founded:
+            seed = entropy(SEED_SIZE_BYTES)
+            founded = notary.answer(found(seed, identity.node), rng)
+            assert isinstance(founded, Founded)
+            writes += founding_writes(seed, founded)
         host.storage.write(writes)
+        stored = replace(host.storage.load(), set_aside=stored.set_aside)
         host.agent = Agent(
             settings=Settings(
                 host.name,
@@ -153,6 +171,7 @@ class Cluster:
             host.address,
             Endpoint(
                 host.agent.node,
+                lambda: b"" if host.agent is None else host.agent.standing.ledger.cluster,
                 lambda sender, lane, frame: self._input(
                     host, life, lambda a, now: a.received(sender, lane, frame, now)
                 ),
@@ -223,8 +242,17 @@ class Cluster:
         for host in self.hosts:
             self.start(host)
         self.run(0.1)
+        token = self.invite(self.hosts[0], uses=max(1, len(self.hosts) - 1))
         for host in self.hosts[1:]:
-            self.post(host, "join", {"peer": self.hosts[0].address})
+            self.post(host, "join", {"token": token})
+
+    def invite(self, host: Host, uses: int = 1, expires_s: int = 3600) -> str:
+        """A token with which so many hosts can join the cluster of ``host``."""
+        return str(self.answer(host, "invite", {"uses": uses, "expires_s": expires_s})["token"])
+
+    def join(self, host: Host, other: Host) -> Reply:
+        """Let ``host`` join the cluster of ``other``."""
+        return self.command(host, "join", {"token": self.invite(other), "peer": other.address})
 
     def deploy(self, host: Host, spec: Spec) -> Reply:
         return self.command(host, "deploy", {"spec": to_json(spec)})
@@ -311,6 +339,15 @@ class Cluster:
                 self._read_logs(host, life, effect)
             case StopLogs():
                 pass
+            case Consult(number, request):
+                answer = notary.answer(request, self.rng)
+                self._later(host, life, CONSULT_S, lambda a, now: a.consulted(number, answer, "", now))
+            case Knock():
+                self._knock(host, life, effect)
+            case Renew(number):
+                self._later(host, life, RENEW_S, lambda a, now: a.renewed(number, "", now))
+            case Expel(node):
+                self.network.expel(host.address, node)
             case Exit():
                 self.clock.after(0.0, lambda: self.kill(host, with_host=False))
 
@@ -319,6 +356,39 @@ class Cluster:
 
     def _set_alarm(self, host: Host, life: int, alarm: Alarm, delay_s: float) -> None:
         self._later(host, life, delay_s, lambda a, now: a.alarm(alarm, now))
+
+    def _knock(self, host: Host, life: int, effect: Knock) -> None:
+        """A guest's connection: it says one thing, and hears one answer or why there is none."""
+        # Several may come with one token; as on a real transport their connections tell them apart.
+        guest = f"{effect.guest}:{effect.number}.{host.name}"
+        answered = False
+
+        def hear(answer: bytes | None, reason: str) -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                self.network.dismiss(guest)
+                self._input(host, life, lambda a, now: a.knocked(effect.number, answer, reason, now))
+
+        self.network.welcome(
+            guest,
+            host.address,
+            Endpoint(
+                guest,
+                lambda: b"",
+                lambda sender, lane, frame: hear(frame, ""),
+                lambda peer, reason: hear(None, reason),
+            ),
+        )
+
+        def say() -> None:
+            """Again and again: what TCP does when something is lost."""
+            if not answered:
+                self.network.send(host.address, guest, Peer("", effect.address), Lane.BULK, effect.frame)
+                self.clock.after(KNOCK_AGAIN_S, say)
+
+        say()
+        self.clock.after(KNOCK_WAIT_S, lambda: hear(None, "no answer"))
 
     def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
         if host.life != life:

@@ -66,6 +66,13 @@ def agent(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Serve /metrics over TCP as well. Default: only on the socket."),
     ] = None,
+    vouch: Annotated[
+        bool | None,
+        typer.Option(
+            "--vouch/--no-vouch",
+            help="Whether this node may hold the key that lets others into the cluster. Default: it may.",
+        ),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="|".join(LOG_FORMATS), help="Default: text.")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="|".join(LOG_LEVELS), help="Default: info.")] = None,
 ) -> None:
@@ -86,6 +93,7 @@ def agent(
         "transport": transport,
         "containers_max": containers_max,
         "metrics_bind": metrics_bind,
+        "vouch": vouch,
         "log_format": log_format,
         "log_level": log_level,
     }

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gary import __version__
-from gary.cli import agent, demo, deployments, events, nodes
+from gary.cli import agent, demo, deployments, events, nodes, trust
 from gary.config import default_socket
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def gary(
 
 agent.add_to(app)
 nodes.add_to(app)
+trust.add_to(app)
 deployments.add_to(app)
 events.add_to(app)
 demo.add_to(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gary.commands import cluster, deployments, events, logs, questions, relays
+from gary.commands import cluster, deployments, events, logs, questions, relays, trust
 from gary.commands.cluster import ClusterCommands
 from gary.commands.command import Command, LocalResponder
 from gary.commands.deployments import DeploymentCommands
@@ -14,16 +14,17 @@ from gary.commands.logs import Logs
 from gary.commands.questions import Questions
 from gary.commands.relays import Relays
 from gary.commands.streams import Streams
+from gary.commands.trust import TrustCommands
 from gary.deployment import Deployment
 from gary.effects import Effect
 from gary.errors import CommandError, ErrorCode
 from gary.requests import RemoteResponder, Responder
 from gossip import JoinFailure
 
-OWN_OPERATOR_ONLY = ("join", "leave")
+OWN_OPERATOR_ONLY = ("join", "leave", "invite", "invitations", "revoke", "expel", "rotate", "admit")
 
 
-class Host(relays.Host, questions.Host, deployments.Host, logs.Host, events.Host, cluster.Host, Protocol):
+class Host(relays.Host, questions.Host, deployments.Host, logs.Host, events.Host, cluster.Host, trust.Host, Protocol):
     """One node, as commands see it."""
 
     def emit(self, effects: Sequence[Effect]) -> None: ...
@@ -42,6 +43,7 @@ class Commands:
         self._logs = logs = Logs(host, self._streams)
         self._events = events = Events(host, self._streams)
         self._cluster = cluster = ClusterCommands(host)
+        trust = TrustCommands(host)
         self._deployments = deployments = DeploymentCommands(host, self._relays)
         self._questions = questions = Questions(host)
         self._of_nodes: Mapping[str, Callable[[Command], None]] = {
@@ -49,6 +51,12 @@ class Commands:
             "nodes": cluster.nodes,
             "join": cluster.join,
             "leave": cluster.leave,
+            "invite": trust.invite,
+            "invitations": trust.invitations,
+            "revoke": trust.revoke,
+            "expel": trust.expel,
+            "rotate": trust.rotate,
+            "admit": trust.admit,
             "ps": questions.ps,
             "summary": questions.summary,
             "report": questions.report,
