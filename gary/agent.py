@@ -140,6 +140,7 @@ class Agent:
 
     def unreachable(self, peer: Peer, reason: str, now: float) -> list[Effect]:
         self._here.clock.now = now
+        self._here.membership.refused(peer.address, reason)
         self._gossip(self.swim.unreachable(peer, reason, now))
         return self._finish()
 

@@ -5,7 +5,7 @@ Who is alive is ``gossip``'s to say; this is what a restart begins with. Methods
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from gary.boot import Boot, cluster_writes, former_write, peer_writes
 from gary.identity import DeploymentId, NodeId, deployment_id
@@ -26,6 +26,11 @@ class Enrolment:
     def nodes(self) -> tuple[NodeId, ...]:
         """Whose containers are this host's to look after: this node's, and those of the ids that it had before."""
         return (self.node, *self.former)
+
+    @property
+    def addresses(self) -> Collection[str]:
+        """Where its peers were last seen."""
+        return self._peers.values()
 
     def id_of(self, name: str) -> DeploymentId:
         """The deployment id of ``name`` in this cluster."""

@@ -44,6 +44,7 @@ from gossip import Advertisement, Lane, Peer, Swim, SwimConfig
 from gossip import Effect as GossipEffect
 from gossip.transport import Credentials
 
+ABANDONED_GRACE_S = 10.0
 GOODBYE_S = 0.5
 """How long a node that has left its cluster goes on, so that the others hear of it."""
 
@@ -286,6 +287,13 @@ class Node:
         self.advertising.is_draining = is_draining
         self.advertising.publish()
         self.evaluate_all()
+
+    def abandon(self) -> None:
+        """Drop every deployment, and stop what runs of it."""
+        for id in list(self.deployments):
+            for container in self.containers(id):
+                self.stop_container(id, container.labels.slot, container, ABANDONED_GRACE_S)
+            self.part_with(id)
 
     def leave_cluster(self) -> None:
         """Say goodbye and forget the cluster: the next start is a cluster of one."""

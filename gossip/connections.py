@@ -119,7 +119,7 @@ class LaneEnd:
 
     def reconnect(self) -> None:
         """Let go of every connection and every dial under way; what waits leaves on new ones."""
-        self.readable()
+        self._drain()  # and send nothing: what leaves now is lost
         for dial in tuple(self._dials.values()):
             self._give_up(dial)
         for pipe in tuple(self._pipes.values()):

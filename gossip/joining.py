@@ -16,7 +16,7 @@ from gossip.effects import JoinFailed, JoinFailure, TimerKind
 from gossip.membership import Membership
 from gossip.messages import Join
 from gossip.outbox import Outbox
-from gossip.transport import Peer
+from gossip.transport import NOT_TRUSTED, Peer
 
 _REJOIN_PEERS: Final = 3
 _REJOIN_GROWTH: Final = 1.5
@@ -24,8 +24,6 @@ _REJOIN_INTERVAL_MAX_S: Final = 15.0
 # How transports begin the reason when somebody answers who does not speak the transport's protocol.
 _SLOW: Final = "timed out"
 """How a transport begins the reason when nobody answered at all."""
-_NOT_TRUSTED: Final = "not trusted"
-"""How it begins when certificates do not fit."""
 _NOT_GARY: Final = ("protocol", "not gary", "not a gary")
 _FAILURE_OF_REFUSAL: Final = {"version": JoinFailure.VERSION, "self": JoinFailure.SELF}
 
@@ -149,6 +147,6 @@ class Joining:
 
 def _failure(reason: str) -> JoinFailure:
     """What a transport's reason means for a join."""
-    if reason.startswith(_NOT_TRUSTED):
+    if reason.startswith(NOT_TRUSTED):
         return JoinFailure.NOT_TRUSTED
     return JoinFailure.NOT_GARY if reason.lower().startswith(_NOT_GARY) else JoinFailure.UNREACHABLE

@@ -44,6 +44,7 @@ from gary.trust.keys import SEED_SIZE_BYTES
 from gary.trust.notary import Founded
 from gary.trust.standing import found, founding_writes
 from gossip import Lane, Peer, Send, SetTimer, SwimConfig, Timer
+from gossip.transport import Credentials
 from simulations import notary
 from simulations.clock import Clock
 from simulations.network import Endpoint, Link, Network
@@ -56,6 +57,7 @@ ENGINE_RETRY_S = 1.0
 CONSULT_S = 0.1
 RENEW_S = 0.02
 KNOCK_AGAIN_S = 0.5
+NOTHING = Credentials("", "", ())
 KNOCK_WAIT_S = 10.0
 
 
@@ -74,7 +76,7 @@ class Host:
     """One virtual machine: disk and engine outlive its agent. ``life`` grows with each start of the agent.
 
     ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
-    ``wall_skew_s`` by how much its clock is wrong.
+    ``wall_skew_s`` by how much its clock is wrong. ``credentials``: what its transport shows.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Host:
     agent: Agent | None = None
     life: int = 0
     wall_skew_s: float = 0.0
+    vouches: bool = True
+    credentials: Credentials = NOTHING
     write_s: float = WRITE_S
     look_at: float | None = None
     replies: dict[int, list[Reply]] = field(default_factory=dict)
@@ -157,6 +161,7 @@ class Cluster:
                 host.containers_max,
                 version="simulated",
                 changes_per_epoch=self._changes_per_epoch,
+                vouches=host.vouches,
             ),
             boot=identity,
             stored=stored,
@@ -167,11 +172,12 @@ class Cluster:
             entropy=entropy,
         )
         life = host.life
+        host.credentials = host.agent.standing.credentials(WALL_S + host.wall_skew_s + self.clock.now)
         self.network.attach(
             host.address,
             Endpoint(
                 host.agent.node,
-                lambda: b"" if host.agent is None else host.agent.standing.ledger.cluster,
+                lambda: host.credentials,
                 lambda sender, lane, frame: self._input(
                     host, life, lambda a, now: a.received(sender, lane, frame, now)
                 ),
@@ -344,7 +350,8 @@ class Cluster:
                 self._later(host, life, CONSULT_S, lambda a, now: a.consulted(number, answer, "", now))
             case Knock():
                 self._knock(host, life, effect)
-            case Renew(number):
+            case Renew(number, credentials):
+                host.credentials = credentials
                 self._later(host, life, RENEW_S, lambda a, now: a.renewed(number, "", now))
             case Expel(node):
                 self.network.expel(host.address, node)
@@ -375,7 +382,7 @@ class Cluster:
             host.address,
             Endpoint(
                 guest,
-                lambda: b"",
+                lambda: effect.credentials,
                 lambda sender, lane, frame: hear(frame, ""),
                 lambda peer, reason: hear(None, reason),
             ),

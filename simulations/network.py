@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gossip import Lane, Peer
+from gossip.transport import Credentials
 from simulations.clock import Clock
 
 
@@ -21,10 +22,10 @@ class Link:
 
 @dataclass(slots=True)
 class Endpoint:
-    """``cluster``: whose certificate it shows; no connection is made between those of different ones."""
+    """``credentials()``: what it shows and trusts now, with words in place of certificates (``simulations.notary``)."""
 
     node: str
-    cluster: Callable[[], bytes]
+    credentials: Callable[[], Credentials]
     received: Callable[[str, Lane, bytes], None]
     unreachable: Callable[[Peer, str], None]
 
@@ -97,7 +98,9 @@ class Network:
         refusal = self._refusal(source, origin, peer, sender)
         if refusal is None:
             self._clock.after(delay, lambda: self._arrive(peer, sender, lane, frame))
-        elif origin is not None:
+            return
+        self.counters["refused"] += 1
+        if origin is not None:
             self._clock.after(2 * delay, lambda: origin.unreachable(peer, refusal))
 
     def _refusal(self, source: str, origin: Endpoint | None, peer: Peer, sender: str) -> str | None:
@@ -109,12 +112,17 @@ class Network:
             return "connection refused"
         if {(source, target.node), (peer.address, sender)} & self._expelled:
             return "it hung up"
-        is_member = origin is not None and sender not in self._guests
-        if is_member and origin is not None and origin.cluster() != target.cluster():
-            return "not trusted: its certificate is of another cluster"
+        if origin is not None and not (_trusts(origin, target) and _trusts(target, origin)):
+            return "not trusted: a certificate is refused"
         return None
 
     def _arrive(self, peer: Peer, sender: str, lane: Lane, frame: bytes) -> None:
         endpoint = self._guests[peer.node][1] if peer.node in self._guests else self._endpoints.get(peer.address)
         if endpoint is not None:
             endpoint.received(sender, lane, frame)
+
+
+def _trusts(one: Endpoint, other: Endpoint) -> bool:
+    """Whether a root that ``one`` trusts has signed something in the chain that ``other`` shows."""
+    shown = other.credentials().certificate
+    return any(f" by {root}>" in shown for root in one.credentials().roots)

@@ -29,7 +29,7 @@ def answer(request: Request, rng: random.Random) -> Answer:
     """Never fails."""
     match request:
         case Found(root, node):
-            return Founded(f"<{root}>", f"<key of {root}>", f"<key of {node}>", f"<{node} by {root}>")
+            return Founded(f"<{root}>", f"<key of {root}>", f"<key of {node}>", f"<{node} by <{root}>>")
         case MakeKeys(number):
             return Keys(f"<key {rng.getrandbits(32)}>", rng.randbytes(NUMBER_SIZE_BYTES), f"<key {number.hex()}>")
         case Certify(root_certificate, _, _, name):

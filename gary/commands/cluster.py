@@ -10,6 +10,7 @@ from gary.clock import Clock
 from gary.cluster import Cluster
 from gary.commands.command import Command, Json
 from gary.deployment import Deployment
+from gary.engines import Engines
 from gary.errors import CommandError, ErrorCode
 from gary.identity import DeploymentId, NodeId
 from gary.requests import Responder
@@ -38,8 +39,16 @@ class Host(Protocol):
     membership: Membership
     deployments: dict[DeploymentId, Deployment]
 
+    engines: Engines
+
     @property
     def is_isolated(self) -> bool: ...
+
+    @property
+    def is_expelled(self) -> bool: ...
+
+    def abandon(self) -> None:
+        """Drop every deployment, and stop what runs of it."""
 
     def join(self, address: str) -> None:
         """It ends in ``ClusterCommands.joined`` or ``join_failed``."""
@@ -185,7 +194,7 @@ class ClusterCommands:
         host = self._host
         if self._leaving is not None:
             raise CommandError(ErrorCode.CONFLICT, "this node is leaving already", "wait for that to end")
-        if host.is_isolated:
+        if host.is_isolated and not host.is_expelled:
             known = len(host.swim.members()) > 1
             message = "no other node is reachable, so nobody could take over" if known else "this node is in no cluster"
             hint = "bring a peer back first, or just stop the agent: its containers run on"
@@ -194,7 +203,12 @@ class ClusterCommands:
         until = host.clock.now + (float(timeout) if isinstance(timeout, int | float) else LEAVE_WAIT_S)
         self._leaving = command.responder
         host.drain(is_draining=True)
-        host.tell("leave", "handing over what this node keeps")
+        if host.is_expelled:
+            # Nobody takes anything from it, or waits for it: the others have replaced what it kept.
+            host.tell("leave", "stopping what this node keeps")
+            host.abandon()
+        else:
+            host.tell("leave", "handing over what this node keeps")
         self._watch_leaving(command.responder, until, "")
 
     def cancel(self, responder: Responder) -> None:
@@ -209,7 +223,7 @@ class ClusterCommands:
             return
         kept = [p for d in host.deployments.values() for p in d.state.promises_of(host.node)]
         words = f"{_count(len(kept), 'slot')} and {_count(len(host.deployments), 'document')} to hand over"
-        if not host.deployments:
+        if not host.deployments and not (host.is_expelled and host.engines.containers()):
             host.leave_cluster()
             responder.end({"left": True, "message": "left the cluster"})
             return

@@ -110,22 +110,21 @@ class TrustCommands:
         if node == self._host.node:
             message = "a node does not expel itself"
             raise CommandError(ErrorCode.REFUSED, message, "'gary leave' takes it out; or expel it from another node")
-        name = self._host.cluster.display_name(node)
-        done = {"expelled": node, "name": name}
-        if node in self._host.standing.ledger.expulsions:
-            command.responder.end(done)
+        known = self._host.standing.ledger.expulsions.get(node)
+        if known:
+            command.responder.end({"expelled": node, "name": known[0].name})
             return
+        done = {"expelled": node, "name": self._host.cluster.display_name(node)}
         self._host.membership.expel(node, _operator(command), lambda: command.responder.end(done))
 
     def _member(self, wanted: str) -> NodeId:
         """The one member, alive or not, whose name or id that is, or how its id begins."""
         host = self._host
-        known = {member.node for member in host.swim.members()} | host.standing.ledger.expulsions.keys()
+        names = {member.node: host.cluster.display_name(member.node) for member in host.swim.members()}
+        names |= {node: said[0].name for node, said in host.standing.ledger.expulsions.items()}
         prefix = wanted if len(wanted) >= ID_LENGTH_MIN else None
         found = sorted(
-            node
-            for node in known
-            if host.cluster.display_name(node) == wanted or (prefix is not None and node.startswith(prefix))
+            node for node, name in names.items() if name == wanted or (prefix is not None and node.startswith(prefix))
         )
         if len(found) == 1:
             return found[0]

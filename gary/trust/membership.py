@@ -24,13 +24,15 @@ from gary.trust.spreading import Spreading
 from gary.trust.standing import RootSecret
 from gary.trust.statements import Admission, Expulsion, Root, Rotation, Signed, root_name
 from gary.trust.tokens import Token
-from gossip.transport import GUEST, Credentials, Peer
+from gossip.transport import GUEST, NOT_TRUSTED, Credentials, Peer
 
 FAREWELL_S = 0.5
 """How long an expelled node's connections stay, so that it can hear that it is expelled. Nobody hears it meanwhile."""
 URGENT_OVERLAP_S = 30.0
 """As long as it takes to help over everybody who is there."""
 INVITATION_ID_SIZE_BYTES = 16
+TELL_AGAIN_S = 600.0
+REINVITE = "An invitation helps: 'gary invite' on one of them, then 'gary join --token' here."
 
 Done = Callable[[], None]
 Failed = Callable[[str], None]
@@ -42,6 +44,9 @@ class Host(door.Host, entering.Host, renewal.Host, spreading.Host, Protocol):
     @property
     def address(self) -> str:
         """Where peers reach it."""
+
+    @property
+    def is_isolated(self) -> bool: ...
 
     def show(self, credentials: Credentials, shown: Callable[[str], None]) -> None:
         """Have the transport show them; ``shown`` is called with what went wrong, or with nothing."""
@@ -63,6 +68,7 @@ class Membership:
         self.entering = Entering(host)
         self.renewal = Renewal(host)
         self.spreading = Spreading(host, self._took)
+        self._tell_at = 0.0
 
     def start(self) -> None:
         for node in self._host.standing.ledger.expulsions:
@@ -101,6 +107,17 @@ class Membership:
         except BadEntry:
             self._host.counters["entries_malformed"] += 1
             return None
+
+    def refused(self, address: str, reason: str) -> None:
+        """Nobody was reached there. If it was a peer, certificates are why, and it is all alone, it was left behind."""
+        host = self._host
+        is_peer = address in host.enrolment.addresses
+        is_left_behind = is_peer and reason.startswith(NOT_TRUSTED) and host.is_isolated
+        if not is_left_behind or host.clock.now < self._tell_at:
+            return
+        self._tell_at = host.clock.now + TELL_AGAIN_S
+        words = "the peers of this node refuse its certificate: was the cluster's root changed while it was away?"
+        host.tell("trust", f"{words} {REINVITE}")
 
     # What this node's operator wants; it has to vouch
 

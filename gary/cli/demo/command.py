@@ -104,8 +104,9 @@ def _form(cluster: DemoCluster, view: View) -> Mapping[str, float]:
     first, *others = cluster.agents
     started = time.monotonic()
     view.tell(f"Joining {len(others)} of them to {first.name} …")
+    invitation = first.client.post("invitations", body={"uses": len(others)})
     for agent in others:
-        agent.client.post("join", body={"peer": first.address})
+        agent.client.post("join", body={"token": invitation["token"]})
     for agent in cluster.agents:
         _until(lambda agent=agent: _alive(agent) == len(cluster.agents), f"{agent.name} did not see all others")  # type: ignore[misc]
     return {f"{len(cluster.agents)} nodes know each other": time.monotonic() - started}
