@@ -29,7 +29,7 @@ class Orders:
         self._forgotten_at_s = float("-inf")
 
     def check(self, order: Order, wall_s: float) -> None:
-        """Raises ``CommandError`` if the order is not for this node as it is now."""
+        """Raises ``CommandError`` if the order is not for this node as it is now, or was taken before."""
         if order.node != self._node:
             raise CommandError(ErrorCode.REFUSED, "the order is for another node")
         if order.epoch != self._epoch:
@@ -42,14 +42,14 @@ class Orders:
                 f"clock of the node that is to carry it out; it takes orders of {WINDOW_S / 60:.0f} minutes at most"
             )
             raise CommandError(ErrorCode.REFUSED, message, "one of the two clocks is wrong: set it right")
-
-    def take(self, order: Order) -> None:
-        """Take a checked order; never again. Raises ``CommandError`` if it was taken before, or may have been."""
         if order.id in self._taken:
             raise CommandError(ErrorCode.REFUSED, "the order was carried out before")
         if order.at_s <= self._forgotten_at_s:
             message = "the order is older than those that the node remembers: it may have been carried out before"
             raise CommandError(ErrorCode.UNAVAILABLE, message, "try again, or on another node")
+
+    def take(self, order: Order) -> None:
+        """Take a checked order; no check lets it pass again."""
         self._taken.add(order.id)
         heapq.heappush(self._oldest, (order.at_s, order.id))
         if len(self._oldest) > REMEMBERED_MAX:

@@ -23,8 +23,8 @@ def test_an_order_is_taken_once() -> None:
     orders.check(order(), NOW)
     orders.take(order())
     with pytest.raises(CommandError, match="before"):
-        orders.take(order())
-    orders.take(order(1))
+        orders.check(order(), NOW)
+    orders.check(order(1), NOW)
 
 
 def test_an_order_for_another_node_is_refused() -> None:
@@ -55,7 +55,7 @@ def test_what_is_remembered_is_bounded_and_what_was_forgotten_is_not_taken_again
     assert len(orders) == REMEMBERED_MAX
     for number in (0, over // 2, over - 1, over, REMEMBERED_MAX):
         with pytest.raises(CommandError):
-            orders.take(order(number, at_s=NOW + number / 100))
+            orders.check(order(number, at_s=NOW + number / 100), NOW)
     with pytest.raises(CommandError, match="older"):
-        orders.take(order(10**9, at_s=NOW))
-    orders.take(order(10**9, at_s=NOW + (REMEMBERED_MAX + over) / 100))
+        orders.check(order(10**9, at_s=NOW), NOW)
+    orders.check(order(10**9, at_s=NOW + (REMEMBERED_MAX + over) / 100), NOW)
