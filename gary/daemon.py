@@ -51,6 +51,7 @@ from gary.errors import GaryError, StorageFailed, error_in
 from gary.identity import NodeId
 from gary.logs import configure_logging
 from gary.metrics import Metrics
+from gary.replies import Replies
 from gary.runtime.base import ContainerRuntime, load_runtime
 from gary.runtime.errors import EngineUnavailable, RuntimeFailure
 from gary.storage import SqliteStorage, Storage, Stored, Table
@@ -96,7 +97,7 @@ class Daemon:
         self._writes: list[Persist] = []
         self._is_writing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answers: dict[int, asyncio.Queue[Reply]] = {}
+        self._answers: dict[int, Replies] = {}
         self._logs: dict[int, asyncio.Task[None]] = {}
         self._looking: dict[str, asyncio.Event] = {}
         self._under_way: Counter[str] = Counter()
@@ -104,10 +105,20 @@ class Daemon:
         self._command = 0
         self._metrics = Metrics()
         self._notary = Notary()
+        self._api = Api(self, config.control, config.metrics_bind)
         self.finished = asyncio.Event()
 
     async def start(self) -> None:
         """Bring the agent up; when this returns it answers peers and operators."""
+        # First of all, because a socket that cannot be made ends it before the node has said a word.
+        self._api.open()
+        try:
+            await self._come_up()
+        except BaseException:
+            await self._api.close()
+            raise
+
+    async def _come_up(self) -> None:
         identity, stored = await self._boot()
         standing = Standing(identity.key, identity.cluster, stored.records[Table.TRUST])
         self._transport: Transport = self._make_transport(
@@ -148,7 +159,6 @@ class Daemon:
         for name, runtime in self._runtimes.items():
             self._looking[name] = asyncio.Event()
             self._spawn(self._watch(name, runtime))
-        self._api = Api(self, self._config.socket_path, self._config.metrics_bind)
         self._metrics.add_counters("api", self._api.counters)
         await self._api.start()
 
@@ -204,8 +214,7 @@ class Daemon:
         assert self._agent is not None
         self._command += 1
         number = self._command
-        answers: asyncio.Queue[Reply] = asyncio.Queue()
-        self._answers[number] = answers
+        answers = self._answers[number] = Replies(number)
         try:
             self._agent.clock(time.time() - self._loop.time())
             self._perform(self._agent.command(number, op, args, self._loop.time()))
@@ -261,7 +270,7 @@ class Daemon:
                         looking.set()
                 case Reply(command):
                     if command in self._answers:
-                        self._answers[command].put_nowait(effect)
+                        self._answers[command].put(effect)
                 case Notify(event):
                     subject = "/".join(part for part in (event.deployment, event.slot) if part)
                     _log.info("%s: %s", f"{event.kind} {subject}".strip(), event.message)
@@ -335,7 +344,7 @@ class Daemon:
         assert agent is not None
         answer, reason = None, ""
         try:
-            answer = await knock(self._make_transport, effect.address, effect.guest, effect.credentials, effect.frame)
+            answer = await knock(self._make_transport, effect)
         except DoorClosed as error:
             reason = str(error)
         self._perform(agent.knocked(effect.number, answer, reason, self._loop.time()))
@@ -383,12 +392,19 @@ class Daemon:
         try:
             async with aclosing(runtime.logs(effect.container_id, follow=effect.follow, tail=effect.tail)) as chunks:
                 async for chunk in chunks:
-                    self._perform(agent.logged(effect.stream, (chunk.stream, chunk.data), self._loop.time()))
+                    effects = agent.logged(effect.stream, (chunk.stream, chunk.data), self._loop.time())
+                    self._perform(effects)
+                    await self._read(effects)
         except RuntimeFailure as error:
             line = f"gary: {error}\n".encode()
             self._perform(agent.logged(effect.stream, ("stderr", line), self._loop.time()))
         self._logs.pop(effect.stream, None)
         self._perform(agent.logged(effect.stream, None, self._loop.time()))
+
+    async def _read(self, effects: Sequence[Effect]) -> None:
+        """Wait until clients have read enough of the replies in ``effects``."""
+        for command in {effect.command for effect in effects if isinstance(effect, Reply)} & self._answers.keys():
+            await self._answers[command].room()
 
     # Looking at the engines
 

@@ -120,13 +120,17 @@ class Consult:
 
 @dataclass(frozen=True, slots=True)
 class Knock:
-    """Say ``frame`` to whoever lives at ``address``, as ``guest`` with ``credentials``; then call ``Agent.knocked``."""
+    """Say ``frame`` to whoever lives at ``address``, as ``guest`` with ``credentials``; then call ``Agent.knocked``.
+
+    The answer begins with ``addressee``: other frames are for others who came with the same invitation.
+    """
 
     number: int
     address: str
     guest: str
     credentials: Credentials = field(repr=False)
     frame: bytes
+    addressee: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,5 +91,5 @@ class ConfigError(GaryError):
         self.problems = tuple(problems)
 
 
-class SocketTaken(GaryError):
-    """The agent's socket cannot be made: something else is at its path. Nothing was changed there."""
+class SocketUnusable(GaryError):
+    """The agent's socket cannot be made where or as it is configured. Nothing was changed there."""

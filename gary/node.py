@@ -33,7 +33,7 @@ from gary.state import State
 from gary.storage import DropDocument, Stored, StoredDocument, Table, Write
 from gary.tombstones import Tombstones
 from gary.trust.entering import Heard
-from gary.trust.entry import Admittance
+from gary.trust.entry import Admittance, addressee
 from gary.trust.host import Answered, Failed
 from gary.trust.invitations import Invitations
 from gary.trust.membership import Membership
@@ -166,7 +166,7 @@ class Node:
     def knock(self, address: str, guest: str, credentials: Credentials, frame: bytes, heard: Heard) -> None:
         number = self.next_number()
         self._knocked[number] = heard
-        self.emit([Knock(number, address, guest, credentials, frame)])
+        self.emit([Knock(number, address, guest, credentials, frame, addressee(self.node))])
 
     def knocked(self, number: int, answer: bytes | None, reason: str) -> None:
         self._knocked.pop(number)(answer, reason)

@@ -50,12 +50,14 @@ COUNTERS = (
     "connections_accepted",
     "connections_evicted",
     "connections_stalled",
+    "guests_refused",
     "dropped_overflow",
     "dropped_oversized",
     "dropped_unreachable",
     "dropped_forgotten",
     "dropped_before_hello",
     "dropped_impostor",
+    "dropped_expelled",
     "dropped_malformed",
     "dropped_version",
     "dropped_closed",
@@ -308,37 +310,41 @@ class NngTransport:
         self._ends: dict[Lane, LaneEnd] = {}
         self._sockets: dict[Lane, _Socket] = {}
         self._address = ""
+        self._expelled: set[str] = set()
         self._renewing = asyncio.Lock()
 
     @property
     def address(self) -> str:
-        """``host:port`` of the probe lane; the bulk lane is at the next port."""
+        """``host:port`` of the probe lane, the bulk lane being at the next port; empty if it only dials."""
         return self._address
 
     async def start(self, receiver: Receiver) -> None:
-        """Listen at both ports. Raises ``TransportError`` if one is taken or an address cannot be understood."""
+        """Listen at both ports, or at none without an address to bind. Raises ``TransportError`` if one is taken, an
+        address cannot be understood, or the credentials cannot be used.
+        """
+        tls = None if self._config.credentials is None else _tls(self._config.credentials)
+        self._dialler = Dialler(asyncio.get_running_loop(), self._config.dials_max)
+        if self._config.bind:
+            self._address = self._listen(receiver, tls)
+        else:
+            self._attach(receiver, tls)
+        instance = os.urandom(framing.INSTANCE_BYTES)
+        for lane, end in self._ends.items():
+            end.open(Hello(self._config.node, instance, self._address, lane))
+
+    def _listen(self, receiver: Receiver, tls: _Tls | None) -> str:
+        """Listen at the port to bind and the next, or for port 0 at the first free pair of neighbours that comes along.
+        Returns the address to advertise.
+        """
         try:
             host, port = split_address(self._config.bind)
             advertised_host, advertised_port = split_address(self._config.advertise or self._config.bind)
         except ValueError as error:
             raise TransportError(str(error)) from error
-        tls = None if self._config.credentials is None else _tls(self._config.credentials)
-        self._dialler = Dialler(asyncio.get_running_loop(), self._config.dials_max)
-        bound = self._listen(receiver, host, port, tls)
-        self._address = join_address(advertised_host, advertised_port or bound)
-        instance = os.urandom(framing.INSTANCE_BYTES)
-        for lane, end in self._ends.items():
-            end.open(Hello(self._config.node, instance, self._address, lane))
-
-    def _listen(self, receiver: Receiver, host: str, port: int, tls: _Tls | None) -> int:
-        """Listen at ``port`` and the next, or for port 0 at the first free pair of neighbours that comes along."""
         attempts = PORT_PAIR_ATTEMPTS if port == 0 else 1
         while True:
             attempts -= 1
-            self._sockets = {lane: _Socket(lane, self._config.frame_size_bytes_max, tls) for lane in Lane}
-            for lane, sock in self._sockets.items():
-                self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count)
-                sock.attach(self._ends[lane])
+            self._attach(receiver, tls)
             try:
                 bound = self._sockets[Lane.PROBE].listen(host, port)
                 self._sockets[Lane.BULK].listen(host, bound + 1)
@@ -348,7 +354,13 @@ class NngTransport:
                 if attempts == 0:
                     raise
             else:
-                return bound
+                return join_address(advertised_host, advertised_port or bound)
+
+    def _attach(self, receiver: Receiver, tls: _Tls | None) -> None:
+        self._sockets = {lane: _Socket(lane, self._config.frame_size_bytes_max, tls) for lane in Lane}
+        for lane, sock in self._sockets.items():
+            self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count, self._expelled)
+            sock.attach(self._ends[lane])
 
     def _detach(self) -> list[_Socket]:
         sockets = list(self._sockets.values())
@@ -366,6 +378,8 @@ class NngTransport:
             self._count["dropped_closed"] += 1
         elif len(frame) > self._config.frame_size_bytes_max:
             self._count["dropped_oversized"] += 1
+        elif peer.node in self._expelled:
+            self._count["dropped_expelled"] += 1
         else:
             end.send(peer, frame)
 
@@ -373,6 +387,12 @@ class NngTransport:
         """Drop the connections to ``peer`` and what is queued for it, on both lanes."""
         for end in self._ends.values():
             end.forget(peer)
+
+    def expel(self, node: str) -> None:
+        """Cut off ``node`` on both lanes, and refuse it from now on."""
+        self._expelled.add(node)
+        for end in self._ends.values():
+            end.expel(node)
 
     def counters(self) -> Mapping[str, int]:
         """The totals named in ``COUNTERS``, ``handshakes_refused``, and ``connections``: how many there are now."""

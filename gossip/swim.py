@@ -230,8 +230,9 @@ class Swim:
     def broadcast(self, key: str, body: bytes, now: float) -> list[Effect]:
         """Pass ``body`` on to other nodes, which hear it as ``Heard``, in place of earlier news under the same key.
 
-        All nodes hear it if each, when it is new to it, passes it on likewise. To a node without live members, which
-        has nobody to tell, this is nothing. Raises ``NewsTooLarge``.
+        It reaches the cluster if each node to which it is new passes it on likewise. Of many nodes one may miss it, and
+        so do those that are away: who must know all compares what it knows with others now and then. To a node
+        without live members, which has nobody to tell, this is nothing. Raises ``NewsTooLarge``.
         """
         if len(body) > self._config.news_bytes_max:
             raise NewsTooLarge(len(body), self._config.news_bytes_max)

@@ -23,6 +23,9 @@ _TOLD_BY_THE_HOST = {
     "state_dir": "`/var/lib/gary` for root, else `gary` in `$XDG_STATE_HOME`, which is `~/.local/state` if not set",
     "name": "the host's name",
     "runtimes": "`docker` if it answers, and `process`",
+    "socket": "`agent.sock` in the state directory",
+    "socket_owner": "the agent's user",
+    "socket_group": "the agent's group",
     "advertise": "the bound address, or that of the default route",
 }
 

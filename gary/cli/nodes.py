@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 @ends_well
 def nodes(context: typer.Context, as_json: Json = False) -> None:
     """List the nodes of the cluster as this node sees them."""
-    answer = client(context).get("nodes")
+    answer = client(context).call("nodes")
     if as_json:
         print_json(answer)
         return
@@ -61,7 +61,7 @@ def join(
     """Make this host's node one of another node's cluster."""
     given = _token(token, token_file)
     with working(f"asking {peer or 'the node that made the invitation'}"):
-        answer = client(context).post("join", body={"peer": peer, "token": given})
+        answer = client(context).call("join", peer=peer, token=given)
     if as_json:
         print_json(answer)
     else:
@@ -95,7 +95,7 @@ def leave(
 ) -> None:
     """Move this node's containers elsewhere, then leave."""
     left = False
-    for item in client(context).stream("POST", "leave", body={"timeout_s": timeout_s}):
+    for item in client(context).stream("leave", timeout_s=timeout_s):
         left = bool(item.get("left", left))
         if as_json:
             print_json(item)
@@ -113,7 +113,7 @@ def version(context: typer.Context, as_json: Json = False) -> None:
     from gary import __version__
 
     try:
-        answer = client(context).get("version")
+        answer = client(context).call("version")
     except AgentUnreachable as error:
         if as_json:
             print_json({"version": __version__})

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from gary.advertising import Settings
 from gary.trust import host
-from gary.trust.entry import Admittance, BadEntry, Rejection, apply, decode, encode
+from gary.trust.entry import Admittance, BadEntry, Rejection, apply, decode_answer, encode
 from gary.trust.notary import Answer, Keys, MakeKeys
 from gary.trust.statements import BadStatement
 from gary.trust.tokens import Token
@@ -77,7 +77,7 @@ class Entering:
 
     def _answered(self, visit: _Visit, address: str, answer: bytes) -> None:
         try:
-            entry = decode(answer)
+            entry = decode_answer(answer, self._host.key)
             if isinstance(entry, Rejection):
                 visit.refused(entry.reason)
             elif isinstance(entry, Admittance) and entry.cluster == visit.token.cluster:

@@ -6,6 +6,7 @@ key that it will speak TLS with, and proves by a signature that this key belongs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgpack
 
 from gary.errors import GaryError
 from gary.identity import NodeId
-from gary.trust.keys import PUBLIC_SIZE_BYTES, KeyPair, is_signed, node_id_of
+from gary.trust.keys import PUBLIC_SIZE_BYTES, BadSeal, KeyPair, is_signed, node_id_of, seal
 from gary.trust.statements import CERTIFICATE_LENGTH_MAX, Root
 
 VERSION = 1
@@ -100,6 +101,25 @@ def encode(entry: Entry) -> bytes:
             fields = [VERSION, "reject", reason[:REASON_LENGTH_MAX]]
     packed: bytes = msgpack.packb(fields)
     return packed
+
+
+def addressee(node: NodeId) -> bytes:
+    """What an answer to the guest that will be ``node`` begins with."""
+    return bytes.fromhex(node)
+
+
+def encode_answer(answer: Entry, public: bytes, entropy: Callable[[int], bytes]) -> bytes:
+    """``answer`` to the guest that owns ``public``, which nobody else with the same invitation can read."""
+    return addressee(node_id_of(public)) + seal(public, encode(answer), entropy)
+
+
+def decode_answer(frame: bytes, key: KeyPair) -> Entry:
+    """What was answered to the guest that owns ``key``. Raises ``BadEntry``."""
+    start = len(addressee(node_id_of(key.public)))
+    try:
+        return decode(key.open(frame[start:]))
+    except BadSeal as error:
+        raise BadEntry(str(error)) from error
 
 
 def decode(data: bytes) -> Entry:

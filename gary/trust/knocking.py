@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from gary.effects import Knock
 from gossip import GossipError, Lane, Peer, TransportConfig, TransportFactory
-from gossip.transport import Credentials
 
 ANSWER_WAIT_S = 10.0
 
@@ -15,13 +15,14 @@ class DoorClosed(Exception):
 
 
 class _Ear:
-    """The receiver of one answer."""
+    """The receiver of one answer, which begins with ``addressee``."""
 
-    def __init__(self) -> None:
+    def __init__(self, addressee: bytes) -> None:
+        self._addressee = addressee
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def received(self, sender: str, lane: Lane, frame: bytes) -> None:
-        if not self.answer.done():
+        if frame.startswith(self._addressee) and not self.answer.done():
             self.answer.set_result(frame)
 
     def unreachable(self, peer: Peer, reason: str) -> None:
@@ -29,16 +30,16 @@ class _Ear:
             self.answer.set_exception(DoorClosed(reason))
 
 
-async def knock(make: TransportFactory, address: str, guest: str, credentials: Credentials, frame: bytes) -> bytes:
-    """Say ``frame`` at ``address``; the answer. Raises ``DoorClosed``."""
-    ear = _Ear()
-    transport = make(TransportConfig(guest, bind="", credentials=credentials))
+async def knock(make: TransportFactory, visit: Knock) -> bytes:
+    """Say what ``visit`` has to say; the answer. Raises ``DoorClosed``."""
+    ear = _Ear(visit.addressee)
+    transport = make(TransportConfig(visit.guest, bind="", credentials=visit.credentials))
     try:
         await transport.start(ear)
     except GossipError as error:
         raise DoorClosed(f"the invitation cannot be used: {error}") from error
     try:
-        transport.send(Peer("", address), Lane.BULK, frame)
+        transport.send(Peer("", visit.address), Lane.BULK, visit.frame)
         async with asyncio.timeout(ANSWER_WAIT_S):
             return await ear.answer
     except TimeoutError as error:

@@ -16,7 +16,7 @@ from gary.storage import PutRecord, Table
 from gary.trust import door, entering, renewal, spreading
 from gary.trust.door import Door
 from gary.trust.entering import Entering
-from gary.trust.entry import Admittance, Application, BadEntry, Rejection, decode, encode
+from gary.trust.entry import Admittance, Application, BadEntry, Rejection, decode, encode, encode_answer
 from gary.trust.invitations import Invitation
 from gary.trust.notary import Answer, CertifyGuest, GuestCertified, Succeed, Succeeded
 from gary.trust.renewal import Renewal
@@ -82,7 +82,8 @@ class Membership:
         entry = self._decoded(frame)
         if isinstance(entry, Application):
             invitation = guest.removeprefix(GUEST).partition(":")[0]
-            self.door.knocked(invitation, entry, lambda answer: reply(encode(answer)))
+            entropy = self._host.random_bytes
+            self.door.knocked(invitation, entry, lambda answer: reply(encode_answer(answer, entry.public, entropy)))
 
     def heard(self, sender: NodeId, message: EntryMessage | CompareLedger | LedgerStatements) -> None:
         match message:

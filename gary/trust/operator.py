@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from gary.errors import CommandError, ErrorCode, error_in
 from gary.identity import NodeId, pseudonym
@@ -30,13 +30,9 @@ AT_FOUNDING = "deploy"
 Json = dict[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
 """Puts an operation with its arguments to the agent at hand; the items of the answer, or ``CommandError``."""
-A, B = TypeVar("A"), TypeVar("B")
-
-
-class Each(Protocol):
-    """``map``, or something that does the same on several threads."""
-
-    def __call__(self, function: Callable[[A], B], values: Sequence[A], /) -> Iterator[B]: ...
+Outcome = Json | CommandError
+Each = Callable[[Callable[[Mapping[str, Any]], Outcome], Sequence[Mapping[str, Any]]], Iterable[Outcome]]
+"""``map``, or something that does the same on several threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +48,19 @@ class Holder:
 class Operator:
     """``load()`` gives the operator's key pair; it is asked for when it is needed. ``wall_s()``: since 1970."""
 
-    def __init__(self, load: Callable[[], KeyPair], entropy: Entropy, wall_s: Callable[[], float], ask: Ask) -> None:
+    def __init__(
+        self,
+        load: Callable[[], KeyPair],
+        entropy: Entropy,
+        wall_s: Callable[[], float],
+        ask: Ask,
+        each: Each = map,
+    ) -> None:
         self._load = load
         self._entropy = entropy
         self._wall_s = wall_s
         self._ask = ask
+        self._each = each
 
     @cached_property
     def key(self) -> KeyPair:
@@ -78,8 +82,19 @@ class Operator:
 
         return str(credential(self.key, name, self.cluster))
 
-    def command(self, operation: str, name: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        """What the members of the deployment called ``name`` answer. Raises ``CommandError``."""
+    def command(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """The items of the answer, from a node that can give it. Raises ``CommandError``."""
+        name = _name_in(operation, arguments)
+        if operation == "ps":
+            (answer,) = self._ask(operation, arguments)
+            yield self._census(answer)
+        elif name:
+            yield from self._about(name, operation, arguments)
+        else:
+            yield from self._ask(operation, arguments)
+
+    def _about(self, name: str, operation: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """What the members of the deployment called ``name`` answer."""
         app = pseudonym(name, self.cluster)
         if operation == AT_FOUNDING:
             (found,) = self._ask("holders", {"app": app})
@@ -108,7 +123,7 @@ class Operator:
             message = f"those that held {name!r} let go of it just now"
             raise CommandError(ErrorCode.CONFLICT, message, "try again in a moment") from error
 
-    def census(self, answer: Mapping[str, Any], each: Each = map) -> Json:
+    def _census(self, answer: Mapping[str, Any]) -> Json:
         """The answer to ``ps``, with what the members of the deployments elsewhere tell this operator about them.
 
         ``withheld``: the ids of those that it may not command.
@@ -117,7 +132,7 @@ class Operator:
         found = [dict(summary) for summary in answer.get("deployments", ())]
         unanswered = [str(id) for id in answer.get("unanswered", ())]
         withheld: list[str] = []
-        for place, outcome in zip(elsewhere, each(self._summary, elsewhere), strict=True):
+        for place, outcome in zip(elsewhere, self._each(self._summary, elsewhere), strict=True):
             if not isinstance(outcome, CommandError):
                 found.append(outcome)
             elif outcome.code is ErrorCode.REFUSED:
@@ -127,7 +142,7 @@ class Operator:
         ordered = sorted(found, key=lambda summary: str(summary.get("name")))
         return {"deployments": ordered, "unanswered": sorted(unanswered), "withheld": sorted(withheld)}
 
-    def _summary(self, place: Mapping[str, Any]) -> Json | CommandError:
+    def _summary(self, place: Mapping[str, Any]) -> Outcome:
         try:
             *_, last = self._order(_holders(place), "summary", str(place.get("deployment")), "", {})
         except CommandError as error:
@@ -195,7 +210,9 @@ class Operator:
                 "timeout_s": wait_s,
             }
             for answer in self._ask("relay", relayed):
-                item = sent.open(_bytes(answer.get("sealed")))
+                if "sealed" not in answer:
+                    continue  # It says that some did not fit; the numbers of the others show it, too.
+                item = sent.open(_bytes(answer["sealed"]))
                 if item.lost:
                     yield {"lost": item.lost}
                 failure = error_in(item.content)
@@ -209,7 +226,15 @@ class Operator:
             raise CommandError(ErrorCode.INTERNAL, message, hint) from error
         if not sent.is_answered:
             message = f"the answer of {holder.name} broke off"
-            raise CommandError(ErrorCode.UNAVAILABLE, message, "what was asked for may have been done: look, then retry")
+            raise CommandError(ErrorCode.UNAVAILABLE, message, "it may have been done: look, then try again")
+
+
+def _name_in(operation: str, arguments: Mapping[str, Any]) -> str:
+    """The deployment that a command is about; empty if it is about none."""
+    if operation != AT_FOUNDING:
+        return str(arguments.get("app") or "")
+    spec = arguments.get("spec")
+    return str(spec.get("name") or "") if isinstance(spec, Mapping) else ""
 
 
 def _holders(found: Mapping[str, Any]) -> list[Holder]:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gary.api import BODY_SIZE_BYTES_MAX, STATUS, STREAMS_MAX
-from gary.errors import CommandError, ErrorCode, SocketTaken
+from gary.errors import CommandError, ErrorCode, SocketUnusable
 from gary.metrics import Metrics
 from tests.gary.agent_double import AgentDouble, PreparedCommands
 
@@ -274,8 +274,9 @@ def test_a_stream_with_nothing_to_say_yet_answers_all_the_same(agent: AgentDoubl
     commands.endless = frozenset({"events"})
     connection = _Connection(agent.socket_path)
     connection.request("GET", "/v1/events?follow=1")
-    assert connection.getresponse().status == 200
-    connection.close()
+    response = connection.getresponse()
+    assert (response.status, commands.closed) == (200, [])
+    response.close()
     _wait_for(lambda: commands.closed == ["events"])
 
 
@@ -286,11 +287,11 @@ def test_streams_are_bounded(agent: AgentDouble, commands: PreparedCommands) -> 
     for _ in range(STREAMS_MAX):
         connection = _Connection(agent.socket_path)
         connection.request("GET", "/v1/events?follow=1")
-        assert connection.getresponse().status == 200
-        open_.append(connection)
+        open_.append(connection.getresponse())
+        assert open_[-1].status == 200
     assert _ask(agent, "GET", "/v1/events")[0] == 503
-    for connection in open_:
-        connection.close()
+    for response in open_:
+        response.close()
     _wait_for(lambda: agent.api.counters()["streams_open"] == 0)
 
 
@@ -319,7 +320,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
     with AgentDouble(path, PreparedCommands(answers={"version": {"version": "1"}})) as first:
-        with pytest.raises(SocketTaken, match="answers"), AgentDouble(path, PreparedCommands()):
+        with pytest.raises(SocketUnusable, match="answers"), AgentDouble(path, PreparedCommands()):
             pass
         assert _ask(first, "GET", "/v1/version")[0] == 200
 
@@ -327,7 +328,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
 def test_a_file_in_the_socket_s_place_is_never_touched(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     path.write_text("precious")
-    with pytest.raises(SocketTaken, match="not a socket"), AgentDouble(path, PreparedCommands()):
+    with pytest.raises(SocketUnusable, match="not a socket"), AgentDouble(path, PreparedCommands()):
         pass
     assert path.read_text() == "precious"
 

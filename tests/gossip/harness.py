@@ -96,7 +96,10 @@ class Host:
 
 @dataclass
 class Network:
-    """Many hosts, one clock. ``loss`` and ``duplication`` are probabilities; ``cut`` says which pairs cannot talk."""
+    """Many hosts, one clock. ``loss`` and ``duplication`` are probabilities; ``cut`` says which pairs cannot talk.
+
+    ``refusing``: hosts that are there, but whom nobody can dial.
+    """
 
     seed: int = 0
     config: SwimConfig = CONFIG
@@ -106,6 +109,7 @@ class Network:
     now: float = 100.0
     hosts: dict[int, Host] = field(default_factory=dict)
     cut: Callable[[int, int], bool] = lambda sender, receiver: False
+    refusing: tuple[int, ...] = ()
     frames: int = 0
     bytes_sent: int = 0
 
@@ -220,7 +224,7 @@ class Network:
         self.frames += 1
         self.bytes_sent += len(send.frame)
         target = self._by_address.get(send.peer.address)
-        if target is None or not target.up:
+        if target is None or not target.up or target.number in self.refusing:
             if target is None or not self.cut(sender.number, target.number):
                 self._at(self.now + self.latency_s[1], self._refuse(sender, send.peer))
             return

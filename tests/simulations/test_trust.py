@@ -99,7 +99,7 @@ def test_an_invitation_that_has_expired_was_revoked_or_is_somebody_elses_lets_no
     expiring = cluster.invite(issuer, expires_s=60)
     cluster.run(61.0)
     assert "expired" in refusal(cluster.command(guest, "join", {"token": expiring}))
-    guest.wall_skew_s = -3600.0  # its own clock does not know
+    guest.wall_skew_s = -3600.0  # the issuer's clock counts
     assert "expired" in refusal(cluster.command(guest, "join", {"token": expiring}))
     assert any("expired" in message for message in events(issuer, "invitation"))
     guest.wall_skew_s = 0.0
