@@ -160,6 +160,7 @@ ROUTES = (
         ),
         streams=True,
     ),
+    Route("GET", "/v1/trust", "trust"),
     Route("GET", "/v1/invitations", "invitations"),
     Route(
         "POST",

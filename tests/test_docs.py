@@ -97,7 +97,7 @@ def test_every_command_that_a_page_shows_can_be_typed(path: Path) -> None:
     root: Any = get_command(app)
     wrong = []
     for line in dict.fromkeys(_commands(path.read_text(encoding="utf-8"))):
-        words = shlex.split(line, comments=True)[1:]
+        words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
         try:
             context = root.make_context("gary", list(words), resilient_parsing=False)
             rest = [*context._protected_args, *context.args]
@@ -187,7 +187,7 @@ def test_metrics_in_the_reference_are_counted_somewhere() -> None:
         "transport": ("gossip/nng.py",),
         "agent": ("gary/*.py",),
         "node": ("gary/agent.py",),
-        "api": ("gary/api.py",),
+        "api": ("gary/api.py", "gary/connections.py"),
     }
     missing = []
     for metric in sorted(_metrics_in_the_reference()):

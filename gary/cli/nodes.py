@@ -60,6 +60,8 @@ def join(
 ) -> None:
     """Make this host's node one of another node's cluster."""
     given = _token(token, token_file)
+    if given is None and peer is None:
+        raise BadInput("no token is given: --token-file FILE", hint="'gary invite' on a node of the cluster makes one")
     with working(f"asking {peer or 'the node that made the invitation'}"):
         answer = client(context).call("join", peer=peer, token=given)
     if as_json:

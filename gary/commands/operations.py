@@ -70,6 +70,7 @@ class Commands:
             "nodes": cluster.nodes,
             "join": cluster.join,
             "leave": cluster.leave,
+            "trust": trust.trust,
             "invite": trust.invite,
             "invitations": trust.invitations,
             "revoke": trust.revoke,

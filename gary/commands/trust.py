@@ -48,6 +48,34 @@ class TrustCommands:
     def __init__(self, host: Host) -> None:
         self._host = host
 
+    def trust(self, command: Command) -> None:
+        """How this node stands in its cluster: nothing of it is secret."""
+        host, standing = self._host, self._host.standing
+        wall_s, ledger = host.clock.wall_s(), standing.ledger
+        issuer = next((root for root in ledger.trusted(0.0) if root.public == standing.tls.issuer), None)
+        command.responder.end(
+            {
+                "cluster": ledger.cluster.hex(),
+                "vouches": standing.vouches,
+                "certificate": {"root": "" if issuer is None else issuer.name, "present": standing.is_certified},
+                "roots": [root.name for root in ledger.trusted(wall_s)],
+                "trusted_until": [int(until_s) for until_s in ledger.until_s() if until_s > wall_s],
+                "expelled": [self._describe_expulsion(node) for node in ledger.expulsions],
+                "operators": sorted(key.hex() for key in ledger.operators),
+            }
+        )
+
+    def _describe_expulsion(self, node: NodeId) -> Json:
+        ledger, names = self._host.standing.ledger, self._host.cluster.display_name
+        said = ledger.expulsions[node]
+        return {
+            "node": node,
+            "name": said[0].name,
+            "by": sorted({names(statement.by) for statement in said}),
+            "at": min(statement.at_s for statement in said),
+            "opponents": [ledger.expulsions[other][0].name for other in ledger.opponents(node)],
+        }
+
     # Invitations
 
     def invite(self, command: Command) -> None:

@@ -148,6 +148,22 @@ ANSWERS: dict[str, dict[str, object]] = {
     "release": {"released": "web/1"},
     "remove": {"removed": "shop"},
     "join": {"joined": True, "nodes": 3},
+    "invite": {
+        "token": "gary1.abc",
+        "id": "1" * 32,
+        "uses": 2,
+        "expires_at": 1_700_000_000,
+        "address": "10.0.0.1:7946",
+    },
+    "invitations": {
+        "invitations": [
+            {"id": "1" * 32, "state": "open", "uses": 2, "admitted": ["node-b"], "expires_at": 1_700_000_000},
+            {"id": "2" * 32, "state": "revoked", "uses": 1, "admitted": [], "expires_at": 1_700_000_000},
+        ]
+    },
+    "revoke": {"revoked": "1" * 32},
+    "expel": {"expelled": "b" * 32, "name": "node-b"},
+    "rotate": {"root": "gary root 0123", "until": 1_700_000_000, "away": ["node-c"]},
     "version": {"version": "9.9.9", "protocol": 1, "node": "a" * 32, "name": "node-a"},
 }
 _COMMANDS = {
@@ -159,6 +175,11 @@ _COMMANDS = {
     "release": ["release", "shop/web/1"],
     "remove": ["remove", "shop"],
     "join": ["join", "10.0.0.1:7946"],
+    "invite": ["invite", "--uses", "2"],
+    "invitations": ["invite", "--list"],
+    "revoke": ["invite", "--revoke", "1111"],
+    "expel": ["expel", "node-b"],
+    "rotate": ["rotate", "--overlap", "2d"],
     "version": ["version"],
 }
 _SHOWN = {
@@ -174,6 +195,11 @@ _SHOWN = {
     "release": ["released shop/web/1"],
     "remove": ["removed shop"],
     "join": ["the cluster has 3 nodes"],
+    "invite": ["gary1.abc"],
+    "invitations": ["111111111111", "open", "1/2", "node-b", "revoked", "0/1"],
+    "revoke": ["revoked 1111"],
+    "expel": ["expelled node-b"],
+    "rotate": ["the cluster's root is now gary root 0123"],
     "version": [__version__, "agent 9.9.9, protocol 1, node node-a"],
 }
 
@@ -322,6 +348,11 @@ def test_scale_waits_like_deploy(agent: AgentDouble, commands: PreparedCommands)
         ["logs", "shop/"],
         ["logs", "a/b/c/d"],
         ["join"],
+        ["join", "--token", "gary1.abc", "--token-file", "token"],
+        ["join", "--token-file", "/nowhere/token"],
+        ["invite", "--expires", "soon"],
+        ["expel"],
+        ["rotate", "--overlap", "7"],
         ["nodes", "--jsn"],
         ["unknown"],
         ["demo", "--runtime", "memory"],
