@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from gary.api import _ROUTES
 from gary.cli.client import UnixConnection
+from gary.routes import ROUTES
 from gary.trust import tokens
 from gary.trust.standing import RootSecret
 from tests.gary import secrets
@@ -117,7 +117,7 @@ def _kept(agent: RealAgent, service: str) -> bool:
 def _answers(agent: RealAgent) -> dict[str, bytes]:
     """All that can be read at its socket."""
     found = {}
-    for target in [*(route.path for route in _ROUTES if route.method == "GET"), "/metrics"]:
+    for target in [*(route.path for route in ROUTES if route.method == "GET"), "/metrics"]:
         connection = UnixConnection(agent.client.socket_path, 10.0)
         connection.request("GET", target.replace("{app}", "shop"))
         with connection.getresponse() as response:

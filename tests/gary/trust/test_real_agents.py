@@ -33,11 +33,11 @@ def name(agent: RealAgent) -> str:
 
 
 def alive(agent: RealAgent) -> set[str]:
-    return {str(node["name"]) for node in agent.client.get("nodes")["nodes"] if node["status"] == "alive"}
+    return {str(node["name"]) for node in agent.client.call("nodes")["nodes"] if node["status"] == "alive"}
 
 
 def events(agent: RealAgent, kind: str) -> list[str]:
-    return [str(event["message"]) for event in agent.client.stream("GET", "events") if event["kind"] == kind]
+    return [str(event["message"]) for event in agent.client.stream("events") if event["kind"] == kind]
 
 
 def metrics(agent: RealAgent) -> dict[str, float]:
@@ -114,7 +114,7 @@ def test_an_expelled_node_is_out_within_moments_and_is_told(agents: list[RealAge
     agents[0].until(lambda: alive(out) == {name(out)}, "it still sees the others")
     again = out.gary("join", "--token", invite(agents[0]))
     assert again.returncode == 5
-    shown = {node["name"]: node["status"] for node in agents[2].client.get("nodes")["nodes"]}
+    shown = {node["name"]: node["status"] for node in agents[2].client.call("nodes")["nodes"]}
     assert shown[name(out)] == "expelled"
 
     left = out.gary("leave")
@@ -129,7 +129,7 @@ def test_a_new_root_reaches_everybody_and_nobody_is_suspected(agents: list[RealA
     root = json.loads(done.stdout)["root"]
 
     def is_done() -> bool:
-        return all(agent.client.get("trust")["certificate"]["root"] == root for agent in agents)
+        return all(agent.client.call("trust")["certificate"]["root"] == root for agent in agents)
 
     agents[0].until(is_done, "not everybody has a certificate of the new root")
     names = {name(agent) for agent in agents}
@@ -138,4 +138,4 @@ def test_a_new_root_reaches_everybody_and_nobody_is_suspected(agents: list[RealA
         for counted in ("gary_gossip_suspicions_total", "gary_gossip_deaths_declared_total"):
             assert metrics(agent).get(counted, 0) == earlier.get(counted, 0), name(agent)
     newcomer = invite(agents[3])
-    assert read(newcomer).issuer == agents[3].client.get("version")["node"]
+    assert read(newcomer).issuer == agents[3].client.call("version")["node"]
