@@ -486,7 +486,8 @@ def _lock(state_dir: Path) -> Any:
     """Hold the state directory for this process alone."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state_dir.chmod(0o700)
-    lock = (state_dir / "lock").open("w")
+    lock = os.fdopen(os.open(state_dir / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w")
+    os.fchmod(lock.fileno(), 0o600)  # Whatever the umask left of it.
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

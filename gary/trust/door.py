@@ -16,6 +16,12 @@ from gary.trust.entry import Admittance, Application, Entry, Rejection
 from gary.trust.invitations import Invitations
 from gary.trust.keys import seal
 from gary.trust.notary import Answer, Certified, Certify
+from gary.trust.pacing import Pacing
+
+TOLD_AGAIN_S = 60.0
+"""Somebody who comes again and again with the same bad invitation is an event so often."""
+ASKED_AGAIN_S = 1.0
+"""A member that asks for certificates more often gets no answer."""
 
 Reply = Callable[[Entry], None]
 
@@ -32,6 +38,8 @@ class Host(host.Host, Protocol):
 class Door:
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._told = Pacing(TOLD_AGAIN_S)
+        self._asked = Pacing(ASKED_AGAIN_S)
         self._members_before: Collection[NodeId] | None = None
 
     def close_to_strangers(self, members: Collection[NodeId]) -> None:
@@ -49,7 +57,8 @@ class Door:
         reason = invitation.why_not(application.node, host.clock.wall_s()) or self._why_not(application)
         if reason:
             host.counters["guests_rejected"] += 1
-            host.tell("invitation", f"{application.name or application.node[:8]} was not let in: {reason}")
+            if self._told.allows((id, application.node, reason), host.clock.now):
+                host.tell("invitation", f"{application.name or application.node[:8]} was not let in: {reason}")
             reply(Rejection(reason))
             return
         is_first = application.node not in invitation.admitted
@@ -64,6 +73,9 @@ class Door:
 
     def asked(self, member: NodeId, application: Application, reply: Reply) -> None:
         """A member asks for a certificate of the present root."""
+        if not self._asked.allows(member, self._host.clock.now):
+            self._host.counters["members_too_eager"] += 1
+            return
         is_stranger = self._members_before is not None and member not in self._members_before
         reason = "the applicant is another node" if application.node != member else self._why_not(application)
         if is_stranger:

@@ -24,6 +24,7 @@ from gary.trust.statements import BadStatement
 from gossip.transport import Credentials
 
 RETRY_S = 2.0
+FAILED_RETRY_S = 60.0
 SPREAD_S = 0.05
 """Renewals of a cluster are spread over so much time a node, since every one makes all its connections anew."""
 SPREAD_MAX_S = 60.0
@@ -144,6 +145,7 @@ class Renewal:
     def _failed(self, reason: str) -> None:
         self._is_asking = False
         self._host.tell("trust", reason)
+        self._look_again(FAILED_RETRY_S)
 
     def _certified(self, root: bytes, answer: Answer) -> None:
         assert isinstance(answer, Certified)

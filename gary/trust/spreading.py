@@ -15,10 +15,13 @@ from gary.identity import NodeId
 from gary.messages import CompareLedger, LedgerStatements, Message
 from gary.storage import Write
 from gary.trust import host
+from gary.trust.pacing import Pacing
 from gary.trust.statements import BadStatement, Signed, Statement
 
 COMPARE_AFTER_S = 0.2
 COMPARE_AGAIN_S = 2.0
+ANSWER_AGAIN_S = 1.0
+"""A question is small, and its answer may be large."""
 STATEMENTS_PER_MESSAGE = 256
 
 
@@ -46,6 +49,7 @@ class Spreading:
         self._host = host
         self._took = took
         self._deadline = 0
+        self._answered = Pacing(ANSWER_AGAIN_S)
 
     def state(self, statement: Statement, done: Callable[[], None]) -> None:
         """Say it in the name of the cluster's root; ``done`` once it is durable here and on its way."""
@@ -98,6 +102,9 @@ class Spreading:
     def compared(self, sender: NodeId, asked: CompareLedger) -> None:
         """``sender`` says which statements it has: it gets the others, and is asked for those that are missing here."""
         host, ledger = self._host, self._host.standing.ledger
+        if not self._answered.allows(sender, host.clock.now):
+            host.counters["ledgers_compared_too_often"] += 1
+            return
         lacking = ledger.without(asked.ids)
         for start in range(0, len(lacking), STATEMENTS_PER_MESSAGE):
             host.send(sender, LedgerStatements(tuple(lacking[start : start + STATEMENTS_PER_MESSAGE])))
