@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from collections.abc import Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -19,7 +20,7 @@ from gossip import framing
 from gossip.dialling import DIAL_TIMEOUT_S, Dial, Dialler, split_address
 from gossip.errors import BadFrame, TransportError
 from gossip.framing import Flow, Hello
-from gossip.transport import Lane, Peer, Receiver, TransportConfig
+from gossip.transport import GUEST, GUEST_GONE, Lane, Peer, Receiver, TransportConfig
 
 RETIRE_DELAY_S = 1.0
 """How long the second of two connections to one peer stays, for what is on its way."""
@@ -27,6 +28,12 @@ STALL_LIMIT_S = {Lane.PROBE: 5.0, Lane.BULK: 30.0}
 """A connection whose window has been full for this long is replaced by the next send: TCP itself needs minutes to
 notice that a peer vanished, and after a partition up to two more to try again.
 """
+GUESTS_MAX = 16
+"""Connections of guests at one time on one lane; more are refused, and no guest takes a node's place."""
+GUESTS_OF_NAME_MAX = 8
+"""The same of those who show one certificate."""
+GUEST_STAY_S = 10.0
+"""How long a guest may stay, many times what a join takes."""
 RETRY_DELAY_S = 0.001
 BATCH_BYTES = 256 * 1024
 DRAIN_MESSAGES_MAX = 32
@@ -39,13 +46,14 @@ _HUNG_UP = "not a Gary node: it hung up before its hello"
 
 @dataclass(slots=True, eq=False)
 class Pipe:
-    """One connection. It has a ``peer`` once its hello has come."""
+    """One connection. ``proven`` is who its certificate names; it has a ``peer`` once its hello has come."""
 
     id: int
     dialer: int
     dial: Dial | None
     heard: float
     used: float
+    proven: str | None
     peer: Peer | None = None
     instance: bytes = b""
     keys: tuple[Peer, ...] = ()
@@ -84,10 +92,20 @@ class Link(Protocol):
 
 
 class LaneEnd:
-    """This node's end of one lane. ``count`` is shared by both lanes."""
+    """This node's end of one lane.
+
+    Both lanes share ``count`` and ``expelled``, the nodes that are refused: ``expel`` tells of additions.
+    """
 
     def __init__(
-        self, lane: Lane, config: TransportConfig, link: Link, dialler: Dialler, receiver: Receiver, count: Counter[str]
+        self,
+        lane: Lane,
+        config: TransportConfig,
+        link: Link,
+        dialler: Dialler,
+        receiver: Receiver,
+        count: Counter[str],
+        expelled: Set[str],
     ) -> None:
         self._lane = lane
         self._config = config
@@ -95,6 +113,7 @@ class LaneEnd:
         self._dialler = dialler
         self._receiver = receiver
         self._count = count
+        self._expelled = expelled
         self._loop = asyncio.get_running_loop()
         self._hello = Hello(config.node, bytes(framing.INSTANCE_BYTES), "", lane)
         self._pipes: dict[int, Pipe] = {}
@@ -106,6 +125,7 @@ class LaneEnd:
         self._owing: dict[int, Pipe] = {}
         self._flush_handle: asyncio.Handle | None = None
         self._draining = False
+        self._held = False
         self._closed = False
 
     def open(self, hello: Hello) -> None:
@@ -117,9 +137,14 @@ class LaneEnd:
         """How many connections are in use."""
         return sum(pipe.peer is not None for pipe in self._pipes.values())
 
+    def hold(self) -> None:
+        """Send nothing until ``reconnect``."""
+        self._held = True
+
     def reconnect(self) -> None:
         """Let go of every connection and every dial under way; what waits leaves on new ones."""
-        self._drain()  # and send nothing: what leaves now is lost
+        self._drain()
+        self._held = False
         for dial in tuple(self._dials.values()):
             self._give_up(dial)
         for pipe in tuple(self._pipes.values()):
@@ -140,6 +165,17 @@ class LaneEnd:
 
     def send(self, peer: Peer, frame: bytes) -> None:
         """Queue ``frame``; what waits at the end of this turn of the loop leaves together."""
+        if peer.node.startswith(GUEST):
+            for guest in self._guests(peer.node) or [Peer(peer.node, "")]:
+                self._enqueue(guest, frame)
+        else:
+            self._enqueue(peer, frame)
+
+    def _guests(self, name: str) -> list[Peer]:
+        """All who are connected by this name. Each has a queue of its own: here its address is its instance."""
+        return [peer for peer in self._routes if peer.node == name]
+
+    def _enqueue(self, peer: Peer, frame: bytes) -> None:
         if len(self._queues.get(peer, ())) >= self._config.queue_frames_max:
             self._pump(peer)
         queue = self._queues.setdefault(peer, deque())
@@ -152,7 +188,19 @@ class LaneEnd:
 
     def forget(self, peer: Peer) -> None:
         """Drop what waits for ``peer``, its connections, and the dial if nobody else lives at its address."""
-        self._count["dropped_forgotten"] += len(self._queues.pop(peer, ()))
+        for known in self._guests(peer.node) if peer.node.startswith(GUEST) else [peer]:
+            self._discard(known, "dropped_forgotten")
+
+    def expel(self, node: str) -> None:
+        """Drop what waits for ``node``, and its connections."""
+        for peer in [waiting for waiting in self._queues if waiting.node == node]:
+            self._discard(peer, "dropped_expelled")
+        for pipe in tuple(self._pipes.values()):
+            if node == (pipe.peer.node if pipe.peer is not None else pipe.proven):
+                self._drop(pipe)
+
+    def _discard(self, peer: Peer, cause: str) -> None:
+        self._count[cause] += len(self._queues.pop(peer, ()))
         for pipe in tuple(self._routes.get(peer, ())):
             self._drop(pipe)
         dial = self._dials.get(peer.address)
@@ -168,6 +216,8 @@ class LaneEnd:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        if self._held:
+            return
         dirty, self._dirty = self._dirty, {}
         for peer in dirty:
             self._pump(peer)
@@ -180,7 +230,7 @@ class LaneEnd:
     def _pump(self, peer: Peer) -> None:
         """Move what waits for ``peer`` as far as it goes: onto its connection, or towards a new one."""
         queue = self._queues.get(peer)
-        if not queue:
+        if not queue or self._held:
             return
         pipe = self._best(peer)
         if pipe is not None and self._stalled(pipe):
@@ -188,7 +238,7 @@ class LaneEnd:
             self._drop(pipe)
             pipe = self._best(peer)
         if pipe is None:
-            self._dial(peer.address)
+            self._dial(peer)
             return
         while queue and pipe.flow.open:
             frames = _take(queue)
@@ -223,10 +273,13 @@ class LaneEnd:
 
     # -- dialling
 
-    def _dial(self, address: str) -> None:
+    def _dial(self, peer: Peer) -> None:
+        address = peer.address
         if address in self._dials:
             return
         try:
+            if peer.node.startswith(GUEST):
+                raise ValueError(GUEST_GONE)
             host, port = split_address(address)
         except ValueError as error:
             dial = self._dials[address] = Dial(address, "", 0)
@@ -286,7 +339,7 @@ class LaneEnd:
 
     def _unreachable(self, peer: Peer, reason: str) -> None:
         self._count["dropped_unreachable"] += len(self._queues.pop(peer, ()))
-        self._receiver.unreachable(peer, reason)
+        self._receiver.unreachable(Peer(peer.node, "") if peer.node.startswith(GUEST) else peer, reason)
 
     # -- connections
 
@@ -294,24 +347,42 @@ class LaneEnd:
         """A connection was made, by our ``dialer`` or (-1) by the peer."""
         if self._closed or pipe_id in self._pipes or pipe_id in self._gone:
             return
-        dial = next((dial for dial in self._dials.values() if dialer > 0 and dial.dialer == dialer), None)
+        dial = self._dial_by(dialer)
         now = self._loop.time()
-        pipe = self._pipes[pipe_id] = Pipe(pipe_id, dialer, dial, heard=now, used=now)
+        proven = self._link.peer_name(pipe_id)
+        pipe = self._pipes[pipe_id] = Pipe(pipe_id, dialer, dial, heard=now, used=now, proven=proven)
         if dial is None:
             self._count["connections_accepted"] += 1
             pipe.timer = self._loop.call_later(DIAL_TIMEOUT_S, self._drop, pipe)
-        abandoned = dialer > 0 and dial is None
-        # Room is lacking only if hundreds of messages to others wait in this very moment; the peer tries again.
-        if abandoned or not self._link.transmit(pipe_id, framing.encode_hello(self._hello)):
-            self._drop(pipe)
+        if proven is not None and proven in self._expelled:
+            self._turn_away(pipe, "dropped_expelled", f"the node {proven} was expelled")
+        elif dialer > 0 and dial is None:
+            self._drop(pipe)  # Its dial was given up.
+        elif dial is not None:
+            self._say_hello(pipe)
 
-    def removed(self, pipe_id: int) -> None:
-        """A connection is gone. The news may have overtaken the last that came from it; what comes later is dropped."""
+    def _say_hello(self, pipe: Pipe) -> bool:
+        """The dialler speaks first: who is called says nothing of itself before it knows by whom."""
+        if self._link.transmit(pipe.id, framing.encode_hello(self._hello)):
+            return True
+        # Room is lacking only if hundreds of messages to others wait in this very moment; the dialler tries again.
+        self._drop(pipe)
+        return False
+
+    def removed(self, pipe_id: int, dialer: int) -> None:
+        """A connection is gone, be it that ``added`` told of it or not. The news may have overtaken the last that came
+        from it; what comes later is dropped.
+        """
         self.readable()
         self._bury(pipe_id)
-        pipe = self._pipes.get(pipe_id)
+        pipe, dial = self._pipes.get(pipe_id), self._dial_by(dialer)
         if pipe is not None and not self._closed:
             self._drop(pipe)
+        elif dial is not None:
+            self._failed(dial, _HUNG_UP)
+
+    def _dial_by(self, dialer: int) -> Dial | None:
+        return next((dial for dial in self._dials.values() if dialer > 0 and dial.dialer == dialer), None)
 
     def _bury(self, pipe_id: int) -> None:
         self._gone[pipe_id] = None
@@ -340,7 +411,10 @@ class LaneEnd:
 
     def _identify(self, pipe: Pipe, hello: Hello) -> tuple[Peer, str | None]:
         """Who is at the other end of ``pipe``, and why it is refused, if it is. What a hello claims is believed."""
-        peer = Peer(hello.node, hello.address)
+        is_guest = hello.node.startswith(GUEST)
+        peer = Peer(hello.node, hello.instance.hex() if is_guest else hello.address)
+        if is_guest and pipe.dial is not None:
+            return peer, "a guest answers there, which is nobody to be dialled"
         if hello.instance == self._hello.instance:
             return peer, "that is this node itself"
         if hello.lane != self._lane:
@@ -355,21 +429,28 @@ class LaneEnd:
             self._count[f"dropped_{error.cause}"] += 1
             self._refuse(pipe, f"not a Gary node of this kind: {error}")
             return
-        proven = self._link.peer_name(pipe.id)
-        if proven is not None and proven != hello.node:
-            self._count["dropped_impostor"] += 1
-            self._refuse(pipe, f"it calls itself {hello.node}, and its certificate {proven or 'nothing'}")
-            self._drop(pipe)
+        if pipe.proven is not None and pipe.proven != hello.node:
+            shown = pipe.proven or "nothing"
+            self._turn_away(pipe, "dropped_impostor", f"it calls itself {hello.node}, and its certificate {shown}")
+            return
+        if hello.node in self._expelled:
+            self._turn_away(pipe, "dropped_expelled", f"the node {hello.node} was expelled")
+            return
+        if self._lacks_room(hello.node):
+            self._turn_away(pipe, "guests_refused", "there are too many guests")
             return
         peer, refusal = self._identify(pipe, hello)
         if refusal is not None:
             self._refuse(pipe, refusal)
             return
+        if pipe.dial is None and not self._say_hello(pipe):
+            return
         if pipe.timer is not None:
             pipe.timer.cancel()
         pipe.peer, pipe.instance, pipe.flow.taken = peer, hello.instance, 1
-        addresses = {hello.address: None} if pipe.dial is None else {hello.address: None, pipe.dial.address: None}
-        pipe.keys = tuple(Peer(node, address) for node in (hello.node, "") for address in addresses)
+        pipe.keys = _keys(peer, pipe.dial)
+        if hello.node.startswith(GUEST):
+            pipe.timer = self._loop.call_later(GUEST_STAY_S, self._drop, pipe)
         self._settle_duplicates(pipe)
         for key in pipe.keys:
             self._routes.setdefault(key, []).append(pipe)
@@ -379,13 +460,23 @@ class LaneEnd:
             for waiting in [peer for peer in self._queues if peer.address == pipe.dial.address]:
                 if waiting not in self._routes:
                     self._unreachable(waiting, f"another node answers there: {hello.node}")
-        self._evict(pipe)
+        if not hello.node.startswith(GUEST):
+            self._evict(pipe)
 
     def _refuse(self, pipe: Pipe, reason: str) -> None:
         """Refuse ``pipe``: its dialler hangs up, who needs our hello to see why; until then it goes on without one."""
-        if pipe.dial is not None:
+        if pipe.dial is None:
+            self._say_hello(pipe)
+        else:
             self._failed(pipe.dial, reason)
             self._drop(pipe)
+
+    def _turn_away(self, pipe: Pipe, cause: str, reason: str) -> None:
+        """Refuse ``pipe`` to somebody to whom nothing is said."""
+        self._count[cause] += 1
+        if pipe.dial is not None:
+            self._failed(pipe.dial, reason)
+        self._drop(pipe)
 
     def _settle_duplicates(self, new: Pipe) -> None:
         """Of connections to one peer keep one: of those to an earlier start of it none, of two dialled by one side the
@@ -406,8 +497,20 @@ class LaneEnd:
                 surplus.retiring = True
                 surplus.timer = self._loop.call_later(RETIRE_DELAY_S, self._drop, surplus)
 
+    def _lacks_room(self, node: str) -> bool:
+        """Whether ``node`` is one guest too many."""
+        if not node.startswith(GUEST):
+            return False
+        guests = [pipe.peer.node for pipe in self._pipes.values() if pipe.peer and pipe.peer.node.startswith(GUEST)]
+        return len(guests) >= GUESTS_MAX or guests.count(node) >= GUESTS_OF_NAME_MAX
+
     def _evict(self, newest: Pipe) -> None:
-        pipes = [pipe for pipe in self._pipes.values() if pipe.peer is not None and pipe is not newest]
+        """Let the least recently used connection make room for ``newest``. Guests are counted by themselves."""
+        pipes = [
+            pipe
+            for pipe in self._pipes.values()
+            if pipe.peer is not None and pipe is not newest and not pipe.peer.node.startswith(GUEST)
+        ]
         if len(pipes) >= self._config.connections_max:
             self._count["connections_evicted"] += 1
             self._drop(min(pipes, key=lambda pipe: max(pipe.used, pipe.heard)))
@@ -465,7 +568,7 @@ class LaneEnd:
                 self._dirty[key] = None
                 self._flush_soon()
         for frame in batch.frames:
-            if self._closed:
+            if self._closed or sender.node in self._expelled:
                 return
             if len(frame) > self._config.frame_size_bytes_max:
                 self._count["dropped_oversized"] += 1
@@ -473,6 +576,13 @@ class LaneEnd:
             self._count["frames_received"] += 1
             self._count["bytes_received"] += len(frame)
             self._receiver.received(sender.node, self._lane, frame)
+
+
+def _keys(peer: Peer, dial: Dial | None) -> tuple[Peer, ...]:
+    """Those under which a connection to ``peer``, made by ``dial`` or by the peer, is found by who sends."""
+    if dial is None:
+        return (peer,)
+    return tuple(dict.fromkeys((peer, Peer(peer.node, dial.address), Peer("", dial.address))))
 
 
 def _take(queue: deque[bytes]) -> tuple[bytes, ...]:

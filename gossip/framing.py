@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gossip.errors import BadFrame
-from gossip.transport import Lane
+from gossip.transport import GUEST, Lane
 
 VERSION = 1
 WINDOW = 2
@@ -26,6 +26,8 @@ MESSAGE_OVERHEAD_BYTES = 5 + FRAME_OVERHEAD_BYTES
 """What a message of one frame is longer than it."""
 
 _MAGIC = b"gary"
+_GUEST_BIT = 0x80
+"""Of the byte that says the lane."""
 _NODE_BYTES = 16
 _HELLO = struct.Struct(f"!4sBB{_NODE_BYTES}s{INSTANCE_BYTES}s")
 _HEAD = struct.Struct("!BI")
@@ -36,7 +38,10 @@ _FRAMES, _FRAMES_ASKING, _CREDIT = 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message of each side: who speaks, since which start (``instance``), reachable where, on which lane."""
+    """The first message of each side: who speaks, since which start (``instance``), reachable where, on which lane.
+
+    The address of who does not listen is empty.
+    """
 
     node: str
     instance: bytes
@@ -54,11 +59,12 @@ class Batch:
 
 
 def encode_hello(hello: Hello) -> bytes:
-    """The bytes of ``hello``; raises ``ValueError`` unless its node is 32 hexadecimal characters."""
-    node = bytes.fromhex(hello.node)
+    """The bytes of ``hello``; raises ``ValueError`` unless its node is 32 hexadecimal characters or a guest's name."""
+    node = bytes.fromhex(hello.node.removeprefix(GUEST))
     if len(node) != _NODE_BYTES:
         raise ValueError(f"a node id has {2 * _NODE_BYTES} hexadecimal characters, not {len(hello.node)}")
-    return _HELLO.pack(_MAGIC, VERSION, hello.lane, node, hello.instance) + hello.address.encode()
+    lane = hello.lane | _GUEST_BIT if hello.node.startswith(GUEST) else hello.lane
+    return _HELLO.pack(_MAGIC, VERSION, lane, node, hello.instance) + hello.address.encode()
 
 
 def is_hello(message: bytes) -> bool:
@@ -75,8 +81,9 @@ def decode_hello(message: bytes) -> Hello:
     if len(message) < _HELLO.size:
         raise BadFrame("malformed", "a hello cut short")
     _, _, lane, node, instance = _HELLO.unpack_from(message)
+    name = f"{GUEST if lane & _GUEST_BIT else ''}{node.hex()}"
     try:
-        return Hello(node.hex(), instance, message[_HELLO.size :].decode(), Lane(lane))
+        return Hello(name, instance, message[_HELLO.size :].decode(), Lane(lane & ~_GUEST_BIT))
     except ValueError as error:
         raise BadFrame("malformed", "a hello with an unknown lane or an unreadable address") from error
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gossip.errors import TransportError
-from gossip.transport import Credentials, Lane, Peer, Receiver, TransportConfig
+from gossip.transport import GUEST, GUEST_GONE, Credentials, Lane, Peer, Receiver, TransportConfig
 
 _PORT_FIRST: Final = 49152
 _PORT_LAST: Final = 65535
@@ -25,6 +25,7 @@ COUNTERS: Final = (
     "dropped_overflow",
     "dropped_oversized",
     "dropped_unreachable",
+    "dropped_expelled",
     "dropped_closed",
     "dropped_lost",
 )
@@ -95,8 +96,9 @@ class MemoryTransport:
         self._address = ""
         self._receiver: Receiver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Where each node is that this one has talked with: replies go there, whatever address the caller remembers.
-        self._connections: dict[str, str] = {}
+        # Whom this one has talked with, by node: replies go there, whatever address the caller remembers.
+        self._connections: dict[str, list[MemoryTransport]] = {}
+        self._expelled: set[str] = set()
         self._queues: dict[Peer, tuple[deque[bytes], deque[bytes]]] = {}
         self._count: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
 
@@ -112,8 +114,9 @@ class MemoryTransport:
 
     async def start(self, receiver: Receiver) -> None:
         """Listen. Raises ``TransportError`` when the address is taken or is none."""
-        self._bound = self._network.listen(self, self._config.bind)
-        self._address = self._config.advertise or self._bound
+        if self._config.bind:
+            self._bound = self._network.listen(self, self._config.bind)
+            self._address = self._config.advertise or self._bound
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
 
@@ -124,6 +127,9 @@ class MemoryTransport:
             return
         if len(frame) > self._config.frame_size_bytes_max:
             self._count["dropped_oversized"] += 1
+            return
+        if peer.node in self._expelled:
+            self._count["dropped_expelled"] += 1
             return
         if peer not in self._queues:
             self._queues[peer] = (deque(), deque())
@@ -139,6 +145,13 @@ class MemoryTransport:
         self._connections.pop(peer.node, None)
         for lane in self._queues.get(peer, ()):
             lane.clear()
+
+    def expel(self, node: str) -> None:
+        """Cut off ``node``, and refuse it from now on."""
+        self._expelled.add(node)
+        self._connections.pop(node, None)
+        for peer in [waiting for waiting in self._queues if waiting.node == node]:
+            self._count["dropped_expelled"] += sum(map(len, self._queues.pop(peer)))
 
     def counters(self) -> Mapping[str, int]:
         """Totals since the start, by name; ``connections`` is how many there are."""
@@ -163,39 +176,55 @@ class MemoryTransport:
         if self._loop is None or not (probe or bulk):
             self._queues.pop(peer, None)
             return
-        where, target = self._route(peer)
-        if target is None and not self._network.lose(self._bound, where, Lane.PROBE, b""):
+        targets = self._targets(peer)
+        if not targets and not self._network.lose(self._bound, peer.address, Lane.PROBE, b""):
             del self._queues[peer]
             self._count["dropped_unreachable"] += len(probe) + len(bulk)
-            self._report(peer, where)
+            self._report(peer)
             return
         while probe and self._receiver is not None:
-            self._deliver(target, where, Lane.PROBE, probe.popleft())
+            self._deliver(targets, Lane.PROBE, probe.popleft())
         if bulk and self._receiver is not None:
-            self._deliver(target, where, Lane.BULK, bulk.popleft())
+            self._deliver(targets, Lane.BULK, bulk.popleft())
         self._loop.call_soon(self._pump, peer)
 
-    def _route(self, peer: Peer) -> tuple[str, MemoryTransport | None]:
-        for where in (self._connections.get(peer.node, ""), peer.address):
-            target = self._network.find(where)
-            if target is not None and peer.node in ("", target.node):
-                return where, target
-        self._connections.pop(peer.node, None)
-        return peer.address, None
+    def _targets(self, peer: Peer) -> list[MemoryTransport]:
+        """Who gets frames for ``peer``: who is connected, of a guest's name all, or else who listens at its address."""
+        ends = [end for end in self._connections.pop(peer.node, ()) if end._receiver is not None]
+        if ends:
+            self._connections[peer.node] = ends
+        elif not peer.node.startswith(GUEST):
+            tenant = self._network.find(peer.address)
+            ends = [tenant] if tenant is not None and peer.node in ("", tenant.node) else []
+        return [end for end in ends if end.node not in self._expelled and end._admits(self.node)]
 
-    def _report(self, peer: Peer, where: str) -> None:
+    def _admits(self, node: str) -> bool:
+        if node in self._expelled:
+            self._count["dropped_expelled"] += 1
+            return False
+        return True
+
+    def _report(self, peer: Peer) -> None:
         assert self._receiver is not None, "a closed end has no queues"
-        vacant = self._network.find(where) is None
-        self._receiver.unreachable(peer, "connection refused" if vacant else "another node lives there")
+        tenant = self._network.find(peer.address)
+        if peer.node.startswith(GUEST):
+            self._receiver.unreachable(Peer(peer.node, ""), GUEST_GONE)
+        elif tenant is None:
+            self._receiver.unreachable(peer, "connection refused")
+        elif peer.node not in ("", tenant.node):
+            self._receiver.unreachable(peer, "another node lives there")
+        else:
+            self._receiver.unreachable(peer, "one of the two nodes has expelled the other")
 
-    def _deliver(self, target: MemoryTransport | None, where: str, lane: Lane, frame: bytes) -> None:
-        if target is None or self._network.lose(self._bound, where, lane, frame):
+    def _deliver(self, targets: list[MemoryTransport], lane: Lane, frame: bytes) -> None:
+        reached = [target for target in targets if not self._network.lose(self._bound, target._bound, lane, frame)]
+        if not reached:
             self._count["dropped_lost"] += 1
-            return
-        self._connections[target.node] = where
-        self._count["frames_sent"] += 1
-        self._count["bytes_sent"] += len(frame)
-        target._arrive(self, lane, frame)
+        for target in reached:
+            self._connect(target)
+            self._count["frames_sent"] += 1
+            self._count["bytes_sent"] += len(frame)
+            target._arrive(self, lane, frame)
 
     def _arrive(self, sender: MemoryTransport, lane: Lane, frame: bytes) -> None:
         if self._receiver is None:
@@ -203,7 +232,11 @@ class MemoryTransport:
         if len(frame) > self._config.frame_size_bytes_max:
             self._count["dropped_oversized"] += 1
             return
-        self._connections[sender.node] = sender._bound
+        self._connect(sender)
         self._count["frames_received"] += 1
         self._count["bytes_received"] += len(frame)
         self._receiver.received(sender.node, lane, frame)
+
+    def _connect(self, end: MemoryTransport) -> None:
+        known = self._connections.get(end.node, []) if end.node.startswith(GUEST) else []
+        self._connections[end.node] = [*(other for other in known if other is not end), end]

@@ -40,6 +40,10 @@ DIAGNOSIS_TIMEOUT_S = 0.5
 PORT_PAIR_ATTEMPTS = 64
 RELISTEN_ATTEMPTS = 100
 RELISTEN_DELAY_S = 0.01
+SETTLE_S = 0.01
+"""Between the last message on a connection and its end. nng sends on a thread of its own, and drops what is not sent
+by then; and over TLS it may miss, at the other side, an end that comes in the very moment after a message.
+"""
 COUNTERS = (
     "frames_sent",
     "frames_received",
@@ -50,12 +54,14 @@ COUNTERS = (
     "connections_accepted",
     "connections_evicted",
     "connections_stalled",
+    "guests_refused",
     "dropped_overflow",
     "dropped_oversized",
     "dropped_unreachable",
     "dropped_forgotten",
     "dropped_before_hello",
     "dropped_impostor",
+    "dropped_expelled",
     "dropped_malformed",
     "dropped_version",
     "dropped_closed",
@@ -67,6 +73,10 @@ _NNG_THREADS = {
     lib.NNG_INIT_NUM_RESOLVER_THREADS: 2,
 }
 _HEADER_BYTES = 4
+_TLS_VERSION = lib.NNG_TLS_1_2
+"""Not 1.3: for that Mbed TLS keeps keys in a table of its own, which this build does not lock. Of handshakes that run
+on several of nng's threads at once about one in a hundred then fails.
+"""
 _REFUSALS = frozenset({b"auth", b"proto", b"timeout"})
 _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
@@ -129,8 +139,14 @@ class _Socket:
         self._loop = asyncio.get_running_loop()
         self._receive_fd = int(self._pynng.recv_fd)
         self._loop.add_reader(self._receive_fd, end.readable)
-        self._pynng.add_post_pipe_connect_cb(lambda pipe: self._hand_over(end.added, pipe.id, _dialer_of(pipe.pipe)))
-        self._pynng.add_post_pipe_remove_cb(lambda pipe: self._hand_over(end.removed, pipe.id))
+        # Of a connection that breaks at once nng may tell the end before the beginning, or only the end, when it has
+        # forgotten the dialer already.
+        dialers: dict[int, int] = {}
+        self._pynng.add_pre_pipe_connect_cb(lambda pipe: dialers.update({pipe.id: _dialer_of(pipe.pipe)}))
+        self._pynng.add_post_pipe_connect_cb(lambda pipe: self._hand_over(end.added, pipe.id, dialers.get(pipe.id, -1)))
+        self._pynng.add_post_pipe_remove_cb(
+            lambda pipe: self._hand_over(end.removed, pipe.id, dialers.pop(pipe.id, -1))
+        )
 
     def detach(self) -> None:
         """Tell nobody from now on."""
@@ -261,7 +277,10 @@ def _tls(credentials: Credentials) -> _Tls:
         "auth_mode": pynng.TLSConfig.AUTH_MODE_REQUIRED,
     }
     try:
-        return _Tls(pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown))
+        tls = _Tls(pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown))
+        for config in (tls.server, tls.client):
+            pynng.check_err(lib.nng_tls_config_version(config._tls_config, _TLS_VERSION, _TLS_VERSION))
+        return tls
     except pynng.NNGException as error:
         raise TransportError(f"the credentials cannot be used: {str(error).lower()}") from error
 
@@ -308,37 +327,41 @@ class NngTransport:
         self._ends: dict[Lane, LaneEnd] = {}
         self._sockets: dict[Lane, _Socket] = {}
         self._address = ""
+        self._expelled: set[str] = set()
         self._renewing = asyncio.Lock()
 
     @property
     def address(self) -> str:
-        """``host:port`` of the probe lane; the bulk lane is at the next port."""
+        """``host:port`` of the probe lane, the bulk lane being at the next port; empty if it only dials."""
         return self._address
 
     async def start(self, receiver: Receiver) -> None:
-        """Listen at both ports. Raises ``TransportError`` if one is taken or an address cannot be understood."""
+        """Listen at both ports, or at none without an address to bind. Raises ``TransportError`` if one is taken, an
+        address cannot be understood, or the credentials cannot be used.
+        """
+        tls = None if self._config.credentials is None else _tls(self._config.credentials)
+        self._dialler = Dialler(asyncio.get_running_loop(), self._config.dials_max)
+        if self._config.bind:
+            self._address = self._listen(receiver, tls)
+        else:
+            self._attach(receiver, tls)
+        instance = os.urandom(framing.INSTANCE_BYTES)
+        for lane, end in self._ends.items():
+            end.open(Hello(self._config.node, instance, self._address, lane))
+
+    def _listen(self, receiver: Receiver, tls: _Tls | None) -> str:
+        """Listen at the port to bind and the next, or for port 0 at the first free pair of neighbours that comes along.
+        Returns the address to advertise.
+        """
         try:
             host, port = split_address(self._config.bind)
             advertised_host, advertised_port = split_address(self._config.advertise or self._config.bind)
         except ValueError as error:
             raise TransportError(str(error)) from error
-        tls = None if self._config.credentials is None else _tls(self._config.credentials)
-        self._dialler = Dialler(asyncio.get_running_loop(), self._config.dials_max)
-        bound = self._listen(receiver, host, port, tls)
-        self._address = join_address(advertised_host, advertised_port or bound)
-        instance = os.urandom(framing.INSTANCE_BYTES)
-        for lane, end in self._ends.items():
-            end.open(Hello(self._config.node, instance, self._address, lane))
-
-    def _listen(self, receiver: Receiver, host: str, port: int, tls: _Tls | None) -> int:
-        """Listen at ``port`` and the next, or for port 0 at the first free pair of neighbours that comes along."""
         attempts = PORT_PAIR_ATTEMPTS if port == 0 else 1
         while True:
             attempts -= 1
-            self._sockets = {lane: _Socket(lane, self._config.frame_size_bytes_max, tls) for lane in Lane}
-            for lane, sock in self._sockets.items():
-                self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count)
-                sock.attach(self._ends[lane])
+            self._attach(receiver, tls)
             try:
                 bound = self._sockets[Lane.PROBE].listen(host, port)
                 self._sockets[Lane.BULK].listen(host, bound + 1)
@@ -348,7 +371,13 @@ class NngTransport:
                 if attempts == 0:
                     raise
             else:
-                return bound
+                return join_address(advertised_host, advertised_port or bound)
+
+    def _attach(self, receiver: Receiver, tls: _Tls | None) -> None:
+        self._sockets = {lane: _Socket(lane, self._config.frame_size_bytes_max, tls) for lane in Lane}
+        for lane, sock in self._sockets.items():
+            self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count, self._expelled)
+            sock.attach(self._ends[lane])
 
     def _detach(self) -> list[_Socket]:
         sockets = list(self._sockets.values())
@@ -366,6 +395,8 @@ class NngTransport:
             self._count["dropped_closed"] += 1
         elif len(frame) > self._config.frame_size_bytes_max:
             self._count["dropped_oversized"] += 1
+        elif peer.node in self._expelled:
+            self._count["dropped_expelled"] += 1
         else:
             end.send(peer, frame)
 
@@ -373,6 +404,12 @@ class NngTransport:
         """Drop the connections to ``peer`` and what is queued for it, on both lanes."""
         for end in self._ends.values():
             end.forget(peer)
+
+    def expel(self, node: str) -> None:
+        """Cut off ``node`` on both lanes, and refuse it from now on."""
+        self._expelled.add(node)
+        for end in self._ends.values():
+            end.expel(node)
 
     def counters(self) -> Mapping[str, int]:
         """The totals named in ``COUNTERS``, ``handshakes_refused``, and ``connections``: how many there are now."""
@@ -393,6 +430,9 @@ class NngTransport:
             raise TransportError("only a transport that was started with credentials can be given new ones")
         tls = _tls(credentials)
         async with self._renewing:
+            for end in self._ends.values():
+                end.hold()
+            await asyncio.sleep(SETTLE_S)
             for lane in Lane:
                 if lane not in self._sockets:
                     raise TransportError("the transport was closed while it was given new credentials")
@@ -402,9 +442,10 @@ class NngTransport:
                 await persevere(self._sockets[lane].relisten, RELISTEN_ATTEMPTS, RELISTEN_DELAY_S)
 
     async def close(self) -> None:
-        """Close both sockets and end the threads that dial. What was not yet handed to the kernel is lost."""
+        """Close both sockets and end the threads that dial."""
         sockets = self._detach()
         if sockets:
+            await asyncio.sleep(SETTLE_S)
             await asyncio.to_thread(self._let_go, sockets)
 
     def _let_go(self, sockets: list[_Socket]) -> None:

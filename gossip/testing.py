@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gossip.errors import TransportError
-from gossip.transport import Credentials, Lane, Peer, Transport, TransportConfig
+from gossip.transport import GUEST, Credentials, Lane, Peer, Transport, TransportConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +303,99 @@ class TransportContract(ABC):
                 alice.tell(bob, b"%d" % number)
                 await bob.heard.frame(b"%d" % number)
             await alice.heard.failure(vacant)
+
+    # -- the expelled
+
+    async def test_the_expelled_get_nothing_and_are_not_heard_and_nobody_else_notices(self) -> None:
+        configs = [TransportConfig(node_id(number), self.bind) for number in (1, 2, 3)]
+        async with self.nodes(*configs) as (alice, bob, eve):
+            for lane in Lane:
+                for other in (bob, eve):
+                    other.tell(alice, b"before", lane)
+                    await alice.heard.all_of([Received(other.id, lane, b"before")])
+            for lane in Lane:
+                alice.tell(eve, b"waiting", lane)
+            alice.transport.expel(eve.id)
+            for lane in Lane:
+                alice.tell(eve, b"after", lane)
+            await self.fails(eve, alice.peer)
+            for lane in Lane:
+                bob.tell(alice, b"after", lane)
+                await alice.heard.all_of([Received(bob.id, lane, b"after")])
+            assert eve.heard.frames == []
+            assert not {Received(eve.id, lane, b"after") for lane in Lane} & set(alice.heard.frames)
+            assert b"still there?" not in {received.frame for received in alice.heard.frames}
+            assert alice.heard.failures == []
+            assert alice.transport.counters()["dropped_expelled"] >= 2 * len(Lane) + 1
+            assert bob.transport.counters()["dropped_expelled"] == 0
+
+    async def test_a_node_starts_with_the_expulsions_that_it_knows(self) -> None:
+        alice = self.create(TransportConfig(node_id(1), self.bind))
+        alice.expel(node_id(2))
+        heard = Recorder(self.timeout_s)
+        await alice.start(heard)
+        async with AsyncExitStack() as stack, self.nodes(TransportConfig(node_id(2), self.bind)) as (eve,):
+            stack.push_async_callback(alice.close)
+            await self.fails(eve, Peer(node_id(1), alice.address))
+            assert heard.frames == []
+            assert alice.counters()["dropped_expelled"] > 0
+
+    async def test_whoever_expels_a_node_does_not_talk_to_it_by_its_address_either(self) -> None:
+        async with self.nodes() as (alice, eve):
+            alice.transport.expel(eve.id)
+            alice.transport.send(Peer("", eve.transport.address), Lane.PROBE, b"who are you?")
+            assert (await alice.heard.failure(Peer("", eve.transport.address))).reason
+            assert eve.heard.frames == []
+
+    # -- guests
+
+    async def test_a_guest_that_only_dials_is_heard_by_its_name_and_answered(self) -> None:
+        async with self.nodes(TransportConfig(node_id(1), self.bind), self.guest(9)) as (alice, guest):
+            assert guest.transport.address == ""
+            for lane in Lane:
+                guest.transport.send(Peer("", alice.transport.address), lane, b"may I join?")
+                await alice.heard.all_of([Received(guest.id, lane, b"may I join?")])
+                alice.transport.send(Peer(guest.id, "somewhere:1"), lane, b"you may")
+                await guest.heard.all_of([Received(alice.id, lane, b"you may")])
+            alice.transport.send(Peer("", ""), Lane.PROBE, b"to nobody")
+            assert (await alice.heard.failure(Peer("", ""))).reason
+            assert len(guest.heard.frames) == len(Lane)
+
+    async def test_all_guests_of_one_name_get_what_is_sent_to_it(self) -> None:
+        configs = (TransportConfig(node_id(1), self.bind), self.guest(9), self.guest(9), self.guest(8))
+        async with self.nodes(*configs) as (alice, *guests):
+            for number, guest in enumerate(guests):
+                guest.tell(alice, b"%d" % number)
+                await alice.heard.frame(b"%d" % number)
+            for word in (b"to the first two", b"again"):
+                alice.transport.send(Peer(guests[0].id, ""), Lane.PROBE, word)
+                for guest in guests[:2]:
+                    await guest.heard.frame(word)
+            alice.transport.send(Peer(guests[2].id, ""), Lane.PROBE, b"to the third")
+            await guests[2].heard.frame(b"to the third")
+            assert [len(guest.heard.frames) for guest in guests] == [2, 2, 1]
+
+    async def test_a_guest_is_not_dialled(self) -> None:
+        async with self.nodes() as (alice, bob):
+            async with self.nodes(self.guest(9)) as (guest,):
+                guest.tell(alice, b"may I join?")
+                await alice.heard.frame(b"may I join?")
+            for name in (guest.id, GUEST + node_id(8)):
+                alice.transport.send(Peer(name, bob.transport.address), Lane.BULK, b"?")
+                await self.fails(alice, Peer(name, ""))
+            assert bob.heard.frames == []
+
+    async def test_a_guest_can_be_expelled(self) -> None:
+        async with self.nodes(TransportConfig(node_id(1), self.bind), self.guest(9)) as (alice, guest):
+            guest.tell(alice, b"may I join?")
+            await alice.heard.frame(b"may I join?")
+            alice.transport.expel(guest.id)
+            await self.fails(guest, alice.peer)
+            assert len(alice.heard.frames) == 1
+
+    def guest(self, number: int) -> TransportConfig:
+        """What a guest's transport is made from."""
+        return TransportConfig(GUEST + node_id(number), bind="")
 
     # -- new credentials
 

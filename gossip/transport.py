@@ -26,6 +26,12 @@ SERVER_NAME = "gary"
 """The alternative name that every node's certificate carries, because TLS wants a server to have a name that the client
 knows before it connects. Which node it is says the common name."""
 
+GUEST = "guest:"
+"""What the common name of a guest begins with, before 32 hexadecimal digits. A guest is about to join: it dials and is
+never dialled, and several at a time may show one certificate."""
+GUEST_GONE = "a guest, which is never dialled, has no connection"
+"""Why a guest is unreachable."""
+
 
 class Lane(IntEnum):
     """Which of the two queues to a peer a frame travels in."""
@@ -38,7 +44,8 @@ class Lane(IntEnum):
 class Peer:
     """Where to send: the node that is meant, and the address (``host:port``) at which it was last known.
 
-    ``node`` is empty as long as nobody knows who lives at the address (the first message of a join).
+    ``node`` is empty as long as nobody knows who lives at the address (the first message of a join). The address of a
+    guest says nothing and is best empty; a frame to one goes to all who show its certificate and are connected.
     """
 
     node: str
@@ -60,7 +67,7 @@ class Transport(Protocol):
 
     @property
     def address(self) -> str:
-        """``host:port`` at which peers reach this node; known once ``start`` has returned."""
+        """``host:port`` at which peers reach this node; empty if it does not listen, or ``start`` has not returned."""
 
     async def start(self, receiver: Receiver) -> None:
         """Listen. Raises ``gossip.errors.TransportError`` when the address cannot be bound."""
@@ -75,11 +82,19 @@ class Transport(Protocol):
     def forget(self, peer: Peer) -> None:
         """Drop the connections to ``peer`` and what is queued for it; it is gone for good."""
 
+    def expel(self, node: str) -> None:
+        """Send nothing to ``node`` and take nothing from it, from now on and whatever it shows.
+
+        Its connections are cut, those that it makes are refused before any of their frames is looked at, and frames to
+        it are dropped; nobody is told. May be called before ``start``, by a node that knows whom to refuse.
+        """
+
     def counters(self) -> Mapping[str, int]:
         """Totals since the start, by name: frames and bytes each way, drops by cause, and what else there is to count.
 
         Every transport has ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received``,
-        ``dropped_overflow`` (the oldest of a full queue), ``dropped_oversized`` and ``dropped_unreachable``.
+        ``dropped_overflow`` (the oldest of a full queue), ``dropped_oversized``, ``dropped_unreachable`` and
+        ``dropped_expelled`` (frames to the expelled, and what they tried).
         """
 
     async def renew(self, credentials: Credentials) -> None:
@@ -112,7 +127,8 @@ class Credentials:
 class TransportConfig:
     """What any transport is built from.
 
-    ``bind``: ``host:port`` to listen on (port 0: any free one). ``advertise``: ``host:port`` for peers to dial, when it
+    ``node``: 32 hexadecimal digits, with ``GUEST`` before them if it is one. ``bind``: ``host:port`` to listen on (port
+    0: any free one); empty: do not listen, only dial. ``advertise``: ``host:port`` for peers to dial, when it
     differs from ``bind``. ``frame_size_bytes_max``: larger frames are neither sent nor accepted.
     ``queue_frames_max``: frames that may wait per peer and lane; raising it costs memory per unreachable peer.
     ``connections_max``: connections that stay open on each lane; the least recently used one goes first.
