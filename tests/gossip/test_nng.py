@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pynng as untyped_pynng
@@ -20,9 +20,9 @@ from gossip.framing import Batch, Hello
 from gossip.nng import NngTransport
 from gossip.testing import Node, Received, Recorder, TransportContract, node_id
 from gossip.transport import Lane, Peer, Transport, TransportConfig
+from tests.gossip.sockets import TIMEOUT_S, ClockAhead, eventually, run_with_clock
 
 pynng: Any = untyped_pynng
-TIMEOUT_S = 10.0
 BIND = "127.0.0.1:0"
 
 
@@ -36,29 +36,6 @@ class Nng(TransportContract):
 
 
 nodes = Nng().nodes
-
-
-class ClockAhead(asyncio.SelectorEventLoop):
-    """An event loop whose clock can be put forward."""
-
-    ahead_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead_s
-
-
-def run_with_clock(test: Callable[[ClockAhead], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=ClockAhead) as runner:
-        loop = runner.get_loop()
-        assert isinstance(loop, ClockAhead)
-        runner.run(test(loop))
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """For what no event tells of: the end of something on nng's threads."""
-    async with asyncio.timeout(TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
 
 
 def bulk_port(node: Node) -> int:
