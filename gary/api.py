@@ -163,6 +163,7 @@ _PATH_FIELDS = (_Field("app", _text(255)), _Field("node", _text(255)), _Field("i
 _ROUTES = (
     _Route("GET", "/v1/version", "version"),
     _Route("GET", "/v1/nodes", "nodes"),
+    _Route("GET", "/v1/doctor", "doctor"),
     _Route("GET", "/v1/deployments", "ps"),
     _Route(
         "POST",

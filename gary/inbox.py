@@ -145,7 +145,7 @@ class Inbox:
         responder = self._serving.accept(sender, request, lambda response: self._here.send(sender, response))
         if responder is not None:
             self._here.counters["requests_served"] += 1
-            self._commands.remote(request.operation, arguments, responder)
+            self._commands.remote(sender, request.operation, arguments, responder)
 
 
 def _why_unable(here: Node) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gary.commands import cluster, deployments, events, logs, questions, relays, trust
+from gary.commands import cluster, deployments, doctor, events, logs, questions, relays, trust
 from gary.commands.cluster import ClusterCommands
 from gary.commands.command import Command, LocalResponder
 from gary.commands.deployments import DeploymentCommands
+from gary.commands.doctor import Doctor
 from gary.commands.events import Events
 from gary.commands.logs import Logs
 from gary.commands.questions import Questions
@@ -18,13 +19,24 @@ from gary.commands.trust import TrustCommands
 from gary.deployment import Deployment
 from gary.effects import Effect
 from gary.errors import CommandError, ErrorCode
+from gary.identity import NodeId
 from gary.requests import RemoteResponder, Responder
 from gossip import JoinFailure
 
-OWN_OPERATOR_ONLY = ("join", "leave", "trust", "invite", "invitations", "revoke", "expel", "rotate", "admit")
+OWN_OPERATOR_ONLY = ("join", "leave", "trust", "invite", "invitations", "revoke", "expel", "rotate", "admit", "doctor")
 
 
-class Host(relays.Host, questions.Host, deployments.Host, logs.Host, events.Host, cluster.Host, trust.Host, Protocol):
+class Host(
+    relays.Host,
+    questions.Host,
+    deployments.Host,
+    logs.Host,
+    events.Host,
+    cluster.Host,
+    trust.Host,
+    doctor.Host,
+    Protocol,
+):
     """One node, as commands see it."""
 
     def emit(self, effects: Sequence[Effect]) -> None: ...
@@ -44,6 +56,7 @@ class Commands:
         self._events = events = Events(host, self._streams)
         self._cluster = cluster = ClusterCommands(host)
         trust = TrustCommands(host)
+        doctor = Doctor(host)
         self._deployments = deployments = DeploymentCommands(host, self._relays)
         self._questions = questions = Questions(host)
         self._of_nodes: Mapping[str, Callable[[Command], None]] = {
@@ -58,6 +71,9 @@ class Commands:
             "expel": trust.expel,
             "rotate": trust.rotate,
             "admit": trust.admit,
+            "doctor": doctor.doctor,
+            "clock": doctor.clock,
+            "dial_back": doctor.dial_back,
             "ps": questions.ps,
             "summary": questions.summary,
             "report": questions.report,
@@ -84,12 +100,12 @@ class Commands:
         self._run(Command(operation, arguments, responder, is_relayed=False))
         self._local = {number: known for number, known in self._local.items() if not known.is_cancelled}
 
-    def remote(self, operation: str, arguments: Mapping[str, Any], responder: RemoteResponder) -> None:
+    def remote(self, asker: NodeId, operation: str, arguments: Mapping[str, Any], responder: RemoteResponder) -> None:
         """A request of another node."""
         if operation in OWN_OPERATOR_ONLY:
             responder.fail(CommandError(ErrorCode.REFUSED, f"{operation} is for the node's own operator"))
             return
-        self._run(Command(operation, arguments, responder, is_relayed=True))
+        self._run(Command(operation, arguments, responder, is_relayed=True, asker=asker))
 
     def _run(self, command: Command) -> None:
         try:
