@@ -49,13 +49,12 @@ from gary.effects import (
     StopContainer,
     StopLogs,
 )
-from gary.errors import GaryError, StorageFailed
+from gary.errors import GaryError, StorageFailed, error_in
 from gary.identity import NodeId
 from gary.inspection import dial, inspect_disk
 from gary.logs import configure_logging
 from gary.metrics import Metrics
 from gary.replies import Replies
-from gary.requests import error_from
 from gary.runtime.base import ContainerRuntime, load_runtime
 from gary.runtime.errors import EngineUnavailable, RuntimeFailure
 from gary.storage import SqliteStorage, Storage, Stored, Table
@@ -224,8 +223,9 @@ class Daemon:
             self._perform(self._agent.command(number, op, args, self._loop.time()))
             while True:
                 reply = await answers.get()
-                if reply.error is not None:
-                    raise error_from(reply.error.get("error"))
+                error = None if reply.error is None else error_in(reply.error)
+                if error is not None:
+                    raise error
                 if reply.item or not reply.last:
                     yield reply.item
                 if reply.last:

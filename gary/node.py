@@ -333,9 +333,9 @@ class Node:
 
     # The deployments that are held here
 
-    def id_of(self, name: str) -> DeploymentId:
-        """The deployment id of ``name`` in this cluster."""
-        return self.enrolment.id_of(name)
+    def id_of(self, app: str) -> DeploymentId:
+        """The deployment id of ``app``, a name or a pseudonym, in this cluster."""
+        return self.enrolment.id_of(app)
 
     def blank_document(self) -> Document:
         return Document(Replica(self._actor(), MAPS), self.node)

@@ -261,7 +261,7 @@ class Swim:
         return self._finish()
 
     def receive(self, sender: str, lane: Lane, frame: bytes, now: float) -> list[Effect]:
-        """A frame came from ``sender``, as far as the transport can vouch (empty if it cannot)."""
+        """A frame came from ``sender``: the transport vouches for that, and what says it is from another is dropped."""
         self._counters["frames_received"] += 1
         self._counters["bytes_received"] += len(frame)
         try:
@@ -271,7 +271,7 @@ class Swim:
             return []
         if decoded.skipped:
             self._counters["drop_unknown_kind"] += decoded.skipped
-        if sender and decoded.sender != sender:
+        if decoded.sender != sender:
             self._counters["drop_sender"] += 1
         elif decoded.sender in self._view.expelled:
             self._counters["drop_expelled"] += 1

@@ -69,7 +69,7 @@ class Transport(Protocol):
 
     @property
     def address(self) -> str:
-        """``host:port`` at which peers reach this node, or empty if it does not listen; known once ``start`` returned."""
+        """``host:port`` at which peers reach this node, empty if it does not listen; known once ``start`` returned."""
 
     async def start(self, receiver: Receiver) -> None:
         """Listen. Raises ``gossip.errors.TransportError`` when the address cannot be bound."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -36,15 +36,16 @@ from gary.effects import (
     StopLogs,
 )
 from gary.epochs import CHANGES_PER_EPOCH
-from gary.errors import StorageFailed
+from gary.errors import CommandError, StorageFailed, error_in
 from gary.identity import NodeId
 from gary.runtime.base import Capacity, Container, ContainerState
 from gary.runtime.errors import RuntimeFailure
 from gary.runtime.memory import DEFAULT_CAPACITY, MemoryEngine
 from gary.spec import Spec, to_json
 from gary.storage import MemoryStorage, Write
-from gary.trust.keys import SEED_SIZE_BYTES
+from gary.trust.keys import SEED_SIZE_BYTES, KeyPair
 from gary.trust.notary import Founded
+from gary.trust.operator import Operator
 from gary.trust.standing import found, founding_writes
 from gossip import Lane, Peer, Send, SetTimer, SwimConfig, Timer
 from gossip.transport import Credentials
@@ -126,6 +127,9 @@ class Cluster:
         self._changes_per_epoch = changes_per_epoch
         self._trace = hashlib.sha256()
         self._commands = 0
+        # Its own, so that what operators ask changes nothing about what else happens by chance.
+        self._operators_rng = random.Random(f"operators {seed}")
+        self.operator_key = KeyPair(self._operators_rng.randbytes(SEED_SIZE_BYTES))
         self.watchers: list[Watcher] = []
         self.hosts = [self._host(index, capacity) for index in range(count)]
 
@@ -233,11 +237,35 @@ class Cluster:
     # What operators do
 
     def command(self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float = 30.0) -> Reply:
-        """Run a command on ``host`` and let time pass until its answer; raises ``TimeoutError`` if none comes."""
+        """Give a command on ``host`` and let time pass until its answer; raises ``TimeoutError`` if none comes."""
+        try:
+            items = list(self.operator(host, wait_s=wait_s).command(operation, arguments))
+        except CommandError as error:
+            return Reply(self._commands, error=error.to_json())
+        return Reply(self._commands, items[-1] if items else {})
+
+    def operator(self, host: Host, key: KeyPair | None = None, wait_s: float = 30.0) -> Operator:
+        """Somebody with the cluster's operator key, or another one, who sits at ``host``."""
+        return Operator(
+            load=lambda: key or self.operator_key,
+            entropy=self._operators_rng.randbytes,
+            wall_s=lambda: WALL_S + self.clock.now + host.wall_skew_s,
+            ask=lambda operation, arguments: self._ask(host, operation, arguments, wait_s),
+        )
+
+    def _ask(
+        self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float
+    ) -> Iterator[Mapping[str, Any]]:
+        """What the agent on ``host`` answers, once it has answered all."""
         number = self.post(host, operation, arguments)
         if not self.run_until(lambda: any(reply.last for reply in host.replies[number]), wait_s, 0.01):
             raise TimeoutError(f"{operation} on {host.name} was not answered in {wait_s} s of virtual time")
-        return host.replies[number][-1]
+        for reply in host.replies.pop(number):
+            error = None if reply.error is None else error_in(reply.error)
+            if error is not None:
+                raise error
+            if reply.item or not reply.last:
+                yield reply.item
 
     def post(self, host: Host, operation: str, arguments: Mapping[str, Any]) -> int:
         """Run a command without waiting; its replies gather in ``host.replies``."""

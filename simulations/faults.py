@@ -161,7 +161,7 @@ class BadDay:
         service = self._spec.services[0]
         count = self._rng.randint(1, 2 * service.replicas)
         arguments = {"app": self._spec.name, "services": {service.name: count}}
-        self._cluster.post(self._rng.choice(self._cluster.live()), "scale", arguments)
+        self._cluster.post(self._rng.choice(self._holders() or self._cluster.live()), "scale", arguments)
         return True
 
     # Helpers

@@ -179,7 +179,7 @@ class Tour:
         observer = self._agents["node-2"]
 
         def is_whole_without_it() -> bool:
-            status = observer.client.get("deployments", "shop")
+            status = observer.client.call("status", app="shop")
             return status["state"] == "whole" and all(
                 slot["state"] == "healthy" and slot["node"] != agent.node for slot in status["slots"]
             )
@@ -188,7 +188,7 @@ class Tour:
         return Scene(f"# {agent.name} loses its power; {time.monotonic() - started:.1f} s later:")
 
     def _sees(self, node: str) -> int:
-        nodes = self._agents[node].client.get("nodes")["nodes"]
+        nodes = self._agents[node].client.call("nodes")["nodes"]
         return sum(other["status"] == "alive" for other in nodes)
 
     def _until(self, condition: Callable[[], bool], complaint: str) -> None:

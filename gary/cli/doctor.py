@@ -33,7 +33,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     agent = client(context)
     with working("looking, and asking peers"):
         try:
-            told = agent.get("doctor")
+            told = agent.call("doctor")
         except AgentUnreachable as error:
             findings = examine(_seen_without_an_agent(error, os.environ))
         else:

@@ -143,7 +143,7 @@ class TrustCommands:
             command.responder.end({"expelled": node, "name": known[0].name})
             return
         done = {"expelled": node, "name": self._host.cluster.display_name(node)}
-        self._host.membership.expel(node, _operator(command), lambda: command.responder.end(done))
+        self._host.membership.expel(node, command.operator or _operator(command), lambda: command.responder.end(done))
 
     def _member(self, wanted: str) -> NodeId:
         """The one member, alive or not, whose name or id that is, or how its id begins."""

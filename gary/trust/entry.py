@@ -104,17 +104,17 @@ def encode(entry: Entry) -> bytes:
 
 
 def addressee(node: NodeId) -> bytes:
-    """What an answer to the guest that will be ``node`` begins with."""
+    """What an answer to the application of ``node`` begins with."""
     return bytes.fromhex(node)
 
 
 def encode_answer(answer: Entry, public: bytes, entropy: Callable[[int], bytes]) -> bytes:
-    """``answer`` to the guest that owns ``public``, which nobody else with the same invitation can read."""
+    """``answer`` to the applicant that owns ``public``, which nobody else with the same invitation can read."""
     return addressee(node_id_of(public)) + seal(public, encode(answer), entropy)
 
 
 def decode_answer(frame: bytes, key: KeyPair) -> Entry:
-    """What was answered to the guest that owns ``key``. Raises ``BadEntry``."""
+    """What was answered to the applicant that owns ``key``. Raises ``BadEntry``."""
     start = len(addressee(node_id_of(key.public)))
     try:
         return decode(key.open(frame[start:]))

@@ -6,7 +6,6 @@ It holds the parts together and says what follows from a statement. ``gary.node.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Protocol
 
 from gary.identity import NodeId
@@ -16,7 +15,7 @@ from gary.storage import PutRecord, Table
 from gary.trust import door, entering, renewal, spreading
 from gary.trust.door import Door
 from gary.trust.entering import Entering
-from gary.trust.entry import Admittance, Application, BadEntry, Rejection, decode, encode, encode_answer
+from gary.trust.entry import Admittance, Application, BadEntry, Entry, addressee, decode, decode_answer, encode_answer
 from gary.trust.invitations import Invitation
 from gary.trust.notary import Answer, CertifyGuest, GuestCertified, Succeed, Succeeded
 from gary.trust.renewal import Renewal
@@ -79,11 +78,10 @@ class Membership:
 
     def guest(self, guest: str, frame: bytes, reply: Callable[[bytes], None]) -> None:
         """Somebody who has an invitation, and is no node yet, says something."""
-        entry = self._decoded(frame)
-        if isinstance(entry, Application):
+        application = self._application(frame)
+        if application is not None:
             invitation = guest.removeprefix(GUEST).partition(":")[0]
-            entropy = self._host.random_bytes
-            self.door.knocked(invitation, entry, lambda answer: reply(encode_answer(answer, entry.public, entropy)))
+            self.door.knocked(invitation, application, self._sealed(application, reply))
 
     def heard(self, sender: NodeId, message: EntryMessage | CompareLedger | LedgerStatements) -> None:
         match message:
@@ -95,19 +93,37 @@ class Membership:
                 self.spreading.told(message)
 
     def _entry(self, sender: NodeId, body: bytes) -> None:
-        match self._decoded(body):
-            case Application() as application:
-                reply = partial(self._host.send, sender)
-                self.door.asked(sender, application, lambda answer: reply(EntryMessage(encode(answer))))
-            case Admittance() | Rejection() as answer:
-                self.renewal.answered(sender, answer)
+        """A member's application, or its answer to one of this node's."""
+        if body.startswith(addressee(self._host.node)):
+            self._answered(sender, body)
+            return
+        application = self._application(body)
+        if application is not None:
+            reply = self._sealed(application, lambda answer: self._host.send(sender, EntryMessage(answer)))
+            self.door.asked(sender, application, reply)
 
-    def _decoded(self, frame: bytes) -> Application | Admittance | Rejection | None:
+    def _answered(self, sender: NodeId, body: bytes) -> None:
         try:
-            return decode(frame)
+            answer = decode_answer(body, self._host.key)
         except BadEntry:
             self._host.counters["entries_malformed"] += 1
-            return None
+            return
+        if not isinstance(answer, Application):
+            self.renewal.answered(sender, answer)
+
+    def _application(self, frame: bytes) -> Application | None:
+        try:
+            entry = decode(frame)
+        except BadEntry:
+            entry = None
+        if isinstance(entry, Application):
+            return entry
+        self._host.counters["entries_malformed"] += 1
+        return None
+
+    def _sealed(self, application: Application, reply: Callable[[bytes], None]) -> Callable[[Entry], None]:
+        """Answers that only the applicant can read, whoever else hears them."""
+        return lambda answer: reply(encode_answer(answer, application.public, self._host.random_bytes))
 
     def refused(self, address: str, reason: str) -> None:
         """Nobody was reached there. If it was a peer, certificates are why, and it is all alone, it was left behind."""

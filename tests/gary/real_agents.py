@@ -31,7 +31,7 @@ class RealAgent:
         self.log = directory / "log"
         [self.port] = free_ports(1)
         self.address = f"127.0.0.1:{self.port}"
-        self.client = Client(self.state_dir / "agent.sock")
+        self.client = Client(self.state_dir / "agent.sock", directory / "home" / ".config" / "gary" / "operator.key")
         self._flags = flags
         self._umask = umask
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,7 +90,7 @@ class RealAgent:
 
     def _answers(self) -> bool:
         try:
-            self.client.get("version")
+            self.client.call("version")
         except AgentUnreachable:
             return False
         return True

@@ -72,7 +72,7 @@ def _ask_json(agent: AgentDouble, method: str, path: str, body: object = None) -
             "/v1/deployments",
             {"spec": {"name": "a"}, "dry_run": True},
             "deploy",
-            {"spec": {"name": "a"}, "dry_run": True, "replace": False},
+            {"spec": {"name": "a"}, "dry_run": True, "replace": False, "operator": None},
         ),
         ("GET", "/v1/deployments/a%20b", None, "status", {"app": "a b"}),
         ("DELETE", "/v1/deployments/app", None, "remove", {"app": "app"}),

@@ -253,7 +253,7 @@ def _member(node: str, status: Status) -> Member:
 
 def _ask(peer: Doctor, asker: str, answers: list[object]) -> None:
     arguments = {"address": "192.0.2.1:22", "peer": "192.0.2.1:22"}
-    peer.dial_back(Command("dial_back", arguments, _Responder(answers), is_relayed=True, asker=asker))
+    peer.dial_back(Command("dial_back", arguments, _Responder(answers), asker))
 
 
 def test_a_peer_dials_the_address_that_membership_has_and_none_that_it_is_told() -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from gary.api import _ROUTES
 from gary.cli.client import UnixConnection
+from gary.routes import ROUTES
 from gary.trust import tokens
 from gary.trust.standing import RootSecret
 from tests.gary import secrets
@@ -85,12 +85,15 @@ def _played(directory: Path) -> Story:
             story.listening[agent.directory.name] = _listening(agent.pid)
             story.expected[agent.directory.name] = {f"127.0.0.1:{agent.port + lane}" for lane in (0, 1)}
         _run(story, two, "remove", "shop", "--json")
-        one.until(lambda: not one.client.get("deployments")["deployments"], "it was not removed")
+        one.until(lambda: not one.client.call("ps")["deployments"], "it was not removed")
     del story.places["gary invite --json on one"]  # This is what it is for.
     story.places |= processes
     for agent in (one, two):
         story.places |= secrets.files_under(agent.directory, but=agent.state_dir)
         story.secrets |= _secrets_of(agent, "at last")
+    key_file = one.directory / "home" / ".config" / "gary" / "operator.key"
+    story.secrets["the operator's key"] = bytes.fromhex(story.places.pop(str(key_file)).split()[-1].decode())
+    story.modes[str(key_file)] = key_file.stat().st_mode
     return story
 
 
@@ -114,14 +117,14 @@ def _findings(told: str) -> dict[str, str]:
 
 def _kept(agent: RealAgent, service: str) -> bool:
     """Whether ``agent`` keeps the service's only slot."""
-    slots = agent.client.get("deployments", "shop")["slots"]
+    slots = agent.client.call("status", app="shop")["slots"]
     return any(slot["slot"] == f"{service}/1" and slot["node_name"] == agent.directory.name for slot in slots)
 
 
 def _answers(agent: RealAgent) -> dict[str, bytes]:
     """All that can be read at its socket."""
     found = {}
-    for target in [*(route.path for route in _ROUTES if route.method == "GET"), "/metrics"]:
+    for target in [*(route.path for route in ROUTES if route.method == "GET"), "/metrics"]:
         connection = UnixConnection(agent.client.socket_path, 10.0)
         connection.request("GET", target.replace("{app}", "shop"))
         with connection.getresponse() as response:
@@ -161,7 +164,7 @@ def _listening(pid: int) -> set[str]:
 
 
 def test_no_secret_is_seen_outside_the_state_directories(story: Story) -> None:
-    expected = {"the token", "the guest's number", "the seed of one at first", "the cluster's secret of two at last"}
+    expected = {"the token", "the guest's number", "the operator's key", "the seed of one at first"}
     assert expected <= story.secrets.keys()
     tls_keys = {secret for name, secret in story.secrets.items() if re.fullmatch(r"the TLS key of one \w+ \w+", name)}
     roots = {secret for name, secret in story.secrets.items() if name.startswith("the seed of root")}
@@ -174,7 +177,17 @@ def test_no_secret_is_seen_outside_the_state_directories(story: Story) -> None:
 
 def test_whatever_the_umask_the_state_directory_is_for_the_agent_s_user_alone(story: Story) -> None:
     names = {Path(path).name for path in story.modes}
-    assert {"lock", "gary.sqlite", "gary.sqlite-wal", "exit", "check", "health", "record.json", "stdout"} <= names
+    assert {
+        "operator.key",
+        "lock",
+        "gary.sqlite",
+        "gary.sqlite-wal",
+        "exit",
+        "check",
+        "health",
+        "record.json",
+        "stdout",
+    } <= names
     expected = {stat.S_IFDIR: 0o700, stat.S_IFREG: 0o600, stat.S_IFSOCK: 0o660}
     wrong = {path: oct(mode) for path, mode in story.modes.items() if stat.S_IMODE(mode) != expected[stat.S_IFMT(mode)]}
     assert not wrong
