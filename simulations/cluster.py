@@ -158,7 +158,7 @@ class Cluster:
             seed = entropy(SEED_SIZE_BYTES)
             founded = notary.answer(found(seed, identity.node), rng)
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded)
+            writes += founding_writes(seed, founded, WALL_S + host.wall_skew_s + self.clock.now)
         host.storage.write(writes)
         stored = replace(host.storage.load(), set_aside=stored.set_aside)
         host.agent = Agent(
