@@ -99,6 +99,7 @@ PATH_FIELDS = (Field("app", _text(255)), Field("node", _text(255)), Field("invit
 ROUTES = (
     Route("GET", "/v1/version", "version"),
     Route("GET", "/v1/nodes", "nodes"),
+    Route("GET", "/v1/doctor", "doctor"),
     Route("GET", "/v1/deployments", "ps"),
     Route(
         "POST",

@@ -248,6 +248,7 @@ def decode(data: bytes, size_bytes_max: int) -> Frame:
         return Frame(version, cluster, sender, ())
     messages: list[Message] = []
     skipped = 0
+    asked: set[int] = set()
     for item in _sequence(parts[3]):
         if type(item) is not tuple or not item:
             raise BadFrame("malformed", "not a message")
@@ -255,6 +256,10 @@ def decode(data: bytes, size_bytes_max: int) -> Frame:
         if reader is None:
             skipped += 1
             continue
+        if item[0] in _ONCE:
+            if item[0] in asked:
+                raise BadFrame("malformed", "a question twice")
+            asked.add(item[0])
         try:
             messages.append(reader(item))
         except IndexError as error:
@@ -396,3 +401,7 @@ _READERS: dict[int, Callable[[Sequence[Any]], Message]] = {
     14: lambda f: Payload(_bytes(f[1])),
     15: lambda f: News(_bytes(f[1])),
 }
+
+# What others say may come many times in one frame. What they ask, or answer, comes once: a frame is never worth more
+# than one answer of each kind.
+_ONCE: Final = frozenset(_READERS) - {_ENCODERS[kind][0] for kind in (Claim, Publication, Payload, News)}

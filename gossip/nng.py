@@ -40,6 +40,10 @@ DIAGNOSIS_TIMEOUT_S = 0.5
 PORT_PAIR_ATTEMPTS = 64
 RELISTEN_ATTEMPTS = 100
 RELISTEN_DELAY_S = 0.01
+SETTLE_S = 0.01
+"""Between the last message on a connection and its end. nng sends on a thread of its own, and drops what is not sent
+by then; and over TLS it may miss, at the other side, an end that comes in the very moment after a message.
+"""
 COUNTERS = (
     "frames_sent",
     "frames_received",
@@ -69,6 +73,10 @@ _NNG_THREADS = {
     lib.NNG_INIT_NUM_RESOLVER_THREADS: 2,
 }
 _HEADER_BYTES = 4
+_TLS_VERSION = lib.NNG_TLS_1_2
+"""Not 1.3: for that Mbed TLS keeps keys in a table of its own, which this build does not lock. Of handshakes that run
+on several of nng's threads at once about one in a hundred then fails.
+"""
 _REFUSALS = frozenset({b"auth", b"proto", b"timeout"})
 _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
@@ -131,8 +139,14 @@ class _Socket:
         self._loop = asyncio.get_running_loop()
         self._receive_fd = int(self._pynng.recv_fd)
         self._loop.add_reader(self._receive_fd, end.readable)
-        self._pynng.add_post_pipe_connect_cb(lambda pipe: self._hand_over(end.added, pipe.id, _dialer_of(pipe.pipe)))
-        self._pynng.add_post_pipe_remove_cb(lambda pipe: self._hand_over(end.removed, pipe.id))
+        # Of a connection that breaks at once nng may tell the end before the beginning, or only the end, when it has
+        # forgotten the dialer already.
+        dialers: dict[int, int] = {}
+        self._pynng.add_pre_pipe_connect_cb(lambda pipe: dialers.update({pipe.id: _dialer_of(pipe.pipe)}))
+        self._pynng.add_post_pipe_connect_cb(lambda pipe: self._hand_over(end.added, pipe.id, dialers.get(pipe.id, -1)))
+        self._pynng.add_post_pipe_remove_cb(
+            lambda pipe: self._hand_over(end.removed, pipe.id, dialers.pop(pipe.id, -1))
+        )
 
     def detach(self) -> None:
         """Tell nobody from now on."""
@@ -263,7 +277,10 @@ def _tls(credentials: Credentials) -> _Tls:
         "auth_mode": pynng.TLSConfig.AUTH_MODE_REQUIRED,
     }
     try:
-        return _Tls(pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown))
+        tls = _Tls(pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown))
+        for config in (tls.server, tls.client):
+            pynng.check_err(lib.nng_tls_config_version(config._tls_config, _TLS_VERSION, _TLS_VERSION))
+        return tls
     except pynng.NNGException as error:
         raise TransportError(f"the credentials cannot be used: {str(error).lower()}") from error
 
@@ -413,6 +430,9 @@ class NngTransport:
             raise TransportError("only a transport that was started with credentials can be given new ones")
         tls = _tls(credentials)
         async with self._renewing:
+            for end in self._ends.values():
+                end.hold()
+            await asyncio.sleep(SETTLE_S)
             for lane in Lane:
                 if lane not in self._sockets:
                     raise TransportError("the transport was closed while it was given new credentials")
@@ -422,9 +442,10 @@ class NngTransport:
                 await persevere(self._sockets[lane].relisten, RELISTEN_ATTEMPTS, RELISTEN_DELAY_S)
 
     async def close(self) -> None:
-        """Close both sockets and end the threads that dial. What was not yet handed to the kernel is lost."""
+        """Close both sockets and end the threads that dial."""
         sockets = self._detach()
         if sockets:
+            await asyncio.sleep(SETTLE_S)
             await asyncio.to_thread(self._let_go, sockets)
 
     def _let_go(self, sockets: list[_Socket]) -> None:

@@ -84,7 +84,7 @@ class Client:
             raise _unreachable(self.socket_path, error) from error
         try:
             connection.request(method, url, content, {"Content-Type": "application/json"} if content else {})
-            with connection.getresponse() as response:
+            with connection.getresponse() as response:  # The connection is the response's, since it is the only one.
                 if response.status >= 400:
                     _checked(_decoded(response.read()))
                     raise CommandError(ErrorCode.INTERNAL, f"the agent answered with status {response.status}")

@@ -72,7 +72,16 @@ plain = st.recursive(
 )
 
 
-@given(st.lists(messages, max_size=20), st.sampled_from([b"", CLUSTER]), nodes)
+def is_repeatable(message: Message) -> bool:
+    return isinstance(message, Claim | Publication | Payload | News)
+
+
+def without_repeats(sent: list[Message]) -> list[Message]:
+    kinds = [type(message) for message in sent]
+    return [m for place, m in enumerate(sent) if is_repeatable(m) or type(m) not in kinds[:place]]
+
+
+@given(st.lists(messages, max_size=20).map(without_repeats), st.sampled_from([b"", CLUSTER]), nodes)
 def test_a_frame_is_read_back_as_it_was_written(sent: list[Message], cluster: bytes, sender: str) -> None:
     decoded = decode(frame(frame_head(cluster, sender), [encode(message) for message in sent]), SIZE_MAX)
     assert (decoded.version, decoded.cluster, decoded.sender) == (VERSION, cluster, sender)
@@ -126,6 +135,16 @@ def test_more_items_than_allowed_are_a_bad_frame() -> None:
     data = msgpack.packb([VERSION, CLUSTER, bytes(16), [[99]] * (ARRAY_LENGTH_MAX + 1)])
     with pytest.raises(BadFrame):
         decode(data, SIZE_MAX)
+
+
+@given(messages)
+def test_a_frame_asks_and_answers_once_and_says_as_much_as_it_likes(message: Message) -> None:
+    data = frame(frame_head(CLUSTER, node_id(2)), [encode(message)] * 2)
+    if is_repeatable(message):
+        assert decode(data, SIZE_MAX).messages == (message, message)
+    else:
+        with pytest.raises(BadFrame):
+            decode(data, SIZE_MAX)
 
 
 def test_unknown_kinds_and_unknown_fields_are_skipped() -> None:

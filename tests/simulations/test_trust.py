@@ -33,6 +33,12 @@ def started(count: int, seed: int) -> Cluster:
     return cluster
 
 
+def doctor(host: Host, cluster: Cluster) -> dict[str, str]:
+    """What ``gary doctor`` sees, by check."""
+    findings = cluster.answer(host, "doctor")["findings"]
+    return {finding["check"]: f"{finding['what']} {finding['remedy']}" for finding in findings}
+
+
 def root_of(host: Host) -> str:
     assert host.agent is not None
     return host.agent.standing.ledger.present.name
@@ -195,6 +201,7 @@ def test_an_expelled_node_is_refused_by_everybody_at_once_and_its_slots_are_repl
         assert host.agent.swim.member(out) is None
         assert any("n2 was expelled by n0" in message for message in events(host, "expelled"))
     assert any("expelled this node" in message for message in events(victim, "expelled"))
+    assert "gary leave" in doctor(victim, cluster)["expulsions"]
     names = {host.name for host in others}
     assert cluster.run_until(lambda: all(names & set(where) for where in cluster.running().values()), 6.0)
     assert len(cluster.running()) == 10
@@ -251,6 +258,7 @@ def test_two_sides_that_expel_each_other_are_both_out_after_healing_and_an_event
     assert agree()
     for host in stay:
         assert any("have expelled each other" in message for message in events(host, "expelled"))
+        assert "n0 and n3 have expelled each other" in doctor(host, cluster)["expulsions"]
         assert cluster.answer(host, "status", {"app": "shop"})["state"] == "whole"
 
 
@@ -359,6 +367,7 @@ def test_what_returns_within_the_overlap_catches_up_and_later_it_needs_an_invita
     assert late.agent is not None
     assert len(late.agent.alive) == 1
     assert any("invitation" in message for message in events(late, "trust"))
+    assert "gary invite" in doctor(late, cluster)["certificate"]
     assert late.agent.deployments
     token = cluster.invite(cluster.hosts[0])
     cluster.answer(late, "join", {"token": token})
