@@ -24,6 +24,9 @@ class Role(StrEnum):
     FORGOTTEN = "forgotten"
 
 
+GONE = (Role.LEFT, Role.FORGOTTEN)
+
+
 class PromiseState(StrEnum):
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -219,5 +222,4 @@ class State:
     @cached_property
     def holders(self) -> tuple[NodeId, ...]:
         """The nodes that hold the document or were asked to: neither left nor forgotten."""
-        gone = (Role.LEFT, Role.FORGOTTEN)
-        return tuple(node for node, membership in sorted(self.members.items()) if membership.role not in gone)
+        return tuple(node for node, membership in sorted(self.members.items()) if membership.role not in GONE)

@@ -15,7 +15,20 @@ from gary.document import Document, Draft
 from gary.effects import Effect, Persist
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot
-from gary.messages import Behind, Message, Snapshot, Sync, decode, encode
+from gary.messages import (
+    Acceptance,
+    Acquaintance,
+    Behind,
+    Dismissed,
+    Gone,
+    Invitation,
+    Message,
+    Orphans,
+    Snapshot,
+    Sync,
+    decode,
+    encode,
+)
 from gary.permission import permit, permit_in
 from gary.runtime.base import Container, StartRequest
 from gary.spec import Mode, Service
@@ -48,6 +61,8 @@ class Member:
     is_expelled: bool = False
     expelled: tuple[NodeId, ...] = ()
     parted: list[DeploymentId] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    missing_since: float = 0.0
     now: float = 100.0
     counted: Counter[str] = field(default_factory=Counter)
     sent: list[tuple[NodeId, Message]] = field(default_factory=list)
@@ -85,16 +100,32 @@ class Member:
         index = NODES.index(self.node) + 1
         return promise(self.node, f"web/{index}", lamport=index)
 
+    def hold(self, snapshot: bytes) -> None:
+        """Begin with a document that came with an invitation."""
+        self.deployment = Deployment(ID, self.open_document(snapshot), self, self.now, is_restored=False)
+
     def hear(self, sender: NodeId, message: Message) -> None:
         again = decode(encode(message))
         assert again == message
         match message:
+            case Invitation():
+                self.deployment.invited(sender, message, self.now)
+            case Acceptance():
+                self.deployment.accepted(sender, message, self.now)
+            case Orphans():
+                self.deployment.orphans(sender, message, self.now)
+            case Gone(_, digests):
+                self.deployment.told_gone(sender, digests, self.now)
             case Sync():
                 self.deployment.received(sender, message, self.now)
             case Behind():
-                self.deployment.behind(sender, message)
+                self.deployment.behind(sender, message, self.now)
             case Snapshot():
                 self.deployment.overtaken(sender, message, self.now)
+            case Acquaintance():
+                self.deployment.acquainted(sender, message, self.now)
+            case Dismissed():
+                self.deployment.dismissed(sender, message, self.now)
 
     def flush(self) -> None:
         """The disk takes what it was given."""
@@ -141,7 +172,7 @@ class Member:
         return tuple(self.alive)
 
     def missing_since_s(self, node: NodeId) -> float:
-        return 0.0
+        return self.missing_since
 
     def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
         return frozenset({node})
@@ -153,7 +184,7 @@ class Member:
         return None
 
     def display_name(self, node: NodeId) -> str:
-        return node
+        return node[-2:]
 
     def containers(self, deployment: DeploymentId) -> Sequence[Container]:
         return self.here if self.has_engine else ()
@@ -179,7 +210,7 @@ class Member:
         return self.now
 
     def tell(self, kind: str, message: str, *, deployment: str = "", slot: Slot = "") -> None:
-        pass
+        self.told.append(f"{kind}: {message}")
 
     def bury(self, deployment: DeploymentId, instances: Sequence[str]) -> None:
         raise AssertionError("nothing was removed")
@@ -198,7 +229,10 @@ def group(*nodes: NodeId) -> dict[NodeId, Member]:
     founder.write(lambda draft: draft.deploy(G1, spec(service(replicas=len(nodes)), resilience=1)))
     for member in members.values():
         founder.write(lambda draft, node=member.node: draft.invite(node))  # type: ignore[misc]
-    talk(members)
+    founder.flush()
+    founder.sent.clear()
+    for member in list(members.values())[1:]:
+        member.hold(founder.document.replica.save())
     for member in members.values():
         member.write(lambda draft, it=member: (draft.stay(it.node), draft.promise(it.keeps)))  # type: ignore[misc]
         talk(members)
@@ -229,3 +263,11 @@ def later(members: Mapping[NodeId, Member], seconds: float) -> None:
     for member in members.values():
         member.now += seconds
         member.deployment.evaluate(member.now)
+
+
+def epochs(members: Mapping[NodeId, Member]) -> set[int]:
+    return {member.document.epoch for member in members.values()}
+
+
+def is_level(members: Mapping[NodeId, Member]) -> bool:
+    return len({member.document.replica.heads() for member in members.values()}) == 1
