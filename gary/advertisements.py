@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import msgpack
 
 from gary.messages import bytes_from, room_fields, room_from
+from gary.trust.ledger import DIGEST_SIZE_BYTES
 from gary.volunteering import Room
 
 MEMORY_STEP_BYTES = 256 * 1024 * 1024
@@ -18,7 +19,8 @@ PROTOCOL = 1
 @dataclass(frozen=True, slots=True)
 class Profile:
     """``key``: the public key of the node, of which its id is a hash. ``cell`` is for clusters above about 10,000
-    nodes; empty until then.
+    nodes; empty until then. ``vouches``: it holds the secret half of the cluster's root. ``ledger``: the digest of what
+    it has heard the cluster say.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Profile:
     containers_max: int
     version: str
     cell: str = ""
+    vouches: bool = False
+    ledger: bytes = b""
 
 
 def encode_profile(profile: Profile) -> bytes:
@@ -45,6 +49,8 @@ def encode_profile(profile: Profile) -> bytes:
             profile.containers_max,
             profile.version,
             profile.cell,
+            profile.vouches,
+            profile.ledger,
         ]
     )
     return packed
@@ -53,7 +59,8 @@ def encode_profile(profile: Profile) -> bytes:
 def decode_profile(body: bytes) -> Profile | None:
     """The profile in ``body``; None for anything that is none."""
     try:
-        _, name, key, room, cpus, memory, containers, containers_max, version, cell = msgpack.unpackb(body)[:10]
+        fields = msgpack.unpackb(body)
+        _, name, key, room, cpus, memory, containers, containers_max, version, cell, vouches, ledger = fields[:12]
         return Profile(
             str(name)[:64],
             bytes_from(key),
@@ -64,6 +71,8 @@ def decode_profile(body: bytes) -> Profile | None:
             int(containers_max),
             str(version)[:64],
             str(cell)[:64],
+            vouches is True,
+            bytes_from(ledger)[:DIGEST_SIZE_BYTES],
         )
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError, msgpack.UnpackException):
         return None

@@ -11,6 +11,7 @@ from gary.effects import Alarm, SetAlarm
 from gary.engines import Engines
 from gary.epochs import CHANGES_PER_EPOCH
 from gary.identity import DeploymentId, NodeId
+from gary.trust.standing import Standing
 from gary.volunteering import Room, requirement
 from gossip import Advertisement
 
@@ -20,7 +21,7 @@ ADVERTISE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an operator says about this node."""
+    """What an operator says about this node. ``vouches``: it may hold the secret half of its cluster's root."""
 
     name: str
     hostname: str
@@ -28,15 +29,19 @@ class Settings:
     containers_max: int = 100
     version: str = ""
     changes_per_epoch: int = CHANGES_PER_EPOCH
+    vouches: bool = True
 
 
 class Advertising:
-    """``key``: the public one of this node. ``deployments`` are those that this node holds, as they change; ``publish`` makes an advertisement known."""
+    """``key``: the public one of this node. ``deployments`` are those that it holds, as they change; ``publish`` makes
+    an advertisement known.
+    """
 
     def __init__(
         self,
         node: NodeId,
         key: bytes,
+        standing: Standing,
         settings: Settings,
         engines: Engines,
         deployments: Mapping[DeploymentId, Deployment],
@@ -46,6 +51,7 @@ class Advertising:
         self.is_draining = False
         self._node = node
         self._key = key
+        self._standing = standing
         self._settings = settings
         self._engines = engines
         self._deployments = deployments
@@ -91,6 +97,8 @@ class Advertising:
             containers=self._settings.containers_max - room.free_containers,
             containers_max=self._settings.containers_max,
             version=self._settings.version,
+            vouches=self._standing.vouches,
+            ledger=self._standing.ledger.digest,
         )
 
     def publish_soon(self) -> None:

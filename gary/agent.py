@@ -10,6 +10,7 @@ simulation drives thousands in virtual time; both drive this class (rule 10). Ea
 | ``persisted``, ``persist_failed`` | the node's ``Outbox``, or that of the ``Deployment`` whose write it was |
 | ``observed``, ``operated`` | ``Engines``, then the ``Deployment`` |
 | ``command``, ``cancel``, ``logged`` | ``Commands`` |
+| ``consulted``, ``knocked``, ``renewed`` | ``trust.Membership``, whose effects have ended; also what guests say |
 
 Thereafter every deployment that was touched is evaluated.
 """
@@ -37,10 +38,13 @@ from gary.runtime.base import Capacity, Container
 from gary.state import PromiseState, State
 from gary.storage import Stored
 from gary.trust.keys import node_id_of
+from gary.trust.notary import Answer
+from gary.trust.standing import Standing
 from gossip import (
     AdvertisementChanged,
     Deliver,
     Forgotten,
+    Heard,
     IdentityConflict,
     Joined,
     JoinFailed,
@@ -48,12 +52,14 @@ from gossip import (
     Member,
     MemberChanged,
     Peer,
+    Send,
     Status,
     Swim,
     SwimConfig,
     Timer,
 )
 from gossip import Effect as GossipEffect
+from gossip.transport import GUEST
 
 OBSERVE_S = 30.0
 ORPHANS_S = 5.0
@@ -102,12 +108,13 @@ class Agent:
         """The first input. What the disk held is taken up; the node looks for the peers it knew."""
         here = self._here
         here.clock.now = now
-        here.cluster.start((peer.node for peer in self._seeds), now)
+        here.cluster.start((peer.node for peer in self._seeds), here.standing.ledger.expulsions, now)
         here.engines.start(now)
         for id, stored in self._stored.documents.items():
             here.restore(id, stored)
         for what in self._stored.set_aside:
             here.tell("storage", what)
+        here.membership.start()
         self._gossip(here.swim.start(now, self._seeds))
         self._stored = Stored()
         here.observe()
@@ -120,12 +127,20 @@ class Agent:
         self._here.clock.wall_offset_s = wall_offset_s
 
     def received(self, sender: NodeId, lane: Lane, frame: bytes, now: float) -> list[Effect]:
+        """``sender`` is a node, or a guest that wants to become one."""
         self._here.clock.now = now
-        self._gossip(self.swim.receive(sender, lane, frame, now))
+        if sender.startswith(GUEST):
+            self._here.membership.guest(sender, frame, lambda answer: self._answer_guest(sender, answer))
+        else:
+            self._gossip(self.swim.receive(sender, lane, frame, now))
         return self._finish()
+
+    def _answer_guest(self, guest: str, answer: bytes) -> None:
+        self._here.emit([Send(Peer(guest, ""), Lane.BULK, answer)])
 
     def unreachable(self, peer: Peer, reason: str, now: float) -> list[Effect]:
         self._here.clock.now = now
+        self._here.membership.refused(peer.address, reason)
         self._gossip(self.swim.unreachable(peer, reason, now))
         return self._finish()
 
@@ -226,6 +241,24 @@ class Agent:
         self._commands.cancel(command)
         return self._finish()
 
+    def consulted(self, number: int, answer: Answer | None, reason: str, now: float) -> list[Effect]:
+        """The notary's answer; None: there is none, for that ``reason``."""
+        self._here.clock.now = now
+        self._here.consulted(number, answer, reason)
+        return self._finish()
+
+    def knocked(self, number: int, answer: bytes | None, reason: str, now: float) -> list[Effect]:
+        """What was said at a door where this node knocked; None: nothing, for that ``reason``."""
+        self._here.clock.now = now
+        self._here.knocked(number, answer, reason)
+        return self._finish()
+
+    def renewed(self, number: int, reason: str, now: float) -> list[Effect]:
+        """The transport shows what it was given; or not, for that ``reason``."""
+        self._here.clock.now = now
+        self._here.renewed(number, reason)
+        return self._finish()
+
     def logged(self, stream: int, chunk: tuple[str, bytes] | None, now: float) -> list[Effect]:
         """A piece (stream name, bytes) of a container's output; None: that was all."""
         self._here.clock.now = now
@@ -247,6 +280,10 @@ class Agent:
     @property
     def node(self) -> NodeId:
         return self._here.node
+
+    @property
+    def standing(self) -> Standing:
+        return self._here.standing
 
     @property
     def swim(self) -> Swim:
@@ -306,13 +343,15 @@ class Agent:
                     self._member_changed(member, before)
                 case AdvertisementChanged(node):
                     self._advertisement_changed(node)
-                case Joined(cluster, welcome):
-                    self._joined(cluster, welcome)
+                case Joined():
+                    self._joined()
                 case JoinFailed(address, reason, detail):
                     self._commands.join_failed(address, reason, detail)
                 case IdentityConflict(node, address):
                     words = f"node id {node} lives twice, here and at {address}: was a state directory copied?"
                     here.tell("conflict", words)
+                case Heard(_, body):
+                    here.membership.spreading.heard(body)
                 case Forgotten(node):
                     here.cluster.forget(node)
                 case _:
@@ -347,12 +386,13 @@ class Agent:
         profile = None if advertisement is None else decode_profile(advertisement.body)
         if profile is None or profile.room.node != node or node_id_of(profile.key) != node:
             here.counters["advertisements_malformed"] += 1
-        elif here.cluster.introduced(node, profile):
-            here.members_changed()
+        else:
+            here.membership.spreading.differs(node)
+            if here.cluster.introduced(node, profile):
+                here.members_changed()
 
-    def _joined(self, cluster: bytes, welcome: bytes) -> None:
+    def _joined(self) -> None:
         here = self._here
-        writes = here.enrolment.joined(cluster, welcome)
         here.advertising.publish_anew()
-        here.persist(writes, lambda at: self._commands.joined())
         here.remember_peers()
+        here.persist([], lambda at: self._commands.joined())

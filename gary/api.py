@@ -2,23 +2,25 @@
 
 This layer checks the shape of what it is given, calls ``Commands``, and carries the answer; it decides nothing. Every
 answer, errors too, is JSON; streams are one JSON object a line, and an error after the first line is the last line.
+
+Web pages are not among its clients. What a browser sends for one is refused, even where somebody has put a proxy before
+the socket: it says from which page it comes or, if the page's own name was made to lead here, names a foreign host.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
-import os
+import re
 import socket
-import stat
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Protocol
+
+from aiohttp.http_writer import HttpVersion11
 
 # Not ``aiohttp.web``, which holds the same and brings a command line of its own: 0.9 MB of argparse and gettext.
 from aiohttp.web_app import Application
@@ -27,22 +29,28 @@ from aiohttp.web_middlewares import middleware
 from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse, json_response
 from aiohttp.web_routedef import RouteDef, route
-from aiohttp.web_runner import AppRunner, SockSite
+from aiohttp.web_runner import AppRunner
 
 from gary.config import split_address
-from gary.errors import CommandError, ErrorCode, SocketTaken
+from gary.connections import Connection, Connections, Limits
+from gary.control import BACKLOG, ControlSocket
+from gary.errors import CommandError, ErrorCode, SocketUnusable
+from gary.routes import PATH_FIELDS, REQUIRED, ROUTES, Field, Route
 
-BODY_SIZE_BYTES_MAX = 2 * 1024 * 1024
+BODY_SIZE_BYTES_MAX = 4 * 1024 * 1024
 STREAMS_MAX = 64
 FIRST_ITEM_WAIT_S = 0.25
 """How long a stream may hold back the status line, so that an error known at once still has its own status."""
-LEAVE_TIMEOUT_S = 120.0
+METRICS_CONNECTIONS_MAX = 16
+OWN_NAMES = frozenset({"", "gary", "localhost"})
+"""What a client of the socket, which has no address, may call the host that it asks."""
 
 STATUS = {
     ErrorCode.BAD_REQUEST: 400,
     ErrorCode.NOT_FOUND: 404,
     ErrorCode.NAME_TAKEN: 409,
     ErrorCode.CONFLICT: 409,
+    ErrorCode.ELSEWHERE: 421,
     ErrorCode.REFUSED: 422,
     ErrorCode.INTERNAL: 500,
     ErrorCode.UNAVAILABLE: 503,
@@ -71,186 +79,127 @@ class Commands(Protocol):
         """Prometheus text."""
 
 
-Read = Callable[[object], object]
-_REQUIRED = object()
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """One argument. ``read`` takes JSON or the text of a query, and raises ``ValueError`` with what it should be."""
-
-    name: str
-    read: Read
-    default: object = _REQUIRED
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    method: str
-    path: str
-    op: str
-    query: tuple[_Field, ...] = ()
-    body: tuple[_Field, ...] = ()
-    streams: bool = False
-
-
-def _text(length_max: int) -> Read:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or not 0 < len(value) <= length_max or not value.isprintable():
-            raise ValueError(f"a text of 1 to {length_max} printable characters")
-        return value
-
-    return read
-
-
-def _flag(value: object) -> bool:
-    words = {"1": True, "true": True, "": True, "0": False, "false": False, True: True, False: False}
-    if not isinstance(value, str | bool) or value not in words:
-        raise ValueError("true or false")
-    return words[value]
-
-
-def _count(value: object) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1_000_000_000:
-        raise ValueError("a whole number, 0 or more")
-    return value
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 86_400:
-        raise ValueError("a number of seconds, at most a day")
-    return float(value)
-
-
-def _object(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError("an object")
-    return value
-
-
-def _replicas(value: object) -> dict[str, int]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError("an object of services and their numbers of replicas")
-    name = _text(255)
-    return {str(name(service)): _count(replicas) for service, replicas in value.items()}
-
-
-def _address(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError('a text "HOST:PORT"')
-    split_address(value)
-    return value
-
-
-_APP = _Field("app", _text(255))
-
-_ROUTES = (
-    _Route("GET", "/v1/version", "version"),
-    _Route("GET", "/v1/nodes", "nodes"),
-    _Route("GET", "/v1/deployments", "ps"),
-    _Route(
-        "POST",
-        "/v1/deployments",
-        "deploy",
-        body=(_Field("spec", _object), _Field("dry_run", _flag, False), _Field("replace", _flag, False)),
-    ),
-    _Route("GET", "/v1/deployments/{app}", "status"),
-    _Route("DELETE", "/v1/deployments/{app}", "remove"),
-    _Route("GET", "/v1/deployments/{app}/promises", "promises"),
-    _Route("GET", "/v1/deployments/{app}/endpoints", "endpoints"),
-    _Route("POST", "/v1/deployments/{app}/scale", "scale", body=(_Field("services", _replicas),)),
-    _Route("POST", "/v1/deployments/{app}/release", "release", body=(_Field("slot", _text(512)),)),
-    _Route(
-        "GET",
-        "/v1/deployments/{app}/logs",
-        "logs",
-        query=(
-            _Field("service", _text(255), None),
-            _Field("index", _text(255), None),
-            _Field("follow", _flag, False),
-            _Field("tail", _count, None),
-        ),
-        streams=True,
-    ),
-    _Route(
-        "GET",
-        "/v1/events",
-        "events",
-        query=(_Field("app", _text(255), None), _Field("follow", _flag, False)),
-        streams=True,
-    ),
-    _Route("POST", "/v1/join", "join", body=(_Field("peer", _address),)),
-    _Route("POST", "/v1/leave", "leave", body=(_Field("timeout_s", _seconds, LEAVE_TIMEOUT_S),), streams=True),
-)
-
 Handler = Callable[[Request], Awaitable[StreamResponse]]
 
 
-class Api:
-    """Serves ``commands`` at ``socket_path``, and ``/metrics`` over TCP too when ``metrics_bind`` is ``host:port``."""
+class _Refusal(CommandError):
+    """A request that is turned away because of how it was sent; ``status`` says so more closely than a code."""
 
-    def __init__(self, commands: Commands, socket_path: Path, metrics_bind: str = "") -> None:
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(ErrorCode.REFUSED if status == 403 else ErrorCode.BAD_REQUEST, message, hint)
+        self.status = status
+
+
+class Api:
+    """Serves ``commands`` at ``control``, and ``/metrics`` over TCP too when ``metrics_bind`` is ``host:port``."""
+
+    def __init__(
+        self, commands: Commands, control: ControlSocket, metrics_bind: str = "", limits: Limits | None = None
+    ) -> None:
         self._commands = commands
-        self._socket_path = socket_path
+        self._control = control
         self._metrics_bind = metrics_bind
+        self._limits = limits or Limits()
+        self._listener: socket.socket | None = None
         self._runners: list[AppRunner] = []
+        self._servers: list[tuple[asyncio.Server, Connections]] = []
         self._streams_open = 0
         self._counters: Counter[str] = Counter()
 
+    def open(self) -> None:
+        """Make the socket; who connects waits for ``start``. Raises ``SocketUnusable``."""
+        self._listener = self._control.listen()
+
     async def start(self) -> None:
-        """Answer from now on. Raises ``SocketTaken``, or ``OSError`` when an address cannot be had."""
-        listener = _listen(self._socket_path)
+        """Answer from now on. Raises ``SocketUnusable``, also when the address for metrics cannot be had."""
+        if self._listener is None:
+            self.open()
+        assert self._listener is not None
         metrics = _route_to("GET", "/metrics", self._metrics)
-        routes = [_route_to(route.method, route.path, self._handler(route)) for route in _ROUTES]
-        await self._serve([*routes, metrics], listener)
+        routes = [_route_to(route.method, route.path, self._handler(route)) for route in ROUTES]
+        await self._serve([*routes, metrics], self._listener, self._limits, OWN_NAMES)
         if self._metrics_bind:
-            host, port = split_address(self._metrics_bind)
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            await self._serve([metrics], socket.create_server((host, port), family=family))
+            listener = _listen_over_tcp(self._metrics_bind)
+            # By which name Prometheus finds this host is not ours to know, and there is nothing here to be protected.
+            await self._serve([metrics], listener, replace(self._limits, connections_max=METRICS_CONNECTIONS_MAX), None)
 
     async def close(self) -> None:
         """Stop answering, end what is open, and remove the socket."""
+        for server, _ in self._servers:
+            server.close()
         for runner in self._runners:
             await runner.cleanup()
+        for _, connections in self._servers:
+            connections.close()
+        if self._listener is not None:
+            self._listener.close()
+            self._control.remove()
+            self._listener = None
         self._runners.clear()
-        self._socket_path.unlink(missing_ok=True)
+        self._servers.clear()
 
     def counters(self) -> Mapping[str, int]:
-        """Requests by operation and answers that were errors by code, since the start."""
+        """Requests by operation, answers that were errors by code, and limits that were hit, since the start."""
         return self._counters | {"streams_open": self._streams_open}
 
-    async def _serve(self, routes: list[RouteDef], listener: socket.socket) -> None:
-        application = Application(client_max_size=BODY_SIZE_BYTES_MAX, middlewares=[self._answer_in_json])
+    async def _serve(
+        self, routes: list[RouteDef], listener: socket.socket, limits: Limits, names: frozenset[str] | None
+    ) -> None:
+        """``names``: by which the host may be called here; None: by any."""
+
+        @middleware
+        async def admit(request: Request, handler: Handler) -> StreamResponse:
+            return await self._answer(request, handler, names)
+
+        application = Application(client_max_size=BODY_SIZE_BYTES_MAX, middlewares=[admit])
         application.add_routes(routes)
         # A client that goes away cancels its handler: that is how a followed log ends.
-        runner = AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+        runner = AppRunner(application, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
-        await SockSite(runner, listener).start()
+        assert runner.server is not None
+        connections = Connections(runner.server, limits, self._counters)
+        server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=BACKLOG)
+        self._servers.append((server, connections))
 
-    @middleware
-    async def _answer_in_json(self, request: Request, handler: Handler) -> StreamResponse:
+    async def _answer(self, request: Request, handler: Handler, names: frozenset[str] | None) -> StreamResponse:
+        connection = _connection(request)
+        connection.has_head()
         try:
-            return await handler(request)
+            if reason := _why_foreign(request, names):
+                self._counters["requests_foreign"] += 1
+                raise _Refusal(403, reason, "ask with gary, or with curl")
+            await self._read_body(request)
+            connection.has_body()
+            response = await handler(request)
+        except _Refusal as refusal:
+            response = self._error(refusal, refusal.status)
         except CommandError as error:
-            return self._error(error)
-        except HTTPRequestEntityTooLarge:
-            message = f"the body is larger than {BODY_SIZE_BYTES_MAX} bytes"
-            return self._error(CommandError(ErrorCode.BAD_REQUEST, message), status=413)
+            response = self._error(error)
         except (HTTPNotFound, HTTPMethodNotAllowed):
             message = f"there is no {request.method} {request.path}"
-            return self._error(
-                CommandError(ErrorCode.NOT_FOUND, message, "the reference of the API lists what there is")
-            )
+            hint = "the reference of the API lists what there is"
+            response = self._error(CommandError(ErrorCode.NOT_FOUND, message, hint))
         except HTTPException as error:
-            return self._error(CommandError(ErrorCode.BAD_REQUEST, error.reason), status=error.status)
+            response = self._error(CommandError(ErrorCode.BAD_REQUEST, error.reason), error.status)
         except ConnectionError:
             raise  # The client went away; there is nobody to answer.
         except Exception as error:  # noqa: BLE001 - a fault of ours is answered as one, and the agent lives on
             _log.exception("a request failed", extra={"method": request.method, "path": request.path})
-            return self._error(_internal(error))
+            response = self._error(_internal(error))
+        response.force_close()
+        return response
+
+    async def _read_body(self, request: Request) -> None:
+        """Have ``request`` hold its whole body. Raises ``_Refusal``."""
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                await request.read()
+        except TimeoutError:
+            self._counters["requests_late"] += 1
+            raise _Refusal(408, f"the body did not come within {self._limits.body_s:g} s") from None
+        except HTTPRequestEntityTooLarge:
+            raise _Refusal(413, f"the body is larger than {BODY_SIZE_BYTES_MAX} bytes") from None
 
     def _error(self, error: CommandError, status: int | None = None) -> Response:
         self._counters[f"errors_{error.code}"] += 1
@@ -259,7 +208,7 @@ class Api:
     async def _metrics(self, _request: Request) -> StreamResponse:
         return Response(body=self._commands.metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    def _handler(self, route: _Route) -> Handler:
+    def _handler(self, route: Route) -> Handler:
         async def handle(request: Request) -> StreamResponse:
             self._counters[f"requests_{route.op}"] += 1
             args = await _arguments(route, request)
@@ -287,7 +236,9 @@ class Api:
             if first.done() and (error := first.exception()) is not None:
                 raise error
             response = StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            response.force_close()
             await response.prepare(request)
+            _connection(request).last_words = self._said_to_slow_readers(is_chunked=request.version >= HttpVersion11)
             try:
                 item = await first
                 while item is not None:
@@ -307,16 +258,52 @@ class Api:
                 first.cancel()
                 await asyncio.wait({first})
 
+    def _said_to_slow_readers(self, *, is_chunked: bool) -> bytes:
+        """The last line of a stream of which nothing is taken, with the end of its encoding."""
+        message = f"the stream was ended: for {self._limits.reader_s:g} s its reader did not take what was sent"
+        error = CommandError(ErrorCode.TIMEOUT, message, "read faster, or ask for less")
+        line = json.dumps(error.to_json()).encode() + b"\n"
+        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(line), line) if is_chunked else line
+
+
+def _listen_over_tcp(address: str) -> socket.socket:
+    host, port = split_address(address)
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise SocketUnusable(f"metrics cannot be served at {address}: {error.strerror or error}") from error
+
+
+def _connection(request: Request) -> Connection:
+    assert isinstance(request.protocol, Connection)
+    return request.protocol
+
+
+def _why_foreign(request: Request, names: frozenset[str] | None) -> str:
+    """Why this is none of our clients' requests; empty if it may be. ``names``: what the host may be called."""
+    headers = request.headers
+    if "Origin" in headers:
+        return "requests of web pages are refused, and this one has an origin"
+    if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return "requests of web pages are refused, and a browser made this one for a page of another site"
+    hosts = headers.getall("Host", [])
+    if len(hosts) > 1 or not request.raw_path.startswith("/"):
+        return "it does not say clearly which host it is for"
+    host = re.sub(r":\d*$", "", hosts[0].lower() if hosts else "")
+    if names is not None and host not in names:
+        return f"it is for the host {host!r}, and this one is called {' or '.join(sorted(filter(None, names)))} here"
+    return ""
+
 
 def _route_to(method: str, path: str, handler: Handler) -> RouteDef:
     # Otherwise every GET would answer HEAD as well, by carrying out the command and throwing the answer away.
     return route(method, path, handler, **({"allow_head": False} if method == "GET" else {}))
 
 
-async def _arguments(route: _Route, request: Request) -> Arguments:
+async def _arguments(route: Route, request: Request) -> Arguments:
     """The checked arguments of ``route``. Raises ``CommandError`` that names all that is wrong."""
     problems: list[str] = []
-    path_fields = (_APP,) if "{app}" in route.path else ()
+    path_fields = tuple(field for field in PATH_FIELDS if f"{{{field.name}}}" in route.path)
     arguments = _read_fields(path_fields, dict(request.match_info), "path", problems)
     arguments |= _read_fields(route.query, dict(request.query), "query", problems)
     body = await request.read()
@@ -329,15 +316,15 @@ async def _arguments(route: _Route, request: Request) -> Arguments:
     return arguments
 
 
-def _read_fields(fields: tuple[_Field, ...], given: Mapping[str, object], where: str, problems: list[str]) -> Arguments:
+def _read_fields(fields: tuple[Field, ...], given: Mapping[str, object], where: str, problems: list[str]) -> Arguments:
     names = {field.name for field in fields}
     problems += [f"{where}: {name!r} is not known" for name in sorted(given.keys() - names)]
     arguments: Arguments = {}
     for field in fields:
         value = given.get(field.name, field.default)
-        if value is _REQUIRED:
+        if value is REQUIRED:
             problems.append(f"{where}: {field.name!r} is missing")
-        elif field.name not in given or (value is None and field.default is not _REQUIRED):
+        elif field.name not in given or (value is None and field.default is not REQUIRED):
             arguments[field.name] = field.default
         else:
             try:
@@ -367,39 +354,3 @@ def _no_constant(name: str) -> object:
 def _internal(error: Exception) -> CommandError:
     message = f"the agent failed to carry this out: {type(error).__name__}"
     return CommandError(ErrorCode.INTERNAL, message, "the agent's log has the details; this is a fault in Gary")
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket at ``path``, mode 0660. A socket that nobody answers at is replaced; anything else is not."""
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o117)
-    try:
-        listener.bind(str(path))
-    except OSError as error:
-        listener.close()
-        raise SocketTaken(f"{path}: {error.strerror}") from error
-    finally:
-        os.umask(before)
-    listener.listen(128)
-    listener.setblocking(False)
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise SocketTaken(f"{path} is in the way: it is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError as error:
-            if error.errno != errno.ECONNREFUSED:
-                raise SocketTaken(f"{path} is in the way: {error}") from error
-        else:
-            raise SocketTaken(f"an agent answers at {path} already")
-    path.unlink()

@@ -10,6 +10,7 @@ import msgpack
 from gary.identity import NodeId, is_node_id
 from gary.storage import DeleteRecord, PutRecord, Stored, Table, Write
 from gary.trust.keys import SEED_SIZE_BYTES, KeyPair, node_id_of
+from gary.trust.standing import is_standing
 from gossip import Peer
 
 CLUSTER_ID_SIZE_BYTES = 16
@@ -19,13 +20,15 @@ SECRET_SIZE_BYTES = 32
 @dataclass(frozen=True, slots=True)
 class Boot:
     """``key`` makes the node who it is. ``epoch`` is higher at each start. ``former``: the ids that this host had
-    before its disk was lost. ``secret`` is the cluster's: it makes names into ids.
+    before its disk was lost. ``secret`` is the cluster's: it makes names into ids. ``is_founded``: the
+    disk has a standing in the cluster; else ``trust.standing.founding_writes`` has to make one.
     """
 
     key: KeyPair
     epoch: int
     cluster: bytes
     secret: bytes = field(repr=False)
+    is_founded: bool = True
     former: tuple[NodeId, ...] = ()
     peers: tuple[Peer, ...] = ()
 
@@ -51,7 +54,11 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
             former = (*former, node_id_of(KeyPair(seed).public))
         seed = entropy(SEED_SIZE_BYTES)
     key = KeyPair(seed)
-    if not known or len(cluster) != CLUSTER_ID_SIZE_BYTES or len(secret) != SECRET_SIZE_BYTES:
+    trust = stored.records[Table.TRUST]
+    is_founded = (
+        (known and is_standing(trust)) and len(cluster) == CLUSTER_ID_SIZE_BYTES and len(secret) == SECRET_SIZE_BYTES
+    )
+    if not is_founded:
         cluster, secret = entropy(CLUSTER_ID_SIZE_BYTES), entropy(SECRET_SIZE_BYTES)
     peers = tuple(
         Peer(id, value.decode(errors="replace"))
@@ -63,8 +70,9 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
         PutRecord(Table.NODE, "epoch", msgpack.packb(epoch)),
         *cluster_writes(cluster, secret),
         *([former_write(former)] if former else []),
+        *([] if is_founded else [DeleteRecord(Table.TRUST, name) for name in sorted(trust)]),
     ]
-    return Boot(key, epoch, cluster, secret, former, peers), writes
+    return Boot(key, epoch, cluster, secret, is_founded, former, peers), writes
 
 
 def cluster_writes(cluster: bytes, secret: bytes) -> list[Write]:

@@ -45,6 +45,7 @@ class Cluster:
         self._tell = tell
         self._started_at = 0.0
         self._left: frozenset[NodeId] = frozenset()
+        self._expelled: frozenset[NodeId] = frozenset()
         self._missing: dict[NodeId, float] = {}
         self._vanished: dict[NodeId, float] = {}
         self._profiles: dict[NodeId, Profile] = {}
@@ -53,9 +54,13 @@ class Cluster:
 
     # What comes in
 
-    def start(self, known: Iterable[NodeId], now: float) -> None:
-        """``known``: the nodes that were there before this one's restart. They are missing until they are heard of."""
+    def start(self, known: Iterable[NodeId], expelled: Iterable[NodeId], now: float) -> None:
+        """``known``: the nodes that were there before this one's restart. They are missing until they are heard of.
+        ``expelled``: those that are out for ever.
+        """
         self._started_at = now
+        for node in expelled:
+            self.expel(node)
         self._missing = dict.fromkeys(known, now)
         self._vanished = dict(self._missing)
 
@@ -87,6 +92,11 @@ class Cluster:
             self._tell("member", f"{profile.name} is {Status.ALIVE.value}")
         return before is None or before.room != profile.room
 
+    def expel(self, node: NodeId) -> None:
+        """It is out for ever; nobody waits for what it has promised."""
+        self._expelled |= {node}
+        self._left |= {node}
+
     def forget(self, node: NodeId) -> None:
         self._missing.pop(node, None)
         self._vanished.pop(node, None)
@@ -112,6 +122,15 @@ class Cluster:
         if self._alive is None:
             self._alive = dict(sorted(self._epochs.items()))
         return self._alive
+
+    @property
+    def left(self) -> frozenset[NodeId]:
+        """Who has gone on purpose."""
+        return self._left
+
+    @property
+    def expelled(self) -> frozenset[NodeId]:
+        return self._expelled
 
     @property
     def is_isolated(self) -> bool:

@@ -7,8 +7,11 @@ Nothing here opens a connection, except ``advertised_address``, which asks the k
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
 import os
+import pwd
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+from gary.control import ControlSocket
 from gary.errors import ConfigError, ConfigProblem
 
 DEFAULT_PORT = 7946
@@ -23,12 +27,14 @@ DEFAULT_FILE = Path("/etc/gary/gary.toml")
 SOCKET_NAME = "agent.sock"
 SOCKET_PATH_BYTES_MAX = 107
 """``sockaddr_un`` holds no more (Linux, unix(7))."""
+SHARED_SOCKET = Path("/run/gary") / SOCKET_NAME
+"""Where the agent's socket belongs if others than the agent's own user are to reach it."""
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # Variables with our prefix that are not settings of an agent.
-_OTHER_VARIABLES = frozenset({"GARY_CONFIG", "GARY_SOCKET", "GARY_REQUIRE_ENGINES"})
+_OTHER_VARIABLES = frozenset({"GARY_CONFIG", "GARY_OPERATOR_KEY", "GARY_REQUIRE_ENGINES"})
 _TEST_PREFIX = "GARY_TEST_"
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
@@ -40,14 +46,19 @@ _WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 class AgentConfig:
     """All settings of one agent.
 
-    ``state_dir``: absolute; the agent's socket is in it. ``bind``: ``host:port`` of the probe lane; the bulk lane takes
-    the next port. ``advertise``: ``host:port`` that others dial; empty: ``advertised_address``. ``runtimes``: names,
-    none means docker if it answers, and process. ``docker_host``: ``unix://``, ``tcp://`` or ``ssh://``.
-    ``containers_max``: how many containers this node takes on in all. ``metrics_bind``: ``host:port`` at which
-    Prometheus finds ``/metrics`` over TCP; empty: only on the agent's socket.
+    ``state_dir``: absolute. ``socket``: the agent's; None: ``agent.sock`` in the state directory. ``socket_owner``,
+    ``socket_group``: ids of who may use it; None: the agent's own. ``bind``: ``host:port`` of the probe lane; the bulk
+    lane takes the next port. ``advertise``: ``host:port`` that others dial; empty: ``advertised_address``.
+    ``runtimes``: names, none means docker if it answers, and process. ``docker_host``: ``unix://``, ``tcp://`` or
+    ``ssh://``. ``containers_max``: how many containers this node takes on in all. ``metrics_bind``: ``host:port`` at
+    which Prometheus finds ``/metrics`` over TCP; empty: only on the agent's socket. ``vouch``: whether this
+    node may hold the secret half of its cluster's root.
     """
 
     state_dir: Path
+    socket: Path | None = None
+    socket_owner: int | None = None
+    socket_group: int | None = None
     bind: str = f"0.0.0.0:{DEFAULT_PORT}"
     advertise: str = ""
     name: str = "node"
@@ -57,12 +68,14 @@ class AgentConfig:
     transport: str = "nng"
     containers_max: int = 100
     metrics_bind: str = ""
+    vouch: bool = True
     log_format: str = "text"
     log_level: str = "info"
 
     @property
-    def socket_path(self) -> Path:
-        return self.state_dir / SOCKET_NAME
+    def control(self) -> ControlSocket:
+        """The agent's socket."""
+        return ControlSocket(self.socket or self.state_dir / SOCKET_NAME, self.socket_owner, self.socket_group)
 
     @property
     def processes_dir(self) -> Path:
@@ -86,7 +99,8 @@ def resolve(flags: Mapping[str, object], environment: Mapping[str, str]) -> Agen
 def encode(config: AgentConfig) -> str:
     """``config`` as one line of JSON, for ``decode`` in the process that becomes the agent."""
     values = {field.name: getattr(config, field.name) for field in fields(config)}
-    return json.dumps(values | {"state_dir": str(config.state_dir), "labels": dict(config.labels)}, sort_keys=True)
+    paths = {"state_dir": str(config.state_dir), "socket": str(config.socket or "")}
+    return json.dumps(values | paths | {"labels": dict(config.labels)}, sort_keys=True)
 
 
 def decode(text: str) -> AgentConfig:
@@ -110,11 +124,21 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
 
 
 def default_socket(environment: Mapping[str, str]) -> Path:
-    """Where a client looks for the agent when it is not told."""
+    """Where a client looks for the agent when it is not told: at the user's own, else at the one that is shared."""
     if given := environment.get("GARY_SOCKET"):
         return Path(given)
-    state_dir = environment.get("GARY_STATE_DIR")
-    return (Path(state_dir) if state_dir else default_state_dir(environment)) / SOCKET_NAME
+    if state_dir := environment.get("GARY_STATE_DIR"):
+        return Path(state_dir) / SOCKET_NAME
+    return nearest_socket(default_state_dir(environment) / SOCKET_NAME, SHARED_SOCKET)
+
+
+def nearest_socket(own: Path, shared: Path) -> Path:
+    """``own``, unless only ``shared`` is there, as far as this user may know."""
+    for path in (own, shared):
+        with contextlib.suppress(OSError):
+            if path.exists():
+                return path
+    return own
 
 
 def advertised_address(config: AgentConfig) -> str:
@@ -177,14 +201,44 @@ def _text(given: object) -> str:
     return given
 
 
-def _directory(given: object) -> Path:
+def _path(given: object) -> Path:
+    text = _text(given)
     try:
-        path = Path(_text(given)).expanduser().absolute()
+        if b"\0" in os.fsencode(text):
+            raise ValueError(f"{given!r} is not a path")
+        return Path(text).expanduser().absolute()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{given!r} is not a path") from error
     except RuntimeError as error:
         raise ValueError(f"{given!r}: whose home directory this is cannot be found out") from error
-    if path.exists() and not path.is_dir():
+
+
+def _directory(given: object) -> Path:
+    path = _path(given)
+    try:
+        is_other = path.exists() and not path.is_dir()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    if is_other:
         raise ValueError(f"{path} is not a directory")
     return path
+
+
+def _id(what: str, by_name: Callable[[str], int]) -> Callable[[object], int]:
+    """Reads the name of a ``what``, or its number, as a number."""
+
+    def parse(given: object) -> int:
+        text = str(given) if isinstance(given, int) and not isinstance(given, bool) else _text(given)
+        if text.isascii() and text.isdigit():
+            if len(text) > 9:
+                raise ValueError(f"{text} is not the number of a {what}")
+            return int(text)
+        try:
+            return by_name(text)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"there is no {what} {text!r} on this host") from error
+
+    return parse
 
 
 def _address(given: object) -> str:
@@ -269,6 +323,15 @@ def _count(given: object) -> int:
     return given
 
 
+def _flag(given: object) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(given, bool):
+        return given
+    if not isinstance(given, str) or given.lower() not in words:
+        raise ValueError(f"{given!r} is neither true nor false")
+    return words[given.lower()]
+
+
 def _engine(given: object) -> str:
     text = _text(given)
     scheme, separator, rest = text.partition("://")
@@ -287,6 +350,9 @@ def _own_name(_environment: Mapping[str, str]) -> str:
 
 _SETTINGS: tuple[_Setting[Any], ...] = (
     _Setting("state_dir", "--state-dir", _directory, default_state_dir),
+    _Setting("socket", "--socket-path", _path, _always(None)),
+    _Setting("socket_owner", "--socket-owner", _id("user", lambda name: pwd.getpwnam(name).pw_uid), _always(None)),
+    _Setting("socket_group", "--socket-group", _id("group", lambda name: grp.getgrnam(name).gr_gid), _always(None)),
     _Setting("bind", "--bind", _gossip_address, _always(f"0.0.0.0:{DEFAULT_PORT}")),
     _Setting("advertise", "--advertise", _dialled_address, _always("")),
     _Setting("name", "--name", _node_name, _own_name),
@@ -296,6 +362,7 @@ _SETTINGS: tuple[_Setting[Any], ...] = (
     _Setting("transport", "--transport", _node_name, _always("nng")),
     _Setting("containers_max", "--containers-max", _count, _always(100)),
     _Setting("metrics_bind", "--metrics-bind", _address, _always("")),
+    _Setting("vouch", "--vouch", _flag, _always(True)),
     _Setting("log_format", "--log-format", _choice(*LOG_FORMATS), _always("text")),
     _Setting("log_level", "--log-level", _choice(*LOG_LEVELS), _always("info")),
 )
@@ -377,14 +444,23 @@ def _unknown(
 
 
 def _inconsistencies(values: Mapping[str, object], sources: Mapping[str, str]) -> list[ConfigProblem]:
+    state_dir, given = values.get("state_dir"), values.get("socket")
+    if not isinstance(state_dir, Path):
+        return []
+    path = given if isinstance(given, Path) else state_dir / SOCKET_NAME
     problems = []
-    state_dir = values.get("state_dir")
-    if isinstance(state_dir, Path):
-        length = len(os.fsencode(state_dir / SOCKET_NAME))
-        if length > SOCKET_PATH_BYTES_MAX:
-            reason = (
-                f"the agent's socket {state_dir / SOCKET_NAME} would have a path of {length} bytes; "
-                f"the system allows {SOCKET_PATH_BYTES_MAX}"
-            )
-            problems.append(ConfigProblem(sources["state_dir"], reason))
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_BYTES_MAX:
+        reason = (
+            f"the agent's socket {path} would have a path of {length} bytes; the system allows {SOCKET_PATH_BYTES_MAX}"
+        )
+        problems.append(ConfigProblem(sources["socket" if given else "state_dir"], reason))
+    if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(state_dir)):
+        reason = (
+            f"nobody but the agent's own user and root can reach {path}, because it is in the state directory; "
+            f"put it elsewhere, for example --socket-path {SHARED_SOCKET}"
+        )
+        for name, own in (("socket_owner", os.geteuid()), ("socket_group", os.getegid())):
+            if values.get(name) not in (None, own):
+                problems.append(ConfigProblem(sources[name], reason))
     return problems

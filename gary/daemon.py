@@ -20,36 +20,46 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gary import __version__
 from gary.agent import Agent, Settings
 from gary.api import Api
-from gary.boot import boot
+from gary.boot import Boot, boot
 from gary.config import AgentConfig, advertised_address
 from gary.effects import (
     Alarm,
+    Consult,
     Effect,
     Exit,
+    Expel,
+    Knock,
     Notify,
     Observe,
     Persist,
     ReadLogs,
+    Renew,
     Reply,
     SetAlarm,
     StartContainer,
     StopContainer,
     StopLogs,
 )
-from gary.errors import GaryError, StorageFailed
+from gary.errors import GaryError, StorageFailed, error_in
 from gary.identity import NodeId
 from gary.logs import configure_logging
 from gary.metrics import Metrics
-from gary.requests import error_from
+from gary.replies import Replies
 from gary.runtime.base import ContainerRuntime, load_runtime
 from gary.runtime.errors import EngineUnavailable, RuntimeFailure
-from gary.storage import SqliteStorage, Storage
+from gary.storage import SqliteStorage, Storage, Stored, Table
+from gary.trust.consulting import Notary, NotaryFailed
+from gary.trust.keys import SEED_SIZE_BYTES
+from gary.trust.knocking import DoorClosed, knock
+from gary.trust.notary import Founded
+from gary.trust.standing import Standing, found, founding_writes
 from gossip import (
     GossipError,
     Lane,
@@ -87,23 +97,40 @@ class Daemon:
         self._writes: list[Persist] = []
         self._is_writing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answers: dict[int, asyncio.Queue[Reply]] = {}
+        self._answers: dict[int, Replies] = {}
         self._logs: dict[int, asyncio.Task[None]] = {}
         self._looking: dict[str, asyncio.Event] = {}
         self._under_way: Counter[str] = Counter()
         self._nodes: tuple[NodeId, ...] = ()
         self._command = 0
         self._metrics = Metrics()
+        self._notary = Notary()
+        self._api = Api(self, config.control, config.metrics_bind)
         self.finished = asyncio.Event()
 
     async def start(self) -> None:
         """Bring the agent up; when this returns it answers peers and operators."""
-        stored = self._storage.load()
-        identity, writes = boot(stored, os.urandom)
-        self._storage.write(writes)
+        # First of all, because a socket that cannot be made ends it before the node has said a word.
+        self._api.open()
+        try:
+            await self._come_up()
+        except BaseException:
+            await self._api.close()
+            raise
+
+    async def _come_up(self) -> None:
+        identity, stored = await self._boot()
+        standing = Standing(identity.key, identity.cluster, stored.records[Table.TRUST])
         self._transport: Transport = self._make_transport(
-            TransportConfig(identity.node, self._config.bind, advertised_address(self._config))
+            TransportConfig(
+                identity.node,
+                self._config.bind,
+                advertised_address(self._config),
+                credentials=standing.credentials(time.time()),
+            )
         )
+        for node in standing.ledger.expulsions:
+            self._transport.expel(node)
         await self._transport.start(self)
         names = self._config.runtimes or _DEFAULT_RUNTIMES
         for name in names:
@@ -115,6 +142,7 @@ class Daemon:
                 labels=dict(self._config.labels),
                 containers_max=self._config.containers_max,
                 version=__version__,
+                vouches=self._config.vouch,
             ),
             boot=identity,
             stored=stored,
@@ -131,9 +159,20 @@ class Daemon:
         for name, runtime in self._runtimes.items():
             self._looking[name] = asyncio.Event()
             self._spawn(self._watch(name, runtime))
-        self._api = Api(self, self._config.socket_path, self._config.metrics_bind)
         self._metrics.add_counters("api", self._api.counters)
         await self._api.start()
+
+    async def _boot(self) -> tuple[Boot, Stored]:
+        """Who this node is, durably: on a fresh disk a new one, in a cluster of its own."""
+        stored = self._storage.load()
+        identity, writes = boot(stored, os.urandom)
+        if not identity.is_founded:
+            seed = os.urandom(SEED_SIZE_BYTES)
+            founded = await self._notary.ask(found(seed, identity.node))
+            assert isinstance(founded, Founded)
+            writes += founding_writes(seed, founded)
+        self._storage.write(writes)
+        return identity, replace(self._storage.load(), set_aside=stored.set_aside)
 
     async def close(self) -> None:
         """Let go of everything. Containers run on, and peers find out by themselves."""
@@ -142,6 +181,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._logs.values(), return_exceptions=True)
         await self._transport.close()
+        await self._notary.close()
         for runtime in self._runtimes.values():
             await runtime.close()
         self._disk.shutdown()
@@ -174,15 +214,15 @@ class Daemon:
         assert self._agent is not None
         self._command += 1
         number = self._command
-        answers: asyncio.Queue[Reply] = asyncio.Queue()
-        self._answers[number] = answers
+        answers = self._answers[number] = Replies(number)
         try:
             self._agent.clock(time.time() - self._loop.time())
             self._perform(self._agent.command(number, op, args, self._loop.time()))
             while True:
                 reply = await answers.get()
-                if reply.error is not None:
-                    raise error_from(reply.error.get("error"))
+                error = None if reply.error is None else error_in(reply.error)
+                if error is not None:
+                    raise error
                 if reply.item or not reply.last:
                     yield reply.item
                 if reply.last:
@@ -230,7 +270,7 @@ class Daemon:
                         looking.set()
                 case Reply(command):
                     if command in self._answers:
-                        self._answers[command].put_nowait(effect)
+                        self._answers[command].put(effect)
                 case Notify(event):
                     subject = "/".join(part for part in (event.deployment, event.slot) if part)
                     _log.info("%s: %s", f"{event.kind} {subject}".strip(), event.message)
@@ -239,6 +279,14 @@ class Daemon:
                 case StopLogs(stream):
                     if stream in self._logs:
                         self._logs.pop(stream).cancel()
+                case Consult():
+                    self._spawn(self._consult(effect))
+                case Knock():
+                    self._spawn(self._knock(effect))
+                case Renew():
+                    self._spawn(self._renew(effect))
+                case Expel(node):
+                    self._transport.expel(node)
                 case Exit():
                     self.finished.set()
 
@@ -281,6 +329,36 @@ class Daemon:
                 self._perform(effects)
         self._is_writing = False
 
+    async def _consult(self, effect: Consult) -> None:
+        agent = self._agent
+        assert agent is not None
+        answer, reason = None, ""
+        try:
+            answer = await self._notary.ask(effect.request)
+        except NotaryFailed as error:
+            reason = str(error)
+        self._perform(agent.consulted(effect.number, answer, reason, self._loop.time()))
+
+    async def _knock(self, effect: Knock) -> None:
+        agent = self._agent
+        assert agent is not None
+        answer, reason = None, ""
+        try:
+            answer = await knock(self._make_transport, effect)
+        except DoorClosed as error:
+            reason = str(error)
+        self._perform(agent.knocked(effect.number, answer, reason, self._loop.time()))
+
+    async def _renew(self, effect: Renew) -> None:
+        agent = self._agent
+        assert agent is not None
+        reason = ""
+        try:
+            await self._transport.renew(effect.credentials)
+        except GossipError as error:
+            reason = str(error)
+        self._perform(agent.renewed(effect.number, reason, self._loop.time()))
+
     async def _start_container(self, effect: StartContainer) -> None:
         agent = self._agent
         assert agent is not None
@@ -314,12 +392,19 @@ class Daemon:
         try:
             async with aclosing(runtime.logs(effect.container_id, follow=effect.follow, tail=effect.tail)) as chunks:
                 async for chunk in chunks:
-                    self._perform(agent.logged(effect.stream, (chunk.stream, chunk.data), self._loop.time()))
+                    effects = agent.logged(effect.stream, (chunk.stream, chunk.data), self._loop.time())
+                    self._perform(effects)
+                    await self._read(effects)
         except RuntimeFailure as error:
             line = f"gary: {error}\n".encode()
             self._perform(agent.logged(effect.stream, ("stderr", line), self._loop.time()))
         self._logs.pop(effect.stream, None)
         self._perform(agent.logged(effect.stream, None, self._loop.time()))
+
+    async def _read(self, effects: Sequence[Effect]) -> None:
+        """Wait until clients have read enough of the replies in ``effects``."""
+        for command in {effect.command for effect in effects if isinstance(effect, Reply)} & self._answers.keys():
+            await self._answers[command].room()
 
     # Looking at the engines
 
@@ -401,7 +486,8 @@ def _lock(state_dir: Path) -> Any:
     """Hold the state directory for this process alone."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state_dir.chmod(0o700)
-    lock = (state_dir / "lock").open("w")
+    lock = os.fdopen(os.open(state_dir / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w")
+    os.fchmod(lock.fileno(), 0o600)  # Whatever the umask left of it.
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

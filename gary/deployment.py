@@ -252,8 +252,10 @@ class Deployment:
                 self._claim(draft, state, view, slot)
         self._forget_the_long_gone(state, view, draft, now)
         situation = keepings(state, view)
-        placement, at = self.calling.step(state, view, situation, draft, now)
-        wake.append(at)
+        placement = Placement()
+        if not self._host.is_expelled:
+            placement, at = self.calling.step(state, view, situation, draft, now)
+            wake.append(at)
         for slot in placement.own:
             self._claim(draft, state, view, slot)
         self._write_and_invite(draft, placement, now)
@@ -289,7 +291,8 @@ class Deployment:
 
     def _forget_the_long_gone(self, state: State, view: View, draft: Draft, now: float) -> None:
         for node in state.holders:
-            if node in view.alive or now - self._host.missing_since_s(node) < FORGET_AFTER_S:
+            is_long_gone = node not in view.alive and now - self._host.missing_since_s(node) >= FORGET_AFTER_S
+            if not is_long_gone and node not in self._host.expelled:
                 continue
             if rendezvous(node, live_members(state, view))[0] == self._host.node:
                 draft.forget(node)

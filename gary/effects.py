@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from gary.identity import NodeId
 from gary.runtime.base import StartRequest
 from gary.storage import Write
+from gary.trust.notary import Request
 from gossip import Send, SetTimer
+from gossip.transport import Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,44 @@ class StopLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class Consult:
+    """Ask the notary, then call ``Agent.consulted``."""
+
+    number: int
+    request: Request = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """Say ``frame`` to whoever lives at ``address``, as ``guest`` with ``credentials``; then call ``Agent.knocked``.
+
+    The answer begins with ``addressee``: other frames are for others who came with the same invitation.
+    """
+
+    number: int
+    address: str
+    guest: str
+    credentials: Credentials = field(repr=False)
+    frame: bytes
+    addressee: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Show peers these credentials from now on, then call ``Agent.renewed``."""
+
+    number: int
+    credentials: Credentials = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Expel:
+    """Have nothing to do with ``node`` any more, on any connection."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """The node has left its cluster; the agent ends."""
 
@@ -125,18 +165,26 @@ Effect = (
     | Notify
     | ReadLogs
     | StopLogs
+    | Consult
+    | Knock
+    | Renew
+    | Expel
     | Exit
 )
 
 __all__ = [
     "Alarm",
+    "Consult",
     "Effect",
     "Event",
     "Exit",
+    "Expel",
+    "Knock",
     "Notify",
     "Observe",
     "Persist",
     "ReadLogs",
+    "Renew",
     "Reply",
     "Send",
     "SetAlarm",

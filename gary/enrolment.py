@@ -5,10 +5,10 @@ Who is alive is ``gossip``'s to say; this is what a restart begins with. Methods
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from gary.boot import Boot, cluster_writes, former_write, peer_writes
-from gary.identity import DeploymentId, NodeId, deployment_id
+from gary.identity import PSEUDONYM_MARK, DeploymentId, NodeId, deployment_id, pseudonym
 from gary.storage import DeleteRecord, Table, Write
 from gossip import Peer
 
@@ -18,6 +18,7 @@ class Enrolment:
 
     def __init__(self, boot: Boot) -> None:
         self.node = boot.node
+        self.cluster = boot.cluster
         self.secret = boot.secret
         self.former = boot.former
         self._peers = {peer.node: peer.address for peer in boot.peers}
@@ -27,20 +28,30 @@ class Enrolment:
         """Whose containers are this host's to look after: this node's, and those of the ids that it had before."""
         return (self.node, *self.former)
 
-    def id_of(self, name: str) -> DeploymentId:
-        """The deployment id of ``name`` in this cluster."""
-        return deployment_id(name, self.secret)
+    @property
+    def addresses(self) -> Collection[str]:
+        """Where its peers were last seen."""
+        return self._peers.values()
+
+    def id_of(self, app: str) -> DeploymentId:
+        """The deployment id of ``app``, a name or a pseudonym, in this cluster."""
+        known = app if app.startswith(PSEUDONYM_MARK) else pseudonym(app, self.cluster)
+        return deployment_id(known, self.secret)
 
     def joined(self, cluster: bytes, secret: bytes) -> list[Write]:
         """Another cluster's secret makes this node one of its own; nothing to write if it was that already."""
         is_new = secret != self.secret
-        self.secret = secret
+        self.cluster, self.secret = cluster, secret
         return cluster_writes(cluster, secret) if is_new else []
 
-    def left(self, cluster: bytes, secret: bytes) -> list[Write]:
-        """What makes the next start one in the new ``cluster``, with no peers."""
-        forget = [DeleteRecord(Table.PEER, node) for node in sorted(self._peers)]
-        return [*cluster_writes(cluster, secret), *forget]
+    def left(self, *, is_expelled: bool) -> list[Write]:
+        """What makes the next start one in a new cluster, with no peers. Who is expelled can be nobody's node again
+        under the same id, and becomes another one.
+        """
+        writes: list[Write] = [DeleteRecord(Table.NODE, name) for name in ("cluster", "secret")]
+        if is_expelled:
+            writes += [DeleteRecord(Table.NODE, "seed"), former_write(self.nodes)]
+        return [*writes, *(DeleteRecord(Table.PEER, node) for node in sorted(self._peers))]
 
     def remember(self, peers: Iterable[Peer]) -> list[Write]:
         """Whom to ask after a restart. Seeing nobody forgets nobody."""

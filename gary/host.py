@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from gary.assignment import View
@@ -42,6 +42,14 @@ class Host(Protocol):
 
     def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
         """The nodes that advertise to hold that document, sorted."""
+
+    @property
+    def expelled(self) -> Collection[NodeId]:
+        """The nodes that are out of the cluster for ever."""
+
+    @property
+    def is_expelled(self) -> bool:
+        """This node is one of them: it keeps what it keeps, and takes on nothing."""
 
     def missing_since_s(self, node: NodeId) -> float:
         """Since when ``node`` has not been alive; the agent's start if it was never seen."""

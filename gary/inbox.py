@@ -10,10 +10,13 @@ from gary.messages import (
     Behind,
     CallForVolunteers,
     Cancel,
+    CompareLedger,
     ContactAnswer,
     ContactQuery,
+    Entry,
     Gone,
     Invitation,
+    LedgerStatements,
     MalformedMessage,
     Message,
     Offer,
@@ -70,6 +73,8 @@ class Inbox:
                     asking.calling.contact(message, now)
             case Invitation():
                 self._invited(sender, message)
+            case Entry() | CompareLedger() | LedgerStatements():
+                here.membership.heard(sender, message)
             case Sync(id) | Behind(id) | Snapshot(id) | Gone(id) | Orphans(id) | Released(id):
                 self._about_deployment(sender, id, message)
             case Offer(_, id) | Acceptance(_, id):
@@ -118,7 +123,7 @@ class Inbox:
         if held is not None:
             held.invited(sender, invitation, now)
             return
-        unable = "the node is draining" if here.is_draining else "the node cannot write" if here.outbox.failure else ""
+        unable = _why_unable(here)
         if unable:
             here.send(sender, Acceptance(invitation.id, id, (), tuple((slot, unable) for slot in invitation.slots)))
             return
@@ -140,4 +145,13 @@ class Inbox:
         responder = self._serving.accept(sender, request, lambda response: self._here.send(sender, response))
         if responder is not None:
             self._here.counters["requests_served"] += 1
-            self._commands.remote(request.operation, arguments, responder)
+            self._commands.remote(sender, request.operation, arguments, responder)
+
+
+def _why_unable(here: Node) -> str:
+    """Why the node takes on nothing at all; empty if it does."""
+    if here.is_draining:
+        return "the node is draining"
+    if here.outbox.failure:
+        return "the node cannot write"
+    return "the node was expelled" if here.is_expelled else ""

@@ -154,6 +154,28 @@ class Cancel:
     id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a member says at another's door, and the answer; see ``gary.trust.entry``."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CompareLedger:
+    """These statements of the cluster are known here; send the others, and say which are missing there."""
+
+    ids: tuple[bytes, ...]
+    is_answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStatements:
+    """Statements of the cluster, as they travel."""
+
+    statements: tuple[bytes, ...]
+
+
 Message = (
     Sync
     | Gone
@@ -170,6 +192,9 @@ Message = (
     | Cancel
     | Behind
     | Snapshot
+    | Entry
+    | CompareLedger
+    | LedgerStatements
 )
 _KINDS: dict[int, type[Message]] = {
     1: Sync,
@@ -187,6 +212,9 @@ _KINDS: dict[int, type[Message]] = {
     13: Cancel,
     14: Behind,
     15: Snapshot,
+    16: Entry,
+    17: CompareLedger,
+    18: LedgerStatements,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
@@ -248,6 +276,12 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
             return Behind(_id(fields[0]), _number(fields[1]))
         case "Snapshot":
             return Snapshot(_id(fields[0]), _number(fields[1]), bytes_from(fields[2]))
+        case "Entry":
+            return Entry(bytes_from(fields[0]))
+        case "CompareLedger":
+            return CompareLedger(tuple(bytes_from(id) for id in _list(fields[0])), fields[1] is True)
+        case "LedgerStatements":
+            return LedgerStatements(tuple(bytes_from(raw) for raw in _list(fields[0])))
     return Cancel(_number(fields[0]))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from crdt import CorruptReplica, Replica
 from gary.advertising import Advertising, Settings
@@ -17,7 +17,7 @@ from gary.clock import Clock
 from gary.cluster import Cluster
 from gary.deployment import Deployment
 from gary.document import Document
-from gary.effects import Effect, Exit, Observe
+from gary.effects import Consult, Effect, Exit, Expel, Knock, Observe, Renew
 from gary.engines import Engines
 from gary.enrolment import Enrolment
 from gary.events import EventLog
@@ -32,10 +32,19 @@ from gary.spec import Service
 from gary.state import State
 from gary.storage import DropDocument, Stored, StoredDocument, Table, Write
 from gary.tombstones import Tombstones
+from gary.trust.entering import Heard
+from gary.trust.entry import Admittance, addressee
+from gary.trust.host import Answered, Failed
+from gary.trust.invitations import Invitations
+from gary.trust.membership import Membership
+from gary.trust.notary import Answer, Request
+from gary.trust.standing import Standing
 from gary.volunteering import Room
-from gossip import Advertisement, Lane, Swim, SwimConfig
+from gossip import Advertisement, Lane, Peer, Swim, SwimConfig
 from gossip import Effect as GossipEffect
+from gossip.transport import Credentials
 
+ABANDONED_GRACE_S = 10.0
 GOODBYE_S = 0.5
 """How long a node that has left its cluster goes on, so that the others hear of it."""
 
@@ -74,10 +83,19 @@ class Node:
         self.outbox = Outbox(self.next_number)
         self.requests = Requests(self.send, self.next_number)
         self.enrolment = Enrolment(boot)
+        self.standing = Standing(boot.key, boot.cluster, stored.records[Table.TRUST])
+        self.invitations = Invitations(stored.records[Table.TRUST])
         self.tombstones = Tombstones(stored.records[Table.TOMBSTONE])
         self.engines = Engines(runtimes, self.next_number, self.tell)
         self.advertising = Advertising(
-            self.node, self.key.public, settings, self.engines, self.deployments, self._advertise, self.emit
+            self.node,
+            self.key.public,
+            self.standing,
+            settings,
+            self.engines,
+            self.deployments,
+            self._advertise,
+            self.emit,
         )
         self.cluster = Cluster(self.node, self.epoch, self.engines, self.advertising, self.tell)
         self.swim = Swim(
@@ -87,8 +105,13 @@ class Node:
             epoch=boot.epoch,
             config=swim_config,
             rng=rng,
-            welcome=lambda: self.enrolment.secret,
+            welcome=bytes,
+            expelled=self.standing.ledger.expulsions,
         )
+        self.membership = Membership(self)
+        self._consulted: dict[int, tuple[Answered, Failed]] = {}
+        self._knocked: dict[int, Heard] = {}
+        self._shown: dict[int, Callable[[str], None]] = {}
 
     # Effects
 
@@ -107,6 +130,9 @@ class Node:
         self._number += 1
         return self._number
 
+    def random_bytes(self, size_bytes: int) -> bytes:
+        return self._entropy(size_bytes)
+
     def random_hex(self, size_bytes: int) -> str:
         return self._entropy(size_bytes).hex()
 
@@ -122,6 +148,74 @@ class Node:
 
     def wall_s(self) -> float:
         return self.clock.wall_s()
+
+    # Who belongs to the cluster
+
+    def consult(self, request: Request, answered: Answered, failed: Failed) -> None:
+        number = self.next_number()
+        self._consulted[number] = (answered, failed)
+        self.emit([Consult(number, request)])
+
+    def consulted(self, number: int, answer: Answer | None, reason: str) -> None:
+        answered, failed = self._consulted.pop(number)
+        if answer is None:
+            failed(reason)
+        else:
+            answered(answer)
+
+    def knock(self, address: str, guest: str, credentials: Credentials, frame: bytes, heard: Heard) -> None:
+        number = self.next_number()
+        self._knocked[number] = heard
+        self.emit([Knock(number, address, guest, credentials, frame, addressee(self.node))])
+
+    def knocked(self, number: int, answer: bytes | None, reason: str) -> None:
+        self._knocked.pop(number)(answer, reason)
+
+    def renew(self, credentials: Credentials) -> None:
+        self.show(credentials, lambda reason: self.tell("trust", reason) if reason else None)
+
+    def show(self, credentials: Credentials, shown: Callable[[str], None]) -> None:
+        number = self.next_number()
+        self._shown[number] = shown
+        self.emit([Renew(number, credentials)])
+
+    def renewed(self, number: int, reason: str) -> None:
+        self._shown.pop(number)(reason)
+
+    def take_over(
+        self, issuer: Peer, tls_key: str, admittance: Admittance, entered: Callable[[], None], refused: Failed
+    ) -> None:
+        self.membership.take_over(issuer, tls_key, admittance, entered, refused)
+
+    def broadcast(self, key: str, body: bytes) -> None:
+        self._perform(self.swim.broadcast(key, body, self.clock.now))
+
+    def cast_out(self, node: NodeId) -> None:
+        self.cluster.expel(node)
+        self._perform(self.swim.expel(node, self.clock.now))
+        self.requests.gone(node)
+        self.members_changed()
+
+    def cut(self, node: NodeId) -> None:
+        self.emit([Expel(node)])
+
+    def known_members(self) -> Collection[NodeId]:
+        return [member.node for member in self.swim.members()]
+
+    def standing_changed(self) -> None:
+        self.advertising.publish()
+
+    @property
+    def expelled(self) -> Collection[NodeId]:
+        return self.cluster.expelled
+
+    @property
+    def is_expelled(self) -> bool:
+        return self.node in self.standing.ledger.expulsions
+
+    @property
+    def address(self) -> str:
+        return self.swim.address
 
     # Containers
 
@@ -194,6 +288,13 @@ class Node:
         self.advertising.publish()
         self.evaluate_all()
 
+    def abandon(self) -> None:
+        """Drop every deployment, and stop what runs of it."""
+        for id in list(self.deployments):
+            for container in self.containers(id):
+                self.stop_container(id, container.labels.slot, container, ABANDONED_GRACE_S)
+            self.part_with(id)
+
     def leave_cluster(self) -> None:
         """Say goodbye and forget the cluster: the next start is a cluster of one."""
 
@@ -201,7 +302,8 @@ class Node:
             self.clock.after(GOODBYE_S, lambda at: self.emit([Exit()]))
 
         self._perform(self.swim.leave(self.clock.now))
-        self.persist(self.enrolment.left(self._entropy(16), self._entropy(32)), goodbye)
+        writes = self.enrolment.left(is_expelled=self.is_expelled)
+        self.persist([*writes, *self.standing.left(), *self.invitations.forget_all()], goodbye)
 
     def remember_peers(self) -> None:
         writes = self.enrolment.remember(self.swim.peers())
@@ -210,9 +312,9 @@ class Node:
 
     # The deployments that are held here
 
-    def id_of(self, name: str) -> DeploymentId:
-        """The deployment id of ``name`` in this cluster."""
-        return self.enrolment.id_of(name)
+    def id_of(self, app: str) -> DeploymentId:
+        """The deployment id of ``app``, a name or a pseudonym, in this cluster."""
+        return self.enrolment.id_of(app)
 
     def blank_document(self) -> Document:
         return Document(Replica(self._actor(), MAPS), self.node)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgpack
 
-from gary.errors import CommandError, ErrorCode
+from gary.errors import CommandError, ErrorCode, error_in
 from gary.identity import NodeId
 from gary.messages import Cancel, MalformedMessage, Request, Response
 
@@ -101,8 +101,10 @@ class Requests:
             del self._open[response.id]
         if lost:
             asked.heard({"lost": lost}, False)
-        if "error" in item:
-            asked.failed(error_from(item["error"]))
+        failure = error_in(item)
+        if failure is not None:
+            # Details are for programs that know the agent that they ask; from another node they may be anything.
+            asked.failed(CommandError(failure.code, failure.message, failure.hint))
         else:
             asked.heard(item, response.last)
 
@@ -135,13 +137,11 @@ class Requests:
         return min(due, default=None)
 
 
-def error_from(value: Any) -> CommandError:
-    """The error that another node answered with."""
-    if not isinstance(value, dict):
-        return CommandError(ErrorCode.INTERNAL, "another node answered with an error that nobody can read")
-    code = value.get("code")
-    known = ErrorCode(code) if isinstance(code, str) and code in set(ErrorCode) else ErrorCode.INTERNAL
-    return CommandError(known, str(value.get("message", "")), str(value.get("hint", "")))
+Seal = Callable[[Mapping[str, Any], bool], Mapping[str, Any]]
+
+
+def _plain(item: Mapping[str, Any], last: bool) -> Mapping[str, Any]:
+    return item
 
 
 class RemoteResponder:
@@ -154,6 +154,8 @@ class RemoteResponder:
         self.is_cancelled = False
         self.is_ended = False
         self.answer: Response | None = None
+        self.seal: Seal = _plain
+        """What becomes of each item, of which is said whether it is the last, before it is sent."""
 
     def item(self, item: Mapping[str, Any]) -> None:
         self._respond(item, last=False)
@@ -167,7 +169,7 @@ class RemoteResponder:
     def _respond(self, item: Mapping[str, Any], *, last: bool) -> None:
         if self.is_ended or self.is_cancelled:
             return
-        body: bytes = msgpack.packb(dict(item))
+        body: bytes = msgpack.packb(dict(self.seal(item, last)))
         response = Response(self._id, self._sequence, last, body)
         self._sequence += 1
         self.is_ended = last

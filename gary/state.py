@@ -65,6 +65,15 @@ class Membership:
     inviter: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Whether an operator may command, who said so, and the word by which the operator knows a member."""
+
+    is_granted: bool
+    by: NodeId
+    watchword: bytes
+
+
 @dataclass(frozen=True)
 class State:
     """What a document says, as one immutable value; the same for all who hold the same changes."""
@@ -76,6 +85,7 @@ class State:
     verdicts: frozenset[tuple[Generation, NodeId, Slot]] = frozenset()
     calling: Mapping[NodeId, NodeId] = field(default_factory=dict)
     releases: frozenset[tuple[NodeId, Slot]] = frozenset()
+    grants: Mapping[tuple[str, bytes], Grant] = field(default_factory=dict)
     malformed: int = 0
 
     @cached_property
@@ -92,6 +102,12 @@ class State:
     def name(self) -> str:
         """The deployment's name; all generations share it."""
         return next((spec.name for spec in self.specs.values()), "")
+
+    @cached_property
+    def operators(self) -> Mapping[bytes, Grant]:
+        """Who may command the deployment from outside, by public key: all that may command an instance that lives."""
+        living = {generation.instance for generation in self.specs} - self.removed
+        return {key: grant for (instance, key), grant in self.grants.items() if grant.is_granted and instance in living}
 
     @property
     def is_removed(self) -> bool:

@@ -22,12 +22,15 @@ from gary.errors import StorageFailed
 
 
 class Table(StrEnum):
-    """Where a record belongs. ``NODE``: identity, epoch, cluster; ``DEPLOYMENT``: this node's small facts about one."""
+    """Where a record belongs. ``NODE``: identity, epoch, cluster; ``TRUST``: the node's standing in its cluster;
+    ``DEPLOYMENT``: its small facts about one deployment.
+    """
 
     NODE = "node"
     PEER = "peer"
     TOMBSTONE = "tombstone"
     DEPLOYMENT = "deployment"
+    TRUST = "trust"
 
 
 @dataclass(frozen=True, slots=True)

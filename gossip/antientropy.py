@@ -15,7 +15,7 @@ Every step is stateless, capped and may be lost. What does not fit is found agai
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from hashlib import blake2b
 from typing import Final
 
@@ -98,6 +98,7 @@ class Reconciliation:
         digest: Digest,
         outbox: Outbox,
         counters: Counter[str],
+        expelled: Container[str],
         claim_about: Callable[[str, float], Claim],
     ) -> None:
         self._config = config
@@ -106,6 +107,7 @@ class Reconciliation:
         self._digest = digest
         self._outbox = outbox
         self._counters = counters
+        self._expelled = expelled
         self._claim_about = claim_about
         self._interval_s = config.sync_interval_s
         self._not_before = float("-inf")
@@ -120,7 +122,7 @@ class Reconciliation:
             return
         if now < self._not_before:
             return
-        if self._outbox.has_news and now < self._started_at + self._config.sync_interval_max_s:
+        if self._outbox.has_view_news and now < self._started_at + self._config.sync_interval_max_s:
             return
         self._started_at = now
         self._not_before = now + self._interval_s
@@ -203,6 +205,8 @@ class Reconciliation:
         return version_of(member, self._directory.version(node))
 
     def _is_newer(self, theirs: Version) -> bool:
+        if theirs.node in self._expelled:
+            return False
         if self._membership.get(theirs.node) is None:
             return True
         return _newer(theirs, self._version(theirs.node))

@@ -70,6 +70,12 @@ class SwimConfig:
     gossip_advertisement_bytes: int = 4096
     """Room for advertisements in one frame; a larger one travels in a frame of its own."""
 
+    gossip_news_bytes: int = 2048
+    """Room for the application's news in one frame; a larger piece travels in a frame of its own."""
+
+    gossip_news_max: int = 256
+    """Pieces of the application's news waiting to be passed on, at least 1; what was sent most makes room."""
+
     gossip_dead_window_s: float = 10.0
     """News also goes to members held dead for less than this, so that one held dead by mistake learns of it."""
 
@@ -116,6 +122,9 @@ class SwimConfig:
     advertisement_bytes_max: int = 64 * 1024
     """The largest advertisement, encoded. Every node of the cluster holds every advertisement."""
 
+    news_bytes_max: int = 16 * 1024
+    """The largest piece of the application's news. Larger ones are neither sent nor taken."""
+
     frame_size_bytes_max: int = 4 * 1024 * 1024
     """Larger frames are neither sent nor read. No more than the transport's own limit."""
 
@@ -138,8 +147,8 @@ class SwimConfig:
             raise InvalidConfig("suspicion_max_factor", "must be at least 1")
         if self.suspicion_confirmations > _CONFIRMATIONS_MAX:
             raise InvalidConfig("suspicion_confirmations", f"must be at most {_CONFIRMATIONS_MAX}")
-        if self.advertisement_bytes_max + 1024 > self.frame_size_bytes_max:
-            raise InvalidConfig("advertisement_bytes_max", "must fit into a frame")
+        if self.advertisement_bytes_max + self.news_bytes_max + 2048 > self.frame_size_bytes_max:
+            raise InvalidConfig("frame_size_bytes_max", "must have room for advertisement_bytes_max and news_bytes_max")
 
     def suspicion_bounds_s(self, members: int) -> tuple[float, float]:
         """Shortest and longest time a suspicion lasts in a cluster of ``members``."""

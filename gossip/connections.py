@@ -28,9 +28,9 @@ STALL_LIMIT_S = {Lane.PROBE: 5.0, Lane.BULK: 30.0}
 """A connection whose window has been full for this long is replaced by the next send: TCP itself needs minutes to
 notice that a peer vanished, and after a partition up to two more to try again.
 """
-GUESTS_MAX = 16
+GUESTS_MAX = 64
 """Connections of guests at one time on one lane; more are refused, and no guest takes a node's place."""
-GUESTS_OF_NAME_MAX = 8
+GUESTS_OF_NAME_MAX = 32
 """The same of those who show one certificate."""
 GUEST_STAY_S = 10.0
 """How long a guest may stay, many times what a join takes."""

@@ -1,11 +1,13 @@
 """News that rides on other messages until it has been sent often enough.
 
-Each queue holds one piece of news per node; a newer piece takes the place of an older one, even half-way. What was sent
-least goes first, and among equals what waited longest. Queues therefore never hold more than one entry per member.
+Each queue holds one piece of news per key (the node it is about, or what the application chose); a newer piece takes
+the place of an older one, even half-way. What was sent least goes first, and among equals what waited longest. Queues
+about members therefore never hold more than one entry per member; the application's has a limit of its own.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 # A nearly full frame looks at so many pieces that are too large before it goes: a long queue must not be scanned.
@@ -13,9 +15,10 @@ _MISFITS_MAX: Final = 4
 
 
 class Broadcasts:
-    """One queue of encoded news, keyed by the node it is about."""
+    """One queue of encoded news by key, at most ``entries_max`` pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, entries_max: float = math.inf) -> None:
+        self._entries_max = entries_max
         # One dict per number of transmits so far: taking the k next costs k, however long the queue.
         self._tiers: list[dict[str, bytes]] = [{}]
         self._tier_of: dict[str, int] = {}
@@ -23,17 +26,21 @@ class Broadcasts:
     def __len__(self) -> int:
         return len(self._tier_of)
 
-    def put(self, node: str, news: bytes) -> None:
-        """Queue news about ``node``, and drop what was queued about it before."""
-        self.drop(node)
-        self._tiers[0][node] = news
-        self._tier_of[node] = 0
+    def put(self, key: str, news: bytes) -> bool:
+        """Queue news under ``key`` in place of what was queued there. False if another piece had to make room."""
+        self.drop(key)
+        fits = len(self) < self._entries_max
+        if not fits:
+            self.drop(next(iter(next(entries for entries in reversed(self._tiers) if entries))))
+        self._tiers[0][key] = news
+        self._tier_of[key] = 0
+        return fits
 
-    def drop(self, node: str) -> None:
-        """Take back what is queued about ``node``."""
-        tier = self._tier_of.pop(node, None)
+    def drop(self, key: str) -> None:
+        """Take back what is queued under ``key``."""
+        tier = self._tier_of.pop(key, None)
         if tier is not None:
-            del self._tiers[tier][node]
+            del self._tiers[tier][key]
 
     def take(self, budget_bytes: int, limit: int) -> list[bytes]:
         """News for one frame, within ``budget_bytes``; counts as sent, and leaves the queue after ``limit`` times.
@@ -46,9 +53,9 @@ class Broadcasts:
         left_bytes = budget_bytes
         misfits = 0
         for tier, entries in enumerate(self._tiers):
-            for node, news in entries.items():
+            for key, news in entries.items():
                 if len(news) <= left_bytes or not chosen:
-                    chosen.append((node, tier, news))
+                    chosen.append((key, tier, news))
                     left_bytes -= len(news)
                 else:
                     misfits += 1
@@ -56,16 +63,16 @@ class Broadcasts:
                     break
             if left_bytes <= 0 or misfits > _MISFITS_MAX:
                 break
-        for node, tier, news in chosen:
-            self._sent(node, tier, news, limit)
+        for key, tier, news in chosen:
+            self._sent(key, tier, news, limit)
         return [news for _, _, news in chosen]
 
-    def _sent(self, node: str, tier: int, news: bytes, limit: int) -> None:
-        del self._tiers[tier][node]
+    def _sent(self, key: str, tier: int, news: bytes, limit: int) -> None:
+        del self._tiers[tier][key]
         if tier + 1 >= limit:
-            del self._tier_of[node]
+            del self._tier_of[key]
             return
         if tier + 1 == len(self._tiers):
             self._tiers.append({})
-        self._tiers[tier + 1][node] = news
-        self._tier_of[node] = tier + 1
+        self._tiers[tier + 1][key] = news
+        self._tier_of[key] = tier + 1

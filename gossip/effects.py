@@ -60,6 +60,17 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """A piece of the application's news arrived by way of ``sender``, who need not be its author.
+
+    It comes once for every time that somebody passes it on. Whoever finds it new passes it on with ``Swim.broadcast``.
+    """
+
+    sender: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class MemberChanged:
     """A member is new (``before`` is None), changed its status, restarted, or moved to another address."""
 
@@ -88,6 +99,7 @@ class JoinFailure(StrEnum):
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
     NOT_GARY = "not_gary"
+    NOT_TRUSTED = "not_trusted"
     SELF = "self"
     VERSION = "version"
     REFUSED = "refused"
@@ -112,7 +124,7 @@ class IdentityConflict:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """A member that was down for so long that nothing is kept about it any more."""
+    """Nothing is kept about a member any more: it was down for long, was expelled, or belongs to another cluster."""
 
     node: str
 
@@ -121,6 +133,7 @@ Effect = (
     Send
     | SetTimer
     | Deliver
+    | Heard
     | MemberChanged
     | AdvertisementChanged
     | Joined

@@ -42,6 +42,14 @@ class BadFrame(GossipError):
         super().__init__(f"{cause}: {detail}" if detail else cause)
 
 
+class NewsTooLarge(GossipError):
+    """Our mistake: a piece of news that other nodes would not pass on."""
+
+    def __init__(self, size_bytes: int, size_bytes_max: int) -> None:
+        self.size_bytes = size_bytes
+        super().__init__(f"the news has {size_bytes} bytes, at most {size_bytes_max} are allowed")
+
+
 class AdvertisementTooLarge(GossipError):
     """Our mistake: an advertisement that not every node of the cluster could be asked to hold."""
 

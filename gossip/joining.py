@@ -16,7 +16,7 @@ from gossip.effects import JoinFailed, JoinFailure, TimerKind
 from gossip.membership import Membership
 from gossip.messages import Join
 from gossip.outbox import Outbox
-from gossip.transport import Peer
+from gossip.transport import NOT_TRUSTED, Peer
 
 _REJOIN_PEERS: Final = 3
 _REJOIN_GROWTH: Final = 1.5
@@ -83,8 +83,7 @@ class Joining:
         """
         attempt = self._attempts.get(address)
         if attempt is not None and not reason.startswith(_SLOW):
-            not_gary = reason.lower().startswith(_NOT_GARY)
-            self.fail(attempt, JoinFailure.NOT_GARY if not_gary else JoinFailure.UNREACHABLE, reason)
+            self.fail(attempt, _failure(reason), reason)
 
     def attempt(self, number: int) -> Attempt | None:
         """The join that an answer with ``number`` is for."""
@@ -132,6 +131,10 @@ class Joining:
         self._outbox.arm(TimerKind.REJOIN, self._rejoin_interval_s * self._rng.uniform(0.75, 1.25))
         self._rejoin_interval_s = min(self._rejoin_interval_s * _REJOIN_GROWTH, _REJOIN_INTERVAL_MAX_S)
 
+    def disregard(self, node: str) -> None:
+        """Ask ``node`` no more."""
+        self._seeds = tuple(seed for seed in self._seeds if seed.node != node)
+
     def rejoined(self) -> None:
         """A seed has let this node in."""
         self._seeds = ()
@@ -140,3 +143,10 @@ class Joining:
     def _ask(self, address: str, number: int) -> None:
         myself = self._membership.myself
         self._outbox.send_joining(Peer("", address), Join(number, myself.address, myself.incarnation))
+
+
+def _failure(reason: str) -> JoinFailure:
+    """What a transport's reason means for a join."""
+    if reason.startswith(NOT_TRUSTED):
+        return JoinFailure.NOT_TRUSTED
+    return JoinFailure.NOT_GARY if reason.lower().startswith(_NOT_GARY) else JoinFailure.UNREACHABLE

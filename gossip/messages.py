@@ -140,6 +140,13 @@ class Payload:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Bytes of the application for every node of the cluster, passed on by each to whom they are new."""
+
+    body: bytes
+
+
 Message = (
     Ping
     | Ack
@@ -155,6 +162,7 @@ Message = (
     | Welcome
     | Refuse
     | Payload
+    | News
 )
 
 
@@ -365,6 +373,7 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[Any]]]] = {
     Welcome: (12, lambda m: [m.attempt, m.welcome]),
     Refuse: (13, lambda m: [m.attempt, m.reason, m.detail]),
     Payload: (14, lambda m: [m.body]),
+    News: (15, lambda m: [m.body]),
 }
 
 _READERS: dict[int, Callable[[Sequence[Any]], Message]] = {
@@ -385,4 +394,5 @@ _READERS: dict[int, Callable[[Sequence[Any]], Message]] = {
     12: lambda f: Welcome(_integer(f[1]), _bytes(f[2])),
     13: lambda f: Refuse(_integer(f[1]), _text(f[2], ADDRESS_LENGTH_MAX), _text(f[3], ADDRESS_LENGTH_MAX)),
     14: lambda f: Payload(_bytes(f[1])),
+    15: lambda f: News(_bytes(f[1])),
 }

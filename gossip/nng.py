@@ -30,7 +30,7 @@ from gossip.connections import BATCH_BYTES, LaneEnd
 from gossip.dialling import Dial, Dialler, join_address, split_address
 from gossip.errors import TransportError
 from gossip.framing import Hello
-from gossip.transport import SERVER_NAME, Credentials, Lane, Peer, Receiver, TransportConfig
+from gossip.transport import NOT_TRUSTED, SERVER_NAME, Credentials, Lane, Peer, Receiver, TransportConfig
 
 pynng: Any = untyped_pynng
 ffi: Any = pynng.ffi
@@ -82,7 +82,7 @@ _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
 _SEND_BUFFER_MESSAGES = 128
 
-_REFUSED = "not trusted: its certificate or this node's own is refused, or it does not speak TLS"
+_REFUSED = f"{NOT_TRUSTED}: its certificate or this node's own is refused, or it does not speak TLS"
 
 _REASONS = {
     lib.NNG_ECRYPTO: _REFUSED,

@@ -20,6 +20,7 @@ class Outbox:
     def __init__(self, node: str, cluster: bytes, config: SwimConfig, counters: Counter[str]) -> None:
         self.membership_news = Broadcasts()
         self.advertisement_news = Broadcasts()
+        self.application_news = Broadcasts(config.gossip_news_max)
         self.retransmit_limit = config.retransmit_limit(1)
         self._node = node
         self._config = config
@@ -40,10 +41,16 @@ class Outbox:
     def cluster(self, cluster: bytes) -> None:
         self._cluster = cluster
         self._head = frame_head(cluster, self._node)
+        self.application_news = Broadcasts(self._config.gossip_news_max)  # it was for the cluster before
 
     @property
     def has_news(self) -> bool:
         """Anything is left to spread."""
+        return self.has_view_news or bool(len(self.application_news))
+
+    @property
+    def has_view_news(self) -> bool:
+        """Anything is left to spread of what the views of nodes consist of."""
         return bool(len(self.membership_news) or len(self.advertisement_news))
 
     def drain(self) -> list[Effect]:
@@ -94,6 +101,7 @@ class Outbox:
         parts = [encode(message) for message in messages]
         parts += self.membership_news.take(self._config.gossip_membership_bytes, limit)
         parts += self.advertisement_news.take(self._config.gossip_advertisement_bytes, limit)
+        parts += self.application_news.take(self._config.gossip_news_bytes, limit)
         if parts:
             self._send(peer, Lane.PROBE, frame(self._head, parts))
 

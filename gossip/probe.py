@@ -1,8 +1,11 @@
 """Finding out who does not answer.
 
 One member is pinged per interval. A ping that is not acked in time, or is refused outright, is tried again through
-relays; what is not acked by the end of the interval has failed, and the member is accused. An accusation is not yet a
-death: see ``gossip.suspicion``.
+relays, and directly once more; what is not acked by the end of the interval has failed, and the member is accused. An
+accusation is not yet a death: see ``gossip.suspicion``.
+
+The second direct ping is for connections: one that breaks takes the ping with it, and while a member opens its listener
+anew everybody is refused for a moment, relays as well. Where everybody is refused again, the probe has failed at once.
 
 Members are also probed out of turn, soon and with jitter, when there is reason to doubt them: somebody else accuses
 them, a frame to them was refused, or they were asked to relay and stayed silent. That is what brings confirmations
@@ -28,6 +31,8 @@ from gossip.transport import Lane, Peer
 
 # A relay says that it has no answer a little before the one who asked stops waiting (Lifeguard).
 _NACK_AT: Final = 0.8
+# As a share of the time for a direct ping: how long after a refusal it is tried again.
+_AGAIN_AT: Final = 0.25
 
 
 class Rotation:
@@ -66,11 +71,16 @@ class Rotation:
 
 @dataclass(slots=True)
 class Flight:
-    """A probe of our own that is under way. ``silent`` holds the relays that have said nothing yet."""
+    """A probe of our own that is under way.
+
+    ``pings`` counts the direct ones so far, at most two, and ``refused`` is about the second. ``silent`` holds the
+    relays that have said nothing yet.
+    """
 
     node: str
     sequence: int
-    direct: bool = True
+    pings: int = 1
+    relayed: bool = False
     refused: bool = False
     relays: tuple[str, ...] = ()
     silent: dict[str, None] = field(default_factory=dict)
@@ -216,10 +226,8 @@ class Prober:
         if sequence is None:
             if node in self._membership.live_others:
                 self.doubt(node)
-        elif self._flights[sequence].direct:
-            self._flights[sequence].refused = True
-            self._outbox.disarm(TimerKind.PROBE_DIRECT, str(sequence))
-            self._ask_relays(self._flights[sequence], now)
+        else:
+            self._refused(self._flights[sequence], now)
         for own_sequence, relayed in list(self._relayed.items()):
             if relayed.target == node and not relayed.nacked:
                 self._end_relayed(own_sequence)
@@ -231,10 +239,18 @@ class Prober:
     # What times out
 
     def direct_timeout(self, sequence: int, now: float) -> None:
-        """The direct ping was not acked in time."""
+        """The direct ping was not acked in time, or it was refused a moment ago."""
         flight = self._flights.get(sequence)
-        if flight is not None and flight.direct:
-            self._ask_relays(flight, now)
+        if flight is None:
+            return
+        if not flight.relayed:
+            self._ask_relays(flight)
+        flight.pings += 1
+        member = self._membership.get(flight.node)
+        assert member is not None, "the flight to a member that is forgotten has ended"
+        # News is not spent on somebody who is likely to be silent again.
+        ping = self._ping(sequence)
+        self._outbox.send(Peer(flight.node, member.address), Lane.PROBE, ping, *self._doubts_about(flight.node, now))
 
     def end(self, sequence: int, now: float) -> None:
         """The whole time of a probe has passed without an ack."""
@@ -269,19 +285,29 @@ class Prober:
         self._outbox.arm(TimerKind.PROBE_END, self._config.probe_interval_s, str(flight.sequence))
         self._send_ping(Peer(node, member.address), flight.sequence, now)
 
-    def _ask_relays(self, flight: Flight, now: float) -> None:
-        flight.direct = False
+    def _refused(self, flight: Flight, now: float) -> None:
+        if flight.pings > 1:
+            flight.refused = True
+            self._fail_if_hopeless(flight, now)
+        elif not flight.relayed:
+            delay_s = self._config.probe_timeout_s * _AGAIN_AT
+            self._outbox.arm(TimerKind.PROBE_DIRECT, delay_s, str(flight.sequence))
+            self._ask_relays(flight)
+
+    def _ask_relays(self, flight: Flight) -> None:
+        flight.relayed = True
         relays = self._membership.live_others.sample(self._rng, self._config.probe_relays, without=(flight.node,))
         flight.relays = tuple(relays)
         flight.silent = dict.fromkeys(relays)
         self._counters["probes_indirect"] += 1
         for relay in relays:
             self._send_to(relay, PingRequest(flight.sequence, flight.node))
-        if not relays and flight.refused:
-            self._fail(flight, now)
 
     def _without_relay(self, flight: Flight, relay: str, now: float) -> None:
         del flight.silent[relay]
+        self._fail_if_hopeless(flight, now)
+
+    def _fail_if_hopeless(self, flight: Flight, now: float) -> None:
         if flight.refused and not flight.silent:
             self._fail(flight, now)
 
@@ -319,10 +345,12 @@ class Prober:
             return ()
         return (self._claim_about(node, now),)
 
-    def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
+    def _ping(self, sequence: int) -> Ping:
         myself = self._membership.myself
-        ping = Ping(sequence, self._digest(), myself.address, myself.incarnation)
-        self._outbox.send_with_news(peer, ping, *self._doubts_about(peer.node, now))
+        return Ping(sequence, self._digest(), myself.address, myself.incarnation)
+
+    def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
+        self._outbox.send_with_news(peer, self._ping(sequence), *self._doubts_about(peer.node, now))
 
     def _answer(self, relayed: Relayed, message: Ack | Nack) -> None:
         self._send_to(relayed.requester, message)

@@ -59,6 +59,13 @@ class Suspicions:
             known[accuser] = None
         return len(known) > before
 
+    def disregard(self, accuser: str) -> tuple[str, ...]:
+        """Strike ``accuser`` from all suspicions, as if it had never spoken; returns whom it had accused."""
+        accused = tuple(node for node, running in self._running.items() if accuser in running.accusers)
+        for node in accused:
+            del self._running[node].accusers[accuser]
+        return accused
+
     def accusers(self, node: str) -> tuple[str, ...]:
         """Who accuses ``node``, first accuser first; empty when nobody does."""
         running = self._running.get(node)

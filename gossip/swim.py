@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from gossip.antientropy import Reconciliation
@@ -26,12 +26,13 @@ from gossip.directory import Advertisement, Publication
 from gossip.effects import (
     Deliver,
     Effect,
+    Heard,
     Joined,
     JoinFailure,
     Timer,
     TimerKind,
 )
-from gossip.errors import AdvertisementTooLarge, BadFrame
+from gossip.errors import AdvertisementTooLarge, BadFrame, NewsTooLarge
 from gossip.joining import Joining
 from gossip.member import Claim, Incarnation, Member, Status
 from gossip.messages import (
@@ -44,6 +45,7 @@ from gossip.messages import (
     Join,
     Message,
     Nack,
+    News,
     Payload,
     Ping,
     PingRequest,
@@ -53,6 +55,7 @@ from gossip.messages import (
     Wanted,
     Welcome,
     decode,
+    encode,
 )
 from gossip.outbox import Outbox
 from gossip.probe import Prober
@@ -68,7 +71,8 @@ class Swim:
     """One node's part in the membership protocol.
 
     ``node``: 32 lowercase hex characters. ``cluster``: 16 bytes. ``epoch`` is greater than at any earlier start of this
-    node. ``welcome()`` gives the opaque bytes that whoever joins through this node receives.
+    node. ``welcome()`` gives the opaque bytes that whoever joins through this node receives. ``expelled``: the nodes
+    that have been expelled so far (``expel``).
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Swim:
         config: SwimConfig,
         rng: random.Random,
         welcome: Callable[[], bytes],
+        expelled: Collection[str] = (),
     ) -> None:
         self.node = node
         self.address = address
@@ -94,6 +99,7 @@ class Swim:
             config=config,
             outbox=self._outbox,
             counters=self._counters,
+            expelled=expelled,
             doubted=self._doubted,
             gone=self._gone,
         )
@@ -117,6 +123,7 @@ class Swim:
             digest=self._view.digest,
             outbox=self._outbox,
             counters=self._counters,
+            expelled=self._view.expelled,
             claim_about=self._view.claim_about,
         )
         self._joining = Joining(config=config, rng=rng, membership=self._membership, outbox=self._outbox)
@@ -173,7 +180,7 @@ class Swim:
     def start(self, now: float, seeds: Sequence[Peer] = ()) -> list[Effect]:
         """Begin to probe and, with ``seeds``, look for the members known before a restart until one answers."""
         self._prober.start()
-        self._joining.rejoin(seeds)
+        self._joining.rejoin([seed for seed in seeds if seed.node not in self._view.expelled])
         return self._finish()
 
     def join(self, address: str, now: float) -> list[Effect]:
@@ -206,6 +213,33 @@ class Swim:
             self._view.publish(advertisement)
         return self._finish()
 
+    def expel(self, node: str, now: float) -> list[Effect]:
+        """Have nothing to do with ``node`` any more, for ever: to this node it is as if it had never been.
+
+        The application hears of it as of a member that left and is forgotten. Nothing is told to other nodes: that,
+        and why, is the application's to spread. An expulsion outlives a move to another cluster, and nothing takes it
+        back. Expelling a node again changes nothing; neither does expelling this node itself, which others will no
+        longer listen to: the application should stop.
+        """
+        if node == self.node or node in self._view.expelled:
+            return []
+        self._joining.disregard(node)
+        self._view.expel(node, now)
+        return self._finish()
+
+    def broadcast(self, key: str, body: bytes, now: float) -> list[Effect]:
+        """Pass ``body`` on to other nodes, which hear it as ``Heard``, in place of earlier news under the same key.
+
+        It reaches the cluster if each node to which it is new passes it on likewise. Of many nodes one may miss it, and
+        so do those that are away: who must know all compares what it knows with others now and then. To a node
+        without live members, which has nobody to tell, this is nothing. Raises ``NewsTooLarge``.
+        """
+        if len(body) > self._config.news_bytes_max:
+            raise NewsTooLarge(len(body), self._config.news_bytes_max)
+        if len(self._membership.live_others) and not self._outbox.application_news.put(key, encode(News(body))):
+            self._counters["drop_news_full"] += 1
+        return self._finish()
+
     def send(self, to: str, payload: bytes, lane: Lane = Lane.BULK) -> list[Effect]:
         """Send bytes of the application to a known member; to anybody else it is a counted drop."""
         member = self._membership.get(to)
@@ -227,7 +261,7 @@ class Swim:
         return self._finish()
 
     def receive(self, sender: str, lane: Lane, frame: bytes, now: float) -> list[Effect]:
-        """A frame came from ``sender``, as far as the transport can vouch (empty if it cannot)."""
+        """A frame came from ``sender``: the transport vouches for that, and what says it is from another is dropped."""
         self._counters["frames_received"] += 1
         self._counters["bytes_received"] += len(frame)
         try:
@@ -237,8 +271,10 @@ class Swim:
             return []
         if decoded.skipped:
             self._counters["drop_unknown_kind"] += decoded.skipped
-        if sender and decoded.sender != sender:
+        if decoded.sender != sender:
             self._counters["drop_sender"] += 1
+        elif decoded.sender in self._view.expelled:
+            self._counters["drop_expelled"] += 1
         elif decoded.version != VERSION:
             self._unspoken(decoded)
         elif decoded.sender == self.node:
@@ -308,6 +344,8 @@ class Swim:
                 return self._hear_records(message, sender, now)
             case Payload():
                 return self._outbox.emit(Deliver(sender, message.body))
+            case News():
+                return self._hear_news(message, sender)
             case Welcome():
                 return self._welcomed(message, sender, now)
             case Refuse():
@@ -443,6 +481,12 @@ class Swim:
             self._view.hear(claim, sender, now, record=True, quiet=quiet)
         for publication in records.publications:
             self._view.hear_publication(publication, quiet=quiet)
+
+    def _hear_news(self, news: News, sender: str) -> None:
+        if len(news.body) > self._config.news_bytes_max:
+            self._counters["drop_news_too_large"] += 1
+        else:
+            self._outbox.emit(Heard(sender, news.body))
 
     # Spreading news, and finding the lost again
 

@@ -7,7 +7,7 @@ this node itself are never taken over: they are answered, and refuted with a hig
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -42,6 +42,7 @@ class View:
         config: SwimConfig,
         outbox: Outbox,
         counters: Counter[str],
+        expelled: Collection[str],
         doubted: Callable[[str], None],
         gone: Callable[[str], None],
     ) -> None:
@@ -51,6 +52,7 @@ class View:
         self.digest = Digest()
         self.suspicions = Suspicions(config)
         self.recently_dead: dict[str, float] = {}
+        self.expelled = set(expelled) - {self.node}
         self._config = config
         self._outbox = outbox
         self._counters = counters
@@ -86,6 +88,11 @@ class View:
         if member.node == self.node:
             self._hear_about_myself(claim, sender, now)
             return
+        if member.node in self.expelled:
+            self._counters["drop_expelled"] += 1
+            return
+        if claim.accusers and self.expelled:
+            claim = replace(claim, accusers=tuple(node for node in claim.accusers if node not in self.expelled))
         held = self.membership.get(member.node)
         if held is None:
             if not self._worth_knowing(claim):
@@ -173,6 +180,9 @@ class View:
         if node == self.node:
             self._hear_own_publication(publication)
             return
+        if node in self.expelled:
+            self._counters["drop_expelled"] += 1
+            return
         if self.membership.get(node) is None:
             self.directory.set_aside(publication)
             return
@@ -204,11 +214,25 @@ class View:
         self.digest.remove(node)
         self.suspicions.end(node)
         self.recently_dead.pop(node, None)
+        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
         self._outbox.disarm(TimerKind.SUSPICION, node)
         self._outbox.membership_news.drop(node)
         self._outbox.advertisement_news.drop(node)
         self._gone(node)
         self._outbox.emit(Forgotten(node))
+
+    def expel(self, node: str, now: float) -> None:
+        """Keep nothing about ``node``, nor anything that is ever said about it or by it."""
+        self.expelled.add(node)
+        self.directory.claim_orphan(node)
+        for accused in self.suspicions.disregard(node):
+            self._spread(accused, now)
+        held = self.membership.get(node)
+        if held is not None:
+            if held.status is not Status.LEFT:
+                self._outbox.emit(MemberChanged(replace(held, status=Status.LEFT), held.status))
+            self.forget(node)
+        self.time_suspicions(now)
 
     def forget_all(self) -> None:
         """Keep nothing about anybody else: this node goes to another cluster."""

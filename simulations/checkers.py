@@ -26,6 +26,7 @@ from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Write
 from gossip import Lane, Send
 from gossip.messages import Payload
 from gossip.messages import decode as decode_frame
+from gossip.transport import GUEST
 from simulations.cluster import Cluster, Host
 
 FRAME_SIZE_BYTES_MAX = 4 * 1024 * 1024
@@ -51,6 +52,9 @@ class Safety:
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         match effect:
+            case Send(peer, _, frame) if peer.node.startswith(GUEST):
+                if any(canary in frame for canary in self._canaries):
+                    self._says(cluster, f"{host.name} tells a guest of a deployment")
             case Send(peer, Lane.BULK, frame):
                 for message in _messages(frame) if self._durable else ():
                     self._sends(cluster, host, peer.node, message)

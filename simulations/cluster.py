@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,12 +16,16 @@ from gary.agent import Agent, Settings
 from gary.boot import boot
 from gary.effects import (
     Alarm,
+    Consult,
     Effect,
     Exit,
+    Expel,
+    Knock,
     Notify,
     Observe,
     Persist,
     ReadLogs,
+    Renew,
     Reply,
     SetAlarm,
     StartContainer,
@@ -29,14 +33,20 @@ from gary.effects import (
     StopLogs,
 )
 from gary.epochs import CHANGES_PER_EPOCH
-from gary.errors import StorageFailed
+from gary.errors import CommandError, StorageFailed, error_in
 from gary.identity import NodeId
 from gary.runtime.base import Capacity, Container, ContainerState
 from gary.runtime.errors import RuntimeFailure
 from gary.runtime.memory import DEFAULT_CAPACITY, MemoryEngine
 from gary.spec import Spec, to_json
 from gary.storage import MemoryStorage, Write
-from gossip import Send, SetTimer, SwimConfig, Timer
+from gary.trust.keys import SEED_SIZE_BYTES, KeyPair
+from gary.trust.notary import Founded
+from gary.trust.operator import Operator
+from gary.trust.standing import found, founding_writes
+from gossip import Lane, Peer, Send, SetTimer, SwimConfig, Timer
+from gossip.transport import Credentials
+from simulations import notary
 from simulations.clock import Clock
 from simulations.network import Endpoint, Link, Network
 
@@ -45,6 +55,11 @@ WRITE_S = 0.002
 LOOK_S = 0.005
 LOOK_PAUSE_S = 0.05
 ENGINE_RETRY_S = 1.0
+CONSULT_S = 0.1
+RENEW_S = 0.02
+KNOCK_AGAIN_S = 0.5
+NOTHING = Credentials("", "", ())
+KNOCK_WAIT_S = 10.0
 
 
 class Watcher(Protocol):
@@ -62,7 +77,7 @@ class Host:
     """One virtual machine: disk and engine outlive its agent. ``life`` grows with each start of the agent.
 
     ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
-    ``wall_skew_s`` by how much its clock is wrong.
+    ``wall_skew_s`` by how much its clock is wrong. ``credentials``: what its transport shows.
     """
 
     name: str
@@ -74,6 +89,8 @@ class Host:
     agent: Agent | None = None
     life: int = 0
     wall_skew_s: float = 0.0
+    vouches: bool = True
+    credentials: Credentials = NOTHING
     write_s: float = WRITE_S
     look_at: float | None = None
     replies: dict[int, list[Reply]] = field(default_factory=dict)
@@ -106,6 +123,9 @@ class Cluster:
         self._changes_per_epoch = changes_per_epoch
         self._trace = hashlib.sha256()
         self._commands = 0
+        # Its own, so that what operators ask changes nothing about what else happens by chance.
+        self._operators_rng = random.Random(f"operators {seed}")
+        self.operator_key = KeyPair(self._operators_rng.randbytes(SEED_SIZE_BYTES))
         self.watchers: list[Watcher] = []
         self.hosts = [self._host(index, capacity) for index in range(count)]
 
@@ -130,7 +150,13 @@ class Cluster:
         entropy = rng.randbytes
         stored = host.storage.load()
         identity, writes = boot(stored, entropy)
+        if not identity.is_founded:
+            seed = entropy(SEED_SIZE_BYTES)
+            founded = notary.answer(found(seed, identity.node), rng)
+            assert isinstance(founded, Founded)
+            writes += founding_writes(seed, founded)
         host.storage.write(writes)
+        stored = replace(host.storage.load(), set_aside=stored.set_aside)
         host.agent = Agent(
             settings=Settings(
                 host.name,
@@ -139,6 +165,7 @@ class Cluster:
                 host.containers_max,
                 version="simulated",
                 changes_per_epoch=self._changes_per_epoch,
+                vouches=host.vouches,
             ),
             boot=identity,
             stored=stored,
@@ -149,10 +176,12 @@ class Cluster:
             entropy=entropy,
         )
         life = host.life
+        host.credentials = host.agent.standing.credentials(WALL_S + host.wall_skew_s + self.clock.now)
         self.network.attach(
             host.address,
             Endpoint(
                 host.agent.node,
+                lambda: host.credentials,
                 lambda sender, lane, frame: self._input(
                     host, life, lambda a, now: a.received(sender, lane, frame, now)
                 ),
@@ -204,11 +233,35 @@ class Cluster:
     # What operators do
 
     def command(self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float = 30.0) -> Reply:
-        """Run a command on ``host`` and let time pass until its answer; raises ``TimeoutError`` if none comes."""
+        """Give a command on ``host`` and let time pass until its answer; raises ``TimeoutError`` if none comes."""
+        try:
+            items = list(self.operator(host, wait_s=wait_s).command(operation, arguments))
+        except CommandError as error:
+            return Reply(self._commands, error=error.to_json())
+        return Reply(self._commands, items[-1] if items else {})
+
+    def operator(self, host: Host, key: KeyPair | None = None, wait_s: float = 30.0) -> Operator:
+        """Somebody with the cluster's operator key, or another one, who sits at ``host``."""
+        return Operator(
+            load=lambda: key or self.operator_key,
+            entropy=self._operators_rng.randbytes,
+            wall_s=lambda: WALL_S + self.clock.now + host.wall_skew_s,
+            ask=lambda operation, arguments: self._ask(host, operation, arguments, wait_s),
+        )
+
+    def _ask(
+        self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float
+    ) -> Iterator[Mapping[str, Any]]:
+        """What the agent on ``host`` answers, once it has answered all."""
         number = self.post(host, operation, arguments)
         if not self.run_until(lambda: any(reply.last for reply in host.replies[number]), wait_s, 0.01):
             raise TimeoutError(f"{operation} on {host.name} was not answered in {wait_s} s of virtual time")
-        return host.replies[number][-1]
+        for reply in host.replies.pop(number):
+            error = None if reply.error is None else error_in(reply.error)
+            if error is not None:
+                raise error
+            if reply.item or not reply.last:
+                yield reply.item
 
     def post(self, host: Host, operation: str, arguments: Mapping[str, Any]) -> int:
         """Run a command without waiting; its replies gather in ``host.replies``."""
@@ -223,8 +276,17 @@ class Cluster:
         for host in self.hosts:
             self.start(host)
         self.run(0.1)
+        token = self.invite(self.hosts[0], uses=max(1, len(self.hosts) - 1))
         for host in self.hosts[1:]:
-            self.post(host, "join", {"peer": self.hosts[0].address})
+            self.post(host, "join", {"token": token})
+
+    def invite(self, host: Host, uses: int = 1, expires_s: int = 3600) -> str:
+        """A token with which so many hosts can join the cluster of ``host``."""
+        return str(self.answer(host, "invite", {"uses": uses, "expires_s": expires_s})["token"])
+
+    def join(self, host: Host, other: Host) -> Reply:
+        """Let ``host`` join the cluster of ``other``."""
+        return self.command(host, "join", {"token": self.invite(other), "peer": other.address})
 
     def deploy(self, host: Host, spec: Spec) -> Reply:
         return self.command(host, "deploy", {"spec": to_json(spec)})
@@ -311,6 +373,16 @@ class Cluster:
                 self._read_logs(host, life, effect)
             case StopLogs():
                 pass
+            case Consult(number, request):
+                answer = notary.answer(request, self.rng)
+                self._later(host, life, CONSULT_S, lambda a, now: a.consulted(number, answer, "", now))
+            case Knock():
+                self._knock(host, life, effect)
+            case Renew(number, credentials):
+                host.credentials = credentials
+                self._later(host, life, RENEW_S, lambda a, now: a.renewed(number, "", now))
+            case Expel(node):
+                self.network.expel(host.address, node)
             case Exit():
                 self.clock.after(0.0, lambda: self.kill(host, with_host=False))
 
@@ -319,6 +391,39 @@ class Cluster:
 
     def _set_alarm(self, host: Host, life: int, alarm: Alarm, delay_s: float) -> None:
         self._later(host, life, delay_s, lambda a, now: a.alarm(alarm, now))
+
+    def _knock(self, host: Host, life: int, effect: Knock) -> None:
+        """A guest's connection: it says one thing, and hears one answer or why there is none."""
+        # Several may come with one token; as on a real transport their connections tell them apart.
+        guest = f"{effect.guest}:{effect.number}.{host.name}"
+        answered = False
+
+        def hear(answer: bytes | None, reason: str) -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                self.network.dismiss(guest)
+                self._input(host, life, lambda a, now: a.knocked(effect.number, answer, reason, now))
+
+        self.network.welcome(
+            guest,
+            host.address,
+            Endpoint(
+                guest,
+                lambda: effect.credentials,
+                lambda sender, lane, frame: hear(frame, "") if frame.startswith(effect.addressee) else None,
+                lambda peer, reason: hear(None, reason),
+            ),
+        )
+
+        def say() -> None:
+            """Again and again: what TCP does when something is lost."""
+            if not answered:
+                self.network.send(host.address, guest, Peer("", effect.address), Lane.BULK, effect.frame)
+                self.clock.after(KNOCK_AGAIN_S, say)
+
+        say()
+        self.clock.after(KNOCK_WAIT_S, lambda: hear(None, "no answer"))
 
     def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
         if host.life != life:

@@ -11,6 +11,9 @@ from gary.storage import Table
 from simulations.cluster import Cluster, Host
 from simulations.network import Link
 
+INVITATION_S = 24 * 3600
+"""Longer than clocks jump."""
+
 
 class BadDay:
     """Breaks things for a while. ``happened`` counts what really did: a fault that never struck proves nothing."""
@@ -158,7 +161,7 @@ class BadDay:
         service = self._spec.services[0]
         count = self._rng.randint(1, 2 * service.replicas)
         arguments = {"app": self._spec.name, "services": {service.name: count}}
-        self._cluster.post(self._rng.choice(self._cluster.live()), "scale", arguments)
+        self._cluster.post(self._rng.choice(self._holders() or self._cluster.live()), "scale", arguments)
         return True
 
     # Helpers
@@ -168,7 +171,9 @@ class BadDay:
         self._cluster.start(host)
         others = [other for other in self._cluster.live() if other is not host]
         if others and not host.storage.load().records[Table.PEER]:
-            self._cluster.post(host, "join", {"peer": self._rng.choice(others).address})
+            inviting = [other for other in others if other.storage.failing is None]
+            token = self._cluster.invite(self._rng.choice(inviting), expires_s=INVITATION_S)
+            self._cluster.post(host, "join", {"token": token})
         return True
 
     def _holders(self) -> list[Host]:

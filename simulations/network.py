@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gossip import Lane, Peer
+from gossip.transport import Credentials
 from simulations.clock import Clock
 
 
@@ -21,7 +22,10 @@ class Link:
 
 @dataclass(slots=True)
 class Endpoint:
+    """``credentials()``: what it shows and trusts now, with words in place of certificates (``simulations.notary``)."""
+
     node: str
+    credentials: Callable[[], Credentials]
     received: Callable[[str, Lane, bytes], None]
     unreachable: Callable[[Peer, str], None]
 
@@ -38,6 +42,8 @@ class Network:
         self._silent: set[str] = set()
         self._sides: dict[str, int] = {}
         self._deaf: set[tuple[str, str]] = set()
+        self._guests: dict[str, tuple[str, Endpoint]] = {}
+        self._expelled: set[tuple[str, str]] = set()
 
     @property
     def is_cut(self) -> bool:
@@ -53,6 +59,18 @@ class Network:
         self._endpoints.pop(address, None)
         if not host_is_up:
             self._silent.add(address)
+
+    def welcome(self, guest: str, address: str, endpoint: Endpoint) -> None:
+        """Somebody at ``address`` who is no node yet; frames for it go by its name, on the connection that it made."""
+        self._guests[guest] = (address, endpoint)
+
+    def dismiss(self, guest: str) -> None:
+        """The guest has gone."""
+        self._guests.pop(guest, None)
+
+    def expel(self, address: str, node: str) -> None:
+        """Who lives at ``address`` has nothing to do with ``node`` any more."""
+        self._expelled.add((address, node))
 
     def partition(self, sides: dict[str, int]) -> None:
         """Addresses on different sides do not hear each other; an empty dict heals."""
@@ -70,18 +88,41 @@ class Network:
         self.counters["frames"] += 1
         self.counters["bytes"] += len(frame)
         delay = self._rng.uniform(*self.link.delay_s)
+        if peer.node in self._guests:
+            peer = Peer(peer.node, self._guests[peer.node][0])
         cut = self._sides.get(source, 0) != self._sides.get(peer.address, 0) or (source, peer.address) in self._deaf
         if cut or peer.address in self._silent or (self.link.loss and self._rng.random() < self.link.loss):
             self.counters["lost"] += 1
             return
-        if peer.address not in self._endpoints:
-            origin = self._endpoints.get(source)
-            if origin is not None:
-                self._clock.after(2 * delay, lambda: origin.unreachable(peer, "connection refused"))
+        origin = self._guests[sender][1] if sender in self._guests else self._endpoints.get(source)
+        refusal = self._refusal(source, origin, peer, sender)
+        if refusal is None:
+            self._clock.after(delay, lambda: self._arrive(peer, sender, lane, frame))
             return
-        self._clock.after(delay, lambda: self._arrive(peer, sender, lane, frame))
+        self.counters["refused"] += 1
+        if origin is not None:
+            self._clock.after(2 * delay, lambda: origin.unreachable(peer, refusal))
+
+    def _refusal(self, source: str, origin: Endpoint | None, peer: Peer, sender: str) -> str | None:
+        """Why there is no connection; None if there is one."""
+        if peer.node in self._guests:
+            return None
+        target = self._endpoints.get(peer.address)
+        if target is None:
+            return "connection refused"
+        if {(source, target.node), (peer.address, sender)} & self._expelled:
+            return "it hung up"
+        if origin is not None and not (_trusts(origin, target) and _trusts(target, origin)):
+            return "not trusted: a certificate is refused"
+        return None
 
     def _arrive(self, peer: Peer, sender: str, lane: Lane, frame: bytes) -> None:
-        endpoint = self._endpoints.get(peer.address)
+        endpoint = self._guests[peer.node][1] if peer.node in self._guests else self._endpoints.get(peer.address)
         if endpoint is not None:
             endpoint.received(sender, lane, frame)
+
+
+def _trusts(one: Endpoint, other: Endpoint) -> bool:
+    """Whether a root that ``one`` trusts has signed something in the chain that ``other`` shows."""
+    shown = other.credentials().certificate
+    return any(f" by {root}>" in shown for root in one.credentials().roots)

@@ -35,6 +35,7 @@ LOOK_INTERVAL_S = 0.05
 PROMPT = re.compile(r"(node-\d)\$ (gary .*)")
 TRANSCRIPT = "tour"
 FILE = "shop.yaml"
+TOKEN = "token"
 
 
 class TourFailed(Exception):
@@ -59,7 +60,8 @@ class PowerCut:
 Step = Command | PowerCut
 
 STEPS: tuple[Step, ...] = (
-    *(Command(f"node-{number}", "join 10.0.0.11:7946") for number in range(2, NODES + 1)),
+    Command("node-1", f"invite --uses {NODES - 1} > token"),
+    *(Command(f"node-{number}", "join --token-file token") for number in range(2, NODES + 1)),
     Command("node-1", "nodes"),
     Command("node-1", "deploy shop.yaml"),
     Command("node-2", "ps"),
@@ -87,31 +89,38 @@ class Scene:
 
 
 class Shell(Protocol):
-    """How the commands of a tour are carried out. Returns all output and the exit code."""
+    """How the commands of a tour are carried out. Returns what is seen of the output, and the exit code.
 
-    def __call__(self, words: list[str], environment: dict[str, str]) -> tuple[str, int]: ...
+    ``into``: where standard output goes, if not to the screen.
+    """
+
+    def __call__(self, words: list[str], environment: dict[str, str], into: Path | None) -> tuple[str, int]: ...
 
 
-def as_child(words: list[str], environment: dict[str, str]) -> tuple[str, int]:
+def as_child(words: list[str], environment: dict[str, str], into: Path | None) -> tuple[str, int]:
     """A process of its own, as for a user; what it says and what it prints stay in the order in which it did."""
     done = subprocess.run(
         [sys.executable, "-u", "-m", "gary", *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.STDOUT if into is None else subprocess.PIPE,
         env=_foreign_environment() | environment,
         text=True,
         check=False,
         timeout=STEP_TIMEOUT_S,
     )
-    return done.stdout, done.returncode
+    if into is not None:
+        into.write_text(done.stdout)
+    return (done.stdout if into is None else done.stderr), done.returncode
 
 
-def in_process(words: list[str], environment: dict[str, str]) -> tuple[str, int]:
+def in_process(words: list[str], environment: dict[str, str], into: Path | None) -> tuple[str, int]:
     """In this process: faster, but what goes to stderr comes first."""
     cleared = dict.fromkeys(os.environ.keys() - _foreign_environment().keys())
     result = CliRunner().invoke(app, words, env={**cleared, **environment})
-    return result.output, result.exit_code
+    if into is not None:
+        into.write_text(result.stdout)
+    return (result.output if into is None else result.stderr), result.exit_code
 
 
 def _foreign_environment() -> dict[str, str]:
@@ -127,6 +136,7 @@ class Tour:
         self._shell = shell
         self._web_port = web_port
         self._agents = {agent.name: agent for agent in cluster.agents}
+        self._directory = cluster.agents[0].state_dir.parent
         self._hosts = {agent.address: _host_address(agent.name) for agent in cluster.agents}
 
     def play(self, steps: tuple[Step, ...] = STEPS) -> Iterator[Scene]:
@@ -149,9 +159,12 @@ class Tour:
     def _run(self, node: str, arguments: str) -> Scene:
         if arguments.startswith("deploy"):
             self._until(lambda: self._sees(node) == NODES, f"{node} did not see all others")
-        words = [str(SAMPLE) if word == FILE else self._real(word) for word in shlex.split(arguments)]
+        typed, _, target = arguments.partition(" > ")
+        words = [self._real(word) for word in shlex.split(typed)]
         output, exit_code = self._shell(
-            ["--socket", self._socket(node), *words], {"PORT": str(self._web_port), "NO_COLOR": "1"}
+            ["--socket", self._socket(node), *words],
+            {"PORT": str(self._web_port), "NO_COLOR": "1"},
+            self._directory / target if target else None,
         )
         if arguments.startswith("join"):
             self._until(lambda: self._sees("node-1") == self._sees(node), f"{node} was not seen by node-1")
@@ -166,7 +179,7 @@ class Tour:
         observer = self._agents["node-2"]
 
         def is_whole_without_it() -> bool:
-            status = observer.client.get("deployments", "shop")
+            status = observer.client.call("status", app="shop")
             return status["state"] == "whole" and all(
                 slot["state"] == "healthy" and slot["node"] != agent.node for slot in status["slots"]
             )
@@ -175,7 +188,7 @@ class Tour:
         return Scene(f"# {agent.name} loses its power; {time.monotonic() - started:.1f} s later:")
 
     def _sees(self, node: str) -> int:
-        nodes = self._agents[node].client.get("nodes")["nodes"]
+        nodes = self._agents[node].client.call("nodes")["nodes"]
         return sum(other["status"] == "alive" for other in nodes)
 
     def _until(self, condition: Callable[[], bool], complaint: str) -> None:
@@ -186,7 +199,9 @@ class Tour:
             time.sleep(LOOK_INTERVAL_S)
 
     def _real(self, word: str) -> str:
-        return next((real for real, shown in self._hosts.items() if shown == word), word)
+        """What stands for a word of the README here."""
+        files = {FILE: SAMPLE, TOKEN: self._directory / TOKEN}
+        return str(files.get(word, next((real for real, shown in self._hosts.items() if shown == word), word)))
 
     def _as_on_hosts(self, output: str) -> str:
         """``output`` with the addresses that hosts would have; columns stay where they are."""

@@ -33,8 +33,18 @@ def agent(
     config: Annotated[
         Path | None, typer.Option(help="Settings as TOML. Default: GARY_CONFIG, or /etc/gary/gary.toml if it is there.")
     ] = None,
-    state_dir: Annotated[
-        str | None, typer.Option(help="Where the node keeps its identity, its documents and its socket.")
+    state_dir: Annotated[str | None, typer.Option(help="Where the node keeps its identity and its documents.")] = None,
+    socket: Annotated[
+        str | None,
+        typer.Option("--socket-path", metavar="PATH", help="The agent's socket. Default: agent.sock in STATE_DIR."),
+    ] = None,
+    socket_owner: Annotated[
+        str | None,
+        typer.Option(metavar="USER", help="Whose the socket is, by name or number. Default: the agent's user."),
+    ] = None,
+    socket_group: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="Who else may use it, by name or number. Default: the agent's group."),
     ] = None,
     bind: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Listen here for other nodes; PORT+1 is used as well.")
@@ -66,6 +76,13 @@ def agent(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Serve /metrics over TCP as well. Default: only on the socket."),
     ] = None,
+    vouch: Annotated[
+        bool | None,
+        typer.Option(
+            "--vouch/--no-vouch",
+            help="Whether this node may hold the key that lets others into the cluster. Default: it may.",
+        ),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="|".join(LOG_FORMATS), help="Default: text.")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="|".join(LOG_LEVELS), help="Default: info.")] = None,
 ) -> None:
@@ -77,6 +94,9 @@ def agent(
     flags: dict[str, object] = {
         "config": str(config) if config else None,
         "state_dir": state_dir,
+        "socket": socket,
+        "socket_owner": socket_owner,
+        "socket_group": socket_group,
         "bind": bind,
         "advertise": advertise,
         "name": name,
@@ -86,6 +106,7 @@ def agent(
         "transport": transport,
         "containers_max": containers_max,
         "metrics_bind": metrics_bind,
+        "vouch": vouch,
         "log_format": log_format,
         "log_level": log_level,
     }

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gary import __version__
-from gary.cli import agent, demo, deployments, events, nodes
+from gary.cli import agent, demo, deployments, events, nodes, operators, trust
 from gary.config import default_socket
 
 app = typer.Typer(
@@ -36,7 +36,9 @@ def gary(
     context: typer.Context,
     socket: Annotated[
         Path | None,
-        typer.Option(help="The agent's socket. Default: GARY_SOCKET, or agent.sock in the agent's state directory."),
+        typer.Option(
+            help="The agent's socket. Default: GARY_SOCKET, or agent.sock in the state directory or in /run/gary."
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -47,6 +49,8 @@ def gary(
 
 agent.add_to(app)
 nodes.add_to(app)
+trust.add_to(app)
 deployments.add_to(app)
+operators.add_to(app)
 events.add_to(app)
 demo.add_to(app)

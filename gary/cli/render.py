@@ -21,6 +21,7 @@ _STYLES = {
     "whole": _GOOD,
     "healthy": _GOOD,
     "alive": _GOOD,
+    "open": _GOOD,
     "kept": _GOOD,
     "converging": _UNDERWAY,
     "starting": _UNDERWAY,
@@ -34,6 +35,9 @@ _STYLES = {
     "not kept": _BAD,
     "withdrawn": _QUIET,
     "left": _QUIET,
+    "ended": _QUIET,
+    "revoked": _QUIET,
+    "expelled": _BAD,
     "unknown": _QUIET,
 }
 _ID_SHOWN = 12
@@ -56,6 +60,21 @@ def nodes(answer: Answer) -> RenderableType:
             ", ".join(_list(node.get("runtimes"))),
             ", ".join(f"{key}={value}" for key, value in sorted(_mapping(node.get("labels")).items())),
             _short(node.get("node")),
+        )
+    return table
+
+
+def invitations(answer: Answer) -> RenderableType:
+    table = _table("ID", "STATE", "USED", "UNTIL", "LET IN")
+    for row in _rows(answer, "invitations"):
+        admitted = list(_list(row.get("admitted")))
+        _add(
+            table,
+            _short(row.get("id")),
+            _state(row.get("state")),
+            f"{len(admitted)}/{_cell(row.get('uses'))}",
+            _moment(row.get("expires_at")),
+            ", ".join(admitted),
         )
     return table
 
@@ -212,11 +231,15 @@ def event(item: Answer) -> str:
     """One line: local time, node, kind, what it concerns, message."""
     if "lost" in item:
         return f"({item['lost']} events were lost on the way)"
-    at = item.get("at")
-    stamp = datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S") if isinstance(at, int | float) else "-"
+    stamp = _moment(item.get("at"))
     concerns = "/".join(str(part) for part in (item.get("deployment"), item.get("slot")) if part)
     words = [stamp, _cell(item.get("node_name") or _short(item.get("node"))), _cell(item.get("kind")), concerns]
     return "  ".join(word for word in words if word) + f": {_cell(item.get('message'))}"
+
+
+def _moment(value: object) -> str:
+    """Seconds since 1970 as local time."""
+    return datetime.fromtimestamp(value).strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, int | float) else "-"
 
 
 def size(value: object) -> str:

@@ -10,15 +10,21 @@ from gary.clock import Clock
 from gary.cluster import Cluster
 from gary.commands.command import Command, Json
 from gary.deployment import Deployment
+from gary.engines import Engines
 from gary.errors import CommandError, ErrorCode
 from gary.identity import DeploymentId, NodeId
 from gary.requests import Responder
+from gary.trust import tokens
+from gary.trust.membership import Membership
+from gary.trust.standing import Standing
+from gary.trust.tokens import BadToken, Token
 from gossip import JoinFailure, Member, Status, Swim
 
 JOIN_WAIT_S = 15.0
 LEAVE_WAIT_S = 120.0
 LOOK_S = 0.25
 SLOTS_NAMED_MAX = 5
+_ASK_AGAIN = "'gary invite' on a node of the cluster makes another invitation"
 
 
 class Host(Protocol):
@@ -29,10 +35,20 @@ class Host(Protocol):
     clock: Clock
     swim: Swim
     cluster: Cluster
+    standing: Standing
+    membership: Membership
     deployments: dict[DeploymentId, Deployment]
+
+    engines: Engines
 
     @property
     def is_isolated(self) -> bool: ...
+
+    @property
+    def is_expelled(self) -> bool: ...
+
+    def abandon(self) -> None:
+        """Drop every deployment, and stop what runs of it."""
 
     def join(self, address: str) -> None:
         """It ends in ``ClusterCommands.joined`` or ``join_failed``."""
@@ -58,13 +74,17 @@ class ClusterCommands:
 
     def version(self, command: Command) -> None:
         settings = self._host.settings
-        node = {"node": self._host.node, "name": settings.name}
+        node = {"node": self._host.node, "name": settings.name, "cluster": self._host.swim.cluster.hex()}
         command.responder.end({"version": settings.version, "protocol": PROTOCOL, **node})
 
     def nodes(self, command: Command) -> None:
         names = self._host.cluster.display_name
         members = sorted(self._host.swim.members(), key=lambda member: (names(member.node), member.node))
-        command.responder.end({"nodes": [self._describe(member) for member in members]})
+        expelled = [
+            {"node": node, "name": said[0].name, "status": "expelled"}
+            for node, said in self._host.standing.ledger.expulsions.items()
+        ]
+        command.responder.end({"nodes": [*(self._describe(member) for member in members), *expelled]})
 
     def _describe(self, member: Member) -> Json:
         host = self._host
@@ -90,10 +110,41 @@ class ClusterCommands:
     # Joining
 
     def join(self, command: Command) -> None:
-        host, peer = self._host, command.text("peer")
-        others = [m for m in host.swim.members() if m.node != host.node and m.status is not Status.LEFT]
+        """Go into another cluster: with a token as a stranger, without one if this node has a certificate for it."""
+        host, token = self._host, self._token(command)
+        peer = command.text("peer") if command.arguments.get("peer") else ""
         if self._joining is not None:
             raise CommandError(ErrorCode.CONFLICT, "this agent is joining already", "wait for that to end")
+        if not peer and token is None:
+            raise CommandError(ErrorCode.BAD_REQUEST, "neither a node nor an invitation", "'gary join --help'")
+        self._may_join(peer, token)
+        addresses = (peer,) if peer else token.addresses if token is not None else ()
+        deadline = host.clock.after(
+            JOIN_WAIT_S, lambda now: self.join_failed(addresses[0], JoinFailure.TIMEOUT, "nobody answered")
+        )
+        self._joining = (command.responder, deadline)
+        if token is None:
+            host.join(peer)
+        else:
+            host.membership.entering.enter(token, addresses, self._entered, self._not_entered)
+
+    def _token(self, command: Command) -> Token | None:
+        given = command.arguments.get("token")
+        if not given:
+            return None
+        try:
+            token = tokens.read(str(given))
+        except BadToken as error:
+            raise CommandError(ErrorCode.BAD_REQUEST, str(error), "'gary invite' on a node of the cluster") from error
+        if token.issuer == self._host.node:
+            raise CommandError(ErrorCode.REFUSED, "this node has issued that invitation itself", "join with another")
+        return token
+
+    def _may_join(self, peer: str, token: Token | None) -> None:
+        host = self._host
+        if token is not None and token.cluster == host.standing.ledger.cluster:
+            return  # It comes back to its own cluster, whose root was changed while it was away.
+        others = [m for m in host.swim.members() if m.node != host.node and m.status is not Status.LEFT]
         if host.deployments and not others:
             names = ", ".join(sorted(d.name for d in host.deployments.values()))
             message = f"this node is a cluster of its own and runs deployments ({names})"
@@ -101,14 +152,20 @@ class ClusterCommands:
         if peer == host.swim.address:
             message, hint = _why_not_joined(peer, JoinFailure.SELF, "")
             raise CommandError(ErrorCode.REFUSED, message, hint)
-        if others and all(member.address != peer for member in others):
-            message = f"this node is in a cluster already, with {len(others)} other nodes, and {peer} is none of them"
+        if others and (token is not None or all(member.address != peer for member in others)):
+            known = len(others)
+            message = f"this node is in a cluster already, with {known} other {'node' if known == 1 else 'nodes'}"
             raise CommandError(ErrorCode.REFUSED, message, "'gary leave' first, to move it to another cluster")
-        deadline = host.clock.after(
-            JOIN_WAIT_S, lambda now: self.join_failed(peer, JoinFailure.TIMEOUT, "nobody answered")
-        )
-        self._joining = (command.responder, deadline)
-        host.join(peer)
+
+    def _entered(self, address: str) -> None:
+        """This node has a certificate of the cluster; now it becomes a member."""
+        self._host.join(address)
+
+    def _not_entered(self, reason: str) -> None:
+        responder = self._joining_ended()
+        if responder is not None:
+            self._host.tell("invitation", f"not let in: {reason}")
+            responder.fail(CommandError(ErrorCode.REFUSED, f"not let in: {reason}", _ASK_AGAIN))
 
     def joined(self) -> None:
         responder = self._joining_ended()
@@ -138,7 +195,7 @@ class ClusterCommands:
         host = self._host
         if self._leaving is not None:
             raise CommandError(ErrorCode.CONFLICT, "this node is leaving already", "wait for that to end")
-        if host.is_isolated:
+        if host.is_isolated and not host.is_expelled:
             known = len(host.swim.members()) > 1
             message = "no other node is reachable, so nobody could take over" if known else "this node is in no cluster"
             hint = "bring a peer back first, or just stop the agent: its containers run on"
@@ -147,7 +204,12 @@ class ClusterCommands:
         until = host.clock.now + (float(timeout) if isinstance(timeout, int | float) else LEAVE_WAIT_S)
         self._leaving = command.responder
         host.drain(is_draining=True)
-        host.tell("leave", "handing over what this node keeps")
+        if host.is_expelled:
+            # Nobody takes anything from it, or waits for it: the others have replaced what it kept.
+            host.tell("leave", "stopping what this node keeps")
+            host.abandon()
+        else:
+            host.tell("leave", "handing over what this node keeps")
         self._watch_leaving(command.responder, until, "")
 
     def cancel(self, responder: Responder) -> None:
@@ -162,7 +224,7 @@ class ClusterCommands:
             return
         kept = [p for d in host.deployments.values() for p in d.state.promises_of(host.node)]
         words = f"{_count(len(kept), 'slot')} and {_count(len(host.deployments), 'document')} to hand over"
-        if not host.deployments:
+        if not host.deployments and not (host.is_expelled and host.engines.containers()):
             host.leave_cluster()
             responder.end({"left": True, "message": "left the cluster"})
             return
@@ -195,4 +257,9 @@ def _why_not_joined(address: str, reason: JoinFailure, detail: str) -> tuple[str
             )
         case JoinFailure.TIMEOUT:
             return f"{address} did not answer in time{because}", "check the address, its firewall and its agent's log"
+    if reason is JoinFailure.NOT_TRUSTED:
+        return (
+            f"{address} and this node do not trust each other{because}",
+            "an invitation is needed: 'gary invite' on a node of the cluster, then 'gary join --token' here",
+        )
     return f"{address} did not let this node in{because}", "see the log of the agent there"

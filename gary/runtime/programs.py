@@ -27,7 +27,9 @@ SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 _SUPERVISE: Final = """trap : {signals}
 run() {{ cd "$2" || return; shift 2; "$@"; }}
 run "$@"
-printf '%s\\n' "$?" >"$1"
+set -- "$1" "$?"
+umask 077
+printf '%s\\n' "$2" >"$1"
 """
 _CHECK: Final = 'cd "$1" || exit; shift; exec "$@"'
 _TRAPPED: Final = (

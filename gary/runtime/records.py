@@ -209,5 +209,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _replace(path: Path, text: str) -> None:
     # Without fsync: after a power failure there is no process left that a record could be about.
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
+    with open(temporary, "w", encoding="utf-8", opener=_private) as file:
+        file.write(text)
     temporary.replace(path)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that is made for the agent's user alone."""
+    return os.open(path, flags, 0o600)

@@ -176,6 +176,10 @@ class Agent:
             raise GaryCommandError(command, done.exit_code, done.output, done.talk)
         return done.lines()
 
+    def invite(self, uses: int = 1) -> str:
+        """A token with which so many others can join its cluster."""
+        return str(self.gary("invite", "--uses", str(max(1, uses)))["token"])
+
     def events(self) -> list[Any]:
         """The events that it remembers, oldest first."""
         return [json.loads(line) for line in self.read("/v1/events").splitlines() if line.strip()]

@@ -167,7 +167,8 @@ class Cluster:
 
         in_parallel(start, hosts)
         first, *others = hosts
-        in_parallel(lambda host: host.agent.gary("join", first.agent.address), others)
+        token = first.agent.invite(len(others))
+        in_parallel(lambda host: host.agent.gary("join", "--token", token), others)
         self.eventually(lambda: all(self.sees(host, hosts) for host in hosts), JOIN_TIMEOUT_S, "all see all alive")
         return hosts
 

@@ -45,7 +45,7 @@ def test_06_an_agent_that_lost_its_disk_leaves_no_container_doubled_or_orphaned(
     host.agent.kill()
     host.agent.wipe()
     host.agent.start()
-    host.agent.gary("join", everyone[0].agent.address)
+    host.agent.gary("join", "--token", everyone[0].agent.invite())
 
     hosts.eventually_each_once(slots(20), RECOVERY_TIMEOUT_S, "20 run, each once")
     hosts.eventually(lambda: whole(everyone[0]), RECOVERY_TIMEOUT_S, "it is whole")

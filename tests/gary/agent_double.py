@@ -10,6 +10,12 @@ from pathlib import Path
 from types import TracebackType
 
 from gary.api import Answer, Api, Arguments
+from gary.connections import Limits
+from gary.control import ControlSocket
+
+CLUSTER = b"c" * 16
+FIRST_QUESTIONS: dict[str, Answer] = {"version": {"cluster": CLUSTER.hex()}, "holders": {"here": True, "holders": []}}
+"""What the command line asks before a command about a deployment; answered even if nothing is prepared."""
 
 
 @dataclass
@@ -25,9 +31,14 @@ class PreparedCommands:
     asked: list[tuple[str, Arguments]] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
 
+    @property
+    def given(self) -> list[tuple[str, Arguments]]:
+        """The commands in order, without the questions that came before them."""
+        return [(op, args) for op, args in self.asked if op not in FIRST_QUESTIONS or op in self.answers]
+
     async def call(self, op: str, args: Arguments) -> Answer:
         self.asked.append((op, args))
-        answer = self.answers.get(op, {})
+        answer = self.answers.get(op, FIRST_QUESTIONS.get(op, {}))
         if isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if isinstance(answer, BaseException):
@@ -56,10 +67,18 @@ class PreparedCommands:
 class AgentDouble:
     """A context manager that serves ``commands`` at ``socket_path`` from a thread of its own."""
 
-    def __init__(self, socket_path: Path, commands: PreparedCommands, metrics_bind: str = "") -> None:
+    def __init__(
+        self,
+        socket_path: Path,
+        commands: PreparedCommands,
+        metrics_bind: str = "",
+        limits: Limits | None = None,
+        owner: int | None = None,
+        group: int | None = None,
+    ) -> None:
         self.socket_path = socket_path
         self.commands = commands
-        self.api = Api(commands, socket_path, metrics_bind)
+        self.api = Api(commands, ControlSocket(socket_path, owner, group), metrics_bind, limits)
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

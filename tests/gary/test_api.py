@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gary.api import BODY_SIZE_BYTES_MAX, STATUS, STREAMS_MAX
-from gary.errors import CommandError, ErrorCode, SocketTaken
+from gary.errors import CommandError, ErrorCode, SocketUnusable
 from gary.metrics import Metrics
 from tests.gary.agent_double import AgentDouble, PreparedCommands
 
@@ -72,7 +72,7 @@ def _ask_json(agent: AgentDouble, method: str, path: str, body: object = None) -
             "/v1/deployments",
             {"spec": {"name": "a"}, "dry_run": True},
             "deploy",
-            {"spec": {"name": "a"}, "dry_run": True, "replace": False},
+            {"spec": {"name": "a"}, "dry_run": True, "replace": False, "operator": None},
         ),
         ("GET", "/v1/deployments/a%20b", None, "status", {"app": "a b"}),
         ("DELETE", "/v1/deployments/app", None, "remove", {"app": "app"}),
@@ -86,7 +86,14 @@ def _ask_json(agent: AgentDouble, method: str, path: str, body: object = None) -
             {"app": "app", "services": {"web": 3}},
         ),
         ("POST", "/v1/deployments/app/release", {"slot": "web/1"}, "release", {"app": "app", "slot": "web/1"}),
-        ("POST", "/v1/join", {"peer": "10.0.0.1:7946"}, "join", {"peer": "10.0.0.1:7946"}),
+        ("POST", "/v1/join", {"peer": "10.0.0.1:7946"}, "join", {"peer": "10.0.0.1:7946", "token": None}),
+        ("POST", "/v1/join", {"token": "gary1.abc"}, "join", {"peer": None, "token": "gary1.abc"}),
+        ("GET", "/v1/invitations", None, "invitations", {}),
+        ("POST", "/v1/invitations", {"uses": 2}, "invite", {"uses": 2, "expires_s": 3600, "vouch": True}),
+        ("DELETE", "/v1/invitations/3f9a", None, "revoke", {"invitation": "3f9a"}),
+        ("POST", "/v1/nodes/node-b/expel", {}, "expel", {"node": "node-b", "operator": None}),
+        ("POST", "/v1/rotate", {"urgent": True}, "rotate", {"overlap_s": 604_800.0, "urgent": True}),
+        ("POST", "/v1/operators", {"key": "ab" * 32}, "admit", {"key": "ab" * 32}),
     ],
 )
 def test_each_route_calls_its_operation_with_checked_arguments(
@@ -274,8 +281,9 @@ def test_a_stream_with_nothing_to_say_yet_answers_all_the_same(agent: AgentDoubl
     commands.endless = frozenset({"events"})
     connection = _Connection(agent.socket_path)
     connection.request("GET", "/v1/events?follow=1")
-    assert connection.getresponse().status == 200
-    connection.close()
+    response = connection.getresponse()
+    assert (response.status, commands.closed) == (200, [])
+    response.close()
     _wait_for(lambda: commands.closed == ["events"])
 
 
@@ -286,11 +294,11 @@ def test_streams_are_bounded(agent: AgentDouble, commands: PreparedCommands) -> 
     for _ in range(STREAMS_MAX):
         connection = _Connection(agent.socket_path)
         connection.request("GET", "/v1/events?follow=1")
-        assert connection.getresponse().status == 200
-        open_.append(connection)
+        open_.append(connection.getresponse())
+        assert open_[-1].status == 200
     assert _ask(agent, "GET", "/v1/events")[0] == 503
-    for connection in open_:
-        connection.close()
+    for response in open_:
+        response.close()
     _wait_for(lambda: agent.api.counters()["streams_open"] == 0)
 
 
@@ -319,7 +327,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
     with AgentDouble(path, PreparedCommands(answers={"version": {"version": "1"}})) as first:
-        with pytest.raises(SocketTaken, match="answers"), AgentDouble(path, PreparedCommands()):
+        with pytest.raises(SocketUnusable, match="answers"), AgentDouble(path, PreparedCommands()):
             pass
         assert _ask(first, "GET", "/v1/version")[0] == 200
 
@@ -327,7 +335,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
 def test_a_file_in_the_socket_s_place_is_never_touched(tmp_path: Path) -> None:
     path = tmp_path / "agent.sock"
     path.write_text("precious")
-    with pytest.raises(SocketTaken, match="not a socket"), AgentDouble(path, PreparedCommands()):
+    with pytest.raises(SocketUnusable, match="not a socket"), AgentDouble(path, PreparedCommands()):
         pass
     assert path.read_text() == "precious"
 

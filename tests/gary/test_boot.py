@@ -13,6 +13,7 @@ from gary.identity import is_node_id
 from gary.storage import MemoryStorage, PutRecord, Stored, Table
 from gary.trust.keys import KeyPair, node_id_of
 from tests.gary.facts import A, B, C
+from tests.gary.trust.standings import founded
 
 
 def entropy(count: int) -> bytes:
@@ -30,10 +31,24 @@ def test_a_new_disk_makes_a_new_node_in_a_cluster_of_its_own() -> None:
     assert is_node_id(made.node)
     assert (made.epoch, len(made.cluster), len(made.secret)) == (1, 16, 32)
     assert (made.former, made.peers) == ((), ())
+    assert not made.is_founded
     storage = MemoryStorage()
-    storage.write(writes)
+    storage.write([*writes, *founded(made.key)])
     again, _ = boot(storage.load(), lambda count: b"?" * count)
+    assert again.is_founded
     assert (again.node, again.cluster, again.secret) == (made.node, made.cluster, made.secret)
+
+
+def test_a_node_without_a_standing_in_its_cluster_begins_one_of_its_own() -> None:
+    storage = MemoryStorage()
+    made, writes = boot(storage.load(), entropy)
+    half = [write for write in founded(made.key) if not isinstance(write, PutRecord) or write.key != "tls"]
+    storage.write([*writes, *half])
+    again, writes = boot(storage.load(), lambda count: b"?" * count)
+    assert (again.node, again.is_founded) == (made.node, False)
+    assert again.cluster != made.cluster
+    storage.write(writes)
+    assert storage.load().records[Table.TRUST] == {}
 
 
 def test_every_start_has_a_higher_epoch_that_is_durable_first() -> None:
@@ -48,7 +63,7 @@ def test_every_start_has_a_higher_epoch_that_is_durable_first() -> None:
 def test_the_cluster_that_was_joined_the_peers_and_the_former_ids_are_read_back() -> None:
     storage = MemoryStorage()
     made, writes = boot(storage.load(), entropy)
-    storage.write(writes + cluster_writes(b"c" * 16, b"s" * 32) + [former_write((B, C))])
+    storage.write(writes + founded(made.key) + cluster_writes(b"c" * 16, b"s" * 32) + [former_write((B, C))])
     storage.write(peer_writes({}, {A: "10.0.0.1:7", B: "10.0.0.2:7", made.node: "10.0.0.3:7"}))
     again, _ = boot(storage.load(), entropy)
     assert (again.cluster, again.secret) == (b"c" * 16, b"s" * 32)

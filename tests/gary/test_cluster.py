@@ -12,8 +12,10 @@ from gary.cluster import Change, Cluster
 from gary.engines import Engines
 from gary.identity import NodeId
 from gary.spec import Mode
+from gary.trust.keys import KeyPair
 from gossip import Status
 from tests.gary.facts import G1, A, B, C, room, service, spec, state
+from tests.gary.trust.standings import standing_of
 
 ALIVE, SUSPECT, DEAD, LEFT = Status.ALIVE, Status.SUSPECT, Status.DEAD, Status.LEFT
 
@@ -30,10 +32,12 @@ class Seen:
 
     def __post_init__(self) -> None:
         engines = Engines((), lambda: 1, lambda kind, message: None)
-        settings = Settings("a", "host-a", {})
-        self.advertising = Advertising(A, b"", settings, engines, {}, lambda advertisement: None, lambda effects: None)
+        settings, standing = Settings("a", "host-a", {}), standing_of(KeyPair(b"a" * 32))
+        self.advertising = Advertising(
+            A, b"", standing, settings, engines, {}, lambda advertisement: None, lambda effects: None
+        )
         self.cluster = Cluster(A, 1, engines, self.advertising, lambda kind, message: self.told.append(message))
-        self.cluster.start((B,), 10.0)
+        self.cluster.start((B,), (), 10.0)
         self._statuses: dict[NodeId, Status] = {}
 
     def news(self, node: NodeId, status: Status, now: float, epoch: int = 1) -> Change:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from gary.config import (
     default_socket,
     encode,
     join_address,
+    nearest_socket,
     resolve,
     split_address,
 )
+from gary.control import ControlSocket
 from gary.errors import ConfigError
 from gary.logs import configure_logging
 
@@ -33,7 +36,7 @@ def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
     config = resolve({"state_dir": str(tmp_path)}, {})
     assert config == AgentConfig(state_dir=tmp_path, name=socket.gethostname())
     assert config.bind == "0.0.0.0:7946"
-    assert config.socket_path == tmp_path / "agent.sock"
+    assert config.control == ControlSocket(tmp_path / "agent.sock")
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -93,6 +96,14 @@ def test_all_that_is_wrong_is_said_at_once_with_its_source(tmp_path: Path) -> No
         ({"docker_host": "/var/run/docker.sock"}, "engine's address"),
         ({"state_dir": "/" + "long/" * 30}, "107"),
         ({"state_dir": "~nobody-of-this-name/gary"}, "home directory"),
+        ({"state_dir": "x" * 300}, "too long"),
+        ({"state_dir": "a\0b"}, "not a path"),
+        ({"socket": "/run/" + "long/" * 30}, "--socket-path: .* 107"),
+        ({"socket": "/run/x/s", "socket_group": "no-such-group"}, "--socket-group: there is no group 'no-such-group'"),
+        ({"socket": "/run/x/s", "socket_owner": "no-such-user"}, "--socket-owner: there is no user 'no-such-user'"),
+        ({"socket": "/run/x/s", "socket_owner": "9" * 10}, "not the number of a user"),
+        ({"socket_group": os.getegid() + 1}, "--socket-group: nobody but the agent's own user .* --socket-path /run"),
+        ({"socket_owner": os.geteuid() + 1}, "--socket-owner: nobody but the agent's own user"),
         ({"config": "/nowhere/gary.toml"}, "cannot be read"),
     ],
 )
@@ -106,6 +117,26 @@ def test_a_broken_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "gary.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"gary\.toml"):
         resolve({"config": str(tmp_path / "gary.toml"), "state_dir": str(tmp_path)}, {})
+
+
+def test_the_socket_may_be_for_others_where_they_can_reach_it(tmp_path: Path) -> None:
+    others = {"socket_owner": os.geteuid() + 1, "socket_group": "0"}
+    config = resolve({"state_dir": str(tmp_path / "state"), "socket": str(tmp_path / "run" / "s"), **others}, {})
+    assert config.control == ControlSocket(tmp_path / "run" / "s", os.geteuid() + 1, 0)
+    assert decode(encode(config)) == config
+
+
+def test_a_link_into_the_state_directory_is_seen_through(tmp_path: Path) -> None:
+    (tmp_path / "state" / "run").mkdir(parents=True)
+    (tmp_path / "run").symlink_to(tmp_path / "state" / "run")
+    socket_there = {"socket": str(tmp_path / "run" / "s"), "socket_group": os.getegid() + 1}
+    with pytest.raises(ConfigError, match="in the state directory"):
+        resolve({"state_dir": str(tmp_path / "state"), **socket_there}, {})
+
+
+def test_the_agent_s_own_user_and_group_need_no_other_place(tmp_path: Path) -> None:
+    own = {"socket_owner": os.geteuid(), "socket_group": os.getegid()}
+    assert resolve({"state_dir": str(tmp_path), **own}, {}).control.path == tmp_path / "agent.sock"
 
 
 def test_the_configuration_survives_the_way_to_the_agent_s_process(tmp_path: Path) -> None:
@@ -139,6 +170,18 @@ def test_the_client_looks_where_the_agent_would_put_its_socket(tmp_path: Path) -
     assert default_socket({"GARY_SOCKET": "/x"}) == Path("/x")
     assert default_socket({"GARY_STATE_DIR": str(tmp_path)}) == tmp_path / "agent.sock"
     assert default_socket({"HOME": "/home/u"}).name == "agent.sock"
+    assert resolve({"state_dir": str(tmp_path)}, {"GARY_SOCKET": "/x"}).control.path == Path("/x")
+
+
+def test_the_client_takes_the_shared_socket_where_the_user_has_none(tmp_path: Path) -> None:
+    own, shared = tmp_path / "state" / "agent.sock", tmp_path / "run" / "agent.sock"
+    assert nearest_socket(own, shared) == own
+    shared.parent.mkdir()
+    shared.touch()
+    assert nearest_socket(own, shared) == shared
+    own.parent.mkdir()
+    own.touch()
+    assert nearest_socket(own, shared) == own
 
 
 def test_the_address_to_advertise_is_the_one_that_was_given_or_bound(tmp_path: Path) -> None:

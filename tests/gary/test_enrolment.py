@@ -33,7 +33,7 @@ def test_peers_are_written_when_they_change_and_seeing_nobody_forgets_nobody() -
     moved = here.remember([Peer(B, "b:2"), Peer(C, "c:1")])
     assert moved == [PutRecord(Table.PEER, B, b"b:2"), PutRecord(Table.PEER, C, b"c:1")]
     assert here.remember([Peer(C, "c:1")]) == [DeleteRecord(Table.PEER, B)]
-    assert DeleteRecord(Table.PEER, C) in here.left(b"e" * 16, OTHER)
+    assert DeleteRecord(Table.PEER, C) in here.left(is_expelled=False)
 
 
 def test_who_this_host_was_before_is_written_once_and_its_containers_are_looked_after() -> None:

@@ -45,6 +45,8 @@ class Member:
     epoch: int = 1
     is_draining: bool = False
     is_isolated: bool = False
+    is_expelled: bool = False
+    expelled: tuple[NodeId, ...] = ()
     parted: list[DeploymentId] = field(default_factory=list)
     now: float = 100.0
     counted: Counter[str] = field(default_factory=Counter)

@@ -106,7 +106,7 @@ def test_fields_that_a_later_version_adds_are_ignored(message: Message, more: li
     assert decode(msgpack.packb([*msgpack.unpackb(encode(message)), *more])) == message
 
 
-@pytest.mark.parametrize("kind", [0, 16, 127, -1])
+@pytest.mark.parametrize("kind", [0, 99, 127, -1])
 def test_a_kind_that_this_version_does_not_know_is_none(kind: int) -> None:
     assert decode(msgpack.packb([kind, "anything"])) is None
 

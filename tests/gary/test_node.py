@@ -13,17 +13,20 @@ from gary.boot import Boot
 from gary.document import Document
 from gary.epochs import taken_along
 from gary.node import Node
-from gary.storage import Stored
+from gary.storage import MemoryStorage
 from gary.trust.keys import KeyPair
 from gossip import SwimConfig
 from tests.gary.facts import G1, promise, spec
+from tests.gary.trust.standings import CLUSTER, founded
 
 
 def node_number(number: int) -> Node:
+    key, storage = KeyPair(bytes([number]) * 32), MemoryStorage()
+    storage.write(founded(key))
     return Node(
         settings=Settings("node-1", "node-1", {}),
-        boot=Boot(KeyPair(bytes([number]) * 32), 1, b"c" * 16, b"s" * 32),
-        stored=Stored(),
+        boot=Boot(key, 1, CLUSTER, b"s" * 32),
+        stored=storage.load(),
         runtimes=("docker",),
         address="10.0.0.1:7946",
         swim_config=SwimConfig(),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.errors import CommandError, ErrorCode
+from gary.errors import CommandError, ErrorCode, error_in
 from gary.identity import NodeId
 from gary.messages import Cancel, MalformedMessage, Request, Response
 from gary.requests import (
@@ -22,7 +22,6 @@ from gary.requests import (
     Requests,
     Serving,
     arguments_of,
-    error_from,
 )
 from tests.gary.facts import A, B
 
@@ -204,12 +203,16 @@ def test_bytes_that_break_decoders_are_malformed(body: bytes) -> None:
 
 @given(st.one_of(anything, st.fixed_dictionaries({"code": anything, "message": anything, "hint": anything})))
 def test_any_error_of_another_node_can_be_shown(value: object) -> None:
-    assert error_from(value).code in set(ErrorCode)
+    error = error_in({"error": value})
+    assert error is not None
+    assert error.code in set(ErrorCode)
+    assert error.to_json()
 
 
 @given(st.sampled_from(list(ErrorCode)), st.text(max_size=10))
 def test_an_error_crosses_the_network_unchanged(code: ErrorCode, text: str) -> None:
-    error = error_from(CommandError(code, text, text).to_json()["error"])
+    error = error_in(CommandError(code, text, text).to_json())
+    assert error is not None
     assert (error.code, error.message, error.hint) == (code, text, text)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -53,6 +53,7 @@ def make_swim(
     epoch: int = 1,
     address: str = "",
     seed: int = 0,
+    expelled: Collection[str] = (),
 ) -> Swim:
     """One core on its own."""
     return Swim(
@@ -63,6 +64,7 @@ def make_swim(
         config=config,
         rng=random.Random(f"{seed}/{number}/{epoch}"),
         welcome=lambda: b"secret",
+        expelled=expelled,
     )
 
 
@@ -94,7 +96,10 @@ class Host:
 
 @dataclass
 class Network:
-    """Many hosts, one clock. ``loss`` and ``duplication`` are probabilities; ``cut`` says which pairs cannot talk."""
+    """Many hosts, one clock. ``loss`` and ``duplication`` are probabilities; ``cut`` says which pairs cannot talk.
+
+    ``refusing``: hosts that are there, but whom nobody can dial.
+    """
 
     seed: int = 0
     config: SwimConfig = CONFIG
@@ -104,6 +109,7 @@ class Network:
     now: float = 100.0
     hosts: dict[int, Host] = field(default_factory=dict)
     cut: Callable[[int, int], bool] = lambda sender, receiver: False
+    refusing: tuple[int, ...] = ()
     frames: int = 0
     bytes_sent: int = 0
 
@@ -218,7 +224,7 @@ class Network:
         self.frames += 1
         self.bytes_sent += len(send.frame)
         target = self._by_address.get(send.peer.address)
-        if target is None or not target.up:
+        if target is None or not target.up or target.number in self.refusing:
             if target is None or not self.cut(sender.number, target.number):
                 self._at(self.now + self.latency_s[1], self._refuse(sender, send.peer))
             return
@@ -249,8 +255,15 @@ class Solo:
     Messages cross encode and decode both ways.
     """
 
-    def __init__(self, *, config: SwimConfig = CONFIG, seed: int = 0, knows: Sequence[int] = ()) -> None:
-        self.swim = make_swim(1, config=config, seed=seed)
+    def __init__(
+        self,
+        *,
+        config: SwimConfig = CONFIG,
+        seed: int = 0,
+        knows: Sequence[int] = (),
+        expelled: Collection[str] = (),
+    ) -> None:
+        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled)
         self.config = config
         self.now = 100.0
         self.sent: list[tuple[Peer, Message]] = []

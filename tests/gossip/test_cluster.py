@@ -66,6 +66,18 @@ def test_a_third_of_the_nodes_failing_at_once_leaves_the_others_agreeing() -> No
         assert all(network.died_at(host, other) is None for host in hosts[:8] for other in hosts[:8])
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_members_that_each_refuse_everybody_for_a_moment_are_not_suspected(count: int) -> None:
+    network, hosts = settled_cluster(1, count)
+    for turn in range(200):
+        network.refusing = (hosts[turn % count].number,)
+        network.run(0.03)
+        network.refusing = ()
+        network.run(0.25)
+    assert sum(host.swim.counters()["unreachable"] for host in hosts) >= 10
+    assert [host.swim.counters().get("suspicions", 0) for host in hosts] == [0] * count
+
+
 def test_a_member_that_others_reach_is_not_held_dead_by_the_one_that_does_not() -> None:
     network, hosts = settled_cluster(1)
     network.cut = lambda sender, receiver: {sender, receiver} == {1, 2}

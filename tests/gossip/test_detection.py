@@ -88,14 +88,64 @@ def test_a_refused_connection_asks_relays_at_once_and_is_no_death() -> None:
     assert solo.status(2) is Status.ALIVE
 
 
-def test_refused_here_and_by_every_relay_ends_the_probe_early() -> None:
+def refuse(solo: Solo, number: int) -> None:
+    solo.perform(solo.swim.unreachable(Peer(node_id(number), address_of(number)), "connection refused", solo.now))
+
+
+@pytest.mark.parametrize("nacks_first", [True, False])
+def test_refused_here_twice_and_by_every_relay_ends_the_probe_early(nacks_first: bool) -> None:
     solo = Solo(knows=[2, 3, 4])
     ask = pinged(solo, 2)
-    solo.perform(solo.swim.unreachable(Peer(node_id(2), address_of(2)), "connection refused", solo.now))
+    start = solo.now
+    refuse(solo, 2)
     solo.hears(3, Nack(ask.sequence))
+    if nacks_first:
+        solo.hears(4, Nack(ask.sequence))
+    solo.passes(0.06)
+    assert solo.sent_to(2, Ping) == [ask, ask]
     assert solo.status(2) is Status.ALIVE
-    solo.hears(4, Nack(ask.sequence))
+    refuse(solo, 2)
+    if not nacks_first:
+        assert solo.status(2) is Status.ALIVE
+        solo.hears(4, Nack(ask.sequence))
     assert solo.status(2) is Status.SUSPECT
+    assert solo.now - start < 0.07
+
+
+def test_a_member_that_refuses_everybody_for_a_moment_is_not_suspected() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    ask = pinged(solo, 2)
+    refuse(solo, 2)
+    refuse(solo, 2)
+    solo.hears(3, Nack(ask.sequence))
+    solo.hears(4, Nack(ask.sequence))
+    solo.passes(0.06)
+    solo.hears(2, Ack(ask.sequence, 0))
+    solo.passes(0.5)
+    assert solo.changes(2) == []
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_in_a_cluster_of_two_one_ping_that_is_refused_or_lost_leads_to_no_suspicion(is_refused: bool) -> None:
+    solo = Solo(knows=[2])
+    ask = pinged(solo, 2)
+    if is_refused:
+        refuse(solo, 2)
+    solo.passes(0.21)
+    assert solo.sent_to(2, Ping) == [ask, ask]
+    solo.hears(2, Ack(ask.sequence, 0))
+    solo.passes(0.5)
+    assert solo.changes(2) == []
+
+
+def test_a_probe_pings_directly_no_more_than_twice() -> None:
+    solo = Solo(config=SwimConfig(probe_interval_s=2.0), knows=[2, 3])
+    solo.answering = (3,)
+    ask = pinged(solo, 2, within_s=5)
+    for _ in range(10):
+        refuse(solo, 2)
+        solo.passes(0.1)
+    assert solo.sent_to(2, Ping) == [ask, ask]
 
 
 def test_a_refused_frame_of_any_kind_is_a_reason_to_probe() -> None:
@@ -169,13 +219,11 @@ def test_probes_still_end_when_the_probed_member_vanishes_midway() -> None:
 def test_every_member_is_probed_once_in_a_round() -> None:
     peers = list(range(2, 12))
     solo = Solo(knows=peers)
+    solo.answering = tuple(peers)
     for _ in range(3):
         solo.forget()
         for _ in peers:
             solo.passes(0.5)
-            for number in peers:
-                for ask in solo.sent_to(number, Ping)[-1:]:
-                    solo.hears(number, Ack(ask.sequence, 0))
         probes = [peer.node for peer, message in solo.sent if isinstance(message, Ping)]
         assert sorted(probes) == sorted(node_id(number) for number in peers)
 

@@ -18,6 +18,7 @@ from gossip.messages import (
     Join,
     Message,
     Nack,
+    News,
     Payload,
     Ping,
     PingRequest,
@@ -62,6 +63,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Welcome, integers, st.binary(max_size=40)),
     st.builds(Refuse, integers, addresses, addresses),
     st.builds(Payload, st.binary(max_size=60)),
+    st.builds(News, st.binary(max_size=60)),
 )
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.binary(max_size=20) | st.text(),

@@ -148,7 +148,7 @@ def test_containers_of_a_wiped_disk_are_adopted_or_released(seed: int, away_s: f
     cluster.run(away_s)
     cluster.start(host)
     cluster.run(1.0)
-    cluster.answer(host, "join", {"peer": cluster.hosts[0].address})
+    assert cluster.join(host, cluster.hosts[0]).error is None
     cluster.run(40.0)
     assert runs(cluster, 20)
     assert all(is_whole(cluster, other) for other in cluster.hosts)

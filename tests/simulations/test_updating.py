@@ -150,7 +150,7 @@ def test_a_global_service_runs_on_every_node_and_on_each_that_joins(seed: int) -
     cluster.hosts.append(late)
     cluster.start(late)
     cluster.run(0.5)
-    cluster.answer(late, "join", {"peer": cluster.hosts[1].address})
+    assert cluster.join(late, cluster.hosts[1]).error is None
     assert cluster.run_until(lambda: per_host(cluster)[late.name] == 1, 10.0)
     cluster.kill(cluster.hosts[0])
     cluster.run(20.0)
@@ -235,9 +235,7 @@ def test_a_node_that_is_no_member_answers_as_the_members_do(seed: int) -> None:
 
 
 def stream(cluster: Cluster, host: Host, operation: str, arguments: dict[str, Any]) -> list[Any]:
-    number = cluster.post(host, operation, arguments)
-    assert cluster.run_until(lambda: any(reply.last for reply in host.replies[number]), 5.0)
-    return [reply.item for reply in host.replies[number] if not reply.last]
+    return list(cluster.operator(host).command(operation, arguments))
 
 
 @seeds
@@ -298,7 +296,7 @@ def test_a_node_with_room_that_joins_later_takes_what_was_missing(seed: int) -> 
     cluster.hosts.append(late)
     cluster.start(late)
     cluster.run(0.5)
-    cluster.answer(late, "join", {"peer": cluster.hosts[0].address})
+    assert cluster.join(late, cluster.hosts[0]).error is None
     assert cluster.run_until(lambda: runs(cluster, 4), 6.0)
 
 
@@ -314,13 +312,17 @@ def test_joins_that_cannot_be_say_why_and_change_nothing(seed: int) -> None:
     nobody = cluster.command(cluster.hosts[0], "join", {"peer": "10.9.9.9:7946"})
     assert nobody.error is not None
     assert nobody.error["error"]["code"] == "unavailable"  # type: ignore[index]
+    stranger = cluster.command(cluster.hosts[0], "join", {"peer": cluster.hosts[1].address})
+    assert stranger.error is not None
+    assert "an invitation is needed" in str(stranger.error)
+    token = cluster.invite(cluster.hosts[1])
     cluster.cut(cluster.hosts[1])
-    silent = cluster.command(cluster.hosts[0], "join", {"peer": cluster.hosts[1].address})
+    silent = cluster.command(cluster.hosts[0], "join", {"token": token})
     assert silent.error is not None
     cluster.heal()
     assert [len(host.agent.alive) for host in cluster.hosts if host.agent is not None] == [1, 1, 1]
-    cluster.answer(cluster.hosts[0], "join", {"peer": cluster.hosts[1].address})
-    cluster.answer(cluster.hosts[2], "join", {"peer": cluster.hosts[1].address})
+    for host in (cluster.hosts[0], cluster.hosts[2]):
+        assert cluster.join(host, cluster.hosts[1]).error is None
     assert cluster.run_until(cluster.sees_all, 5.0)
 
 

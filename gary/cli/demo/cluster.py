@@ -45,7 +45,7 @@ class DemoAgent:
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = Client(self.state_dir / "agent.sock")
+        self.client = Client(self.state_dir / "agent.sock", self.state_dir.with_name("operator.key"))
 
     @property
     def log(self) -> Path:
@@ -78,7 +78,7 @@ class DemoCluster:
                 if not agent.is_running or time.monotonic() > deadline:
                     raise DemoFailed(f"the agent {agent.name} did not start; the end of its log:\n{_end_of(agent.log)}")
                 try:
-                    agent.node = str(agent.client.get("version")["node"])
+                    agent.node = str(agent.client.call("version")["node"])
                 except AgentUnreachable:
                     time.sleep(LOOK_INTERVAL_S)
 

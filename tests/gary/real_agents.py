@@ -1,0 +1,119 @@
+"""Real agents without an engine: each a process with a directory and a pair of ports of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from gary.cli.client import Client
+from gary.cli.demo.cluster import free_ports
+from gary.cli.exits import AgentUnreachable
+
+REPOSITORY = Path(__file__).parents[2]
+WAIT_S = 30.0
+
+
+class RealAgent:
+    """A context manager. All that it writes by itself is under ``directory``, its state in ``state_dir`` there.
+
+    ``port``: of the probe lane; the bulk lane has the next one.
+    """
+
+    def __init__(self, directory: Path, *flags: str, umask: int = 0o022) -> None:
+        self.directory = directory
+        self.state_dir = directory / "state"
+        self.log = directory / "log"
+        [self.port] = free_ports(1)
+        self.address = f"127.0.0.1:{self.port}"
+        self.client = Client(self.state_dir / "agent.sock", directory / "home" / ".config" / "gary" / "operator.key")
+        self._flags = flags
+        self._umask = umask
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> RealAgent:
+        for name in ("home", "tmp"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command("agent", "--config", os.devnull, *self._settings(), *self._flags),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                cwd=REPOSITORY,
+                umask=self._umask,
+                start_new_session=True,
+            )
+        try:
+            self.until(self._answers, "it does not answer")
+        except BaseException:
+            self._end(signal.SIGKILL)
+            raise
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._end(signal.SIGTERM)
+
+    def gary(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ``gary words`` for this agent; ``given``: its standard input."""
+        command = self._command("--socket", str(self.client.socket_path), *words)
+        return subprocess.run(
+            command,
+            input=given or "",
+            capture_output=True,
+            text=True,
+            env=self._environment(),
+            cwd=REPOSITORY,
+            timeout=WAIT_S,
+            check=False,
+        )
+
+    def until(self, condition: Callable[[], bool], complaint: str) -> None:
+        """Wait until ``condition()`` holds."""
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert self._process is not None
+            is_hopeless = self._process.poll() is not None or time.monotonic() > deadline
+            assert not is_hopeless, f"{complaint}\n{self.log.read_text()}"
+            time.sleep(0.02)  # The interval between two looks.
+
+    def _answers(self) -> bool:
+        try:
+            self.client.call("version")
+        except AgentUnreachable:
+            return False
+        return True
+
+    def _settings(self) -> Sequence[str]:
+        return (
+            *("--state-dir", str(self.state_dir), "--bind", self.address, "--name", self.directory.name),
+            *("--runtime", "process", "--log-level", "debug"),
+        )
+
+    def _command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "gary", *words]
+
+    def _environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("GARY_")}
+        return kept | {"HOME": str(self.directory / "home"), "TMPDIR": str(self.directory / "tmp"), "NO_COLOR": "1"}
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        try:
+            self._process.wait(WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
