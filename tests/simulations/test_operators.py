@@ -14,7 +14,7 @@ from gary.spec import Constraint, Spec, to_json
 from gary.trust.keys import KeyPair
 from gary.trust.orders import WINDOW_S
 from simulations.checkers import Safety
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster, Host, Watcher
 from tests.simulations.support import SEEDS, app, cluster_of, runs, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
@@ -46,9 +46,11 @@ def canary_app(replicas: int = 2) -> Spec:
     )
 
 
-def two_members(seed: int, spec: Spec, hosts: int = 6) -> tuple[Cluster, list[Host], list[Host]]:
-    """A cluster in which two hosts hold ``spec``; those two, and the others."""
-    cluster = settled(cluster_of(hosts, seed), spec)
+def two_members(seed: int, spec: Spec, *watchers: Watcher) -> tuple[Cluster, list[Host], list[Host]]:
+    """A cluster in which two hosts of six hold ``spec``; those two, and the others."""
+    cluster = cluster_of(6, seed)
+    cluster.watchers += watchers
+    settled(cluster, spec)
     cluster.run(60.0)
     members = [host for host in cluster.hosts if host.agent is not None and host.agent.deployments]
     assert len(members) == 2
