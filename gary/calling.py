@@ -326,14 +326,20 @@ class Calling:
             self._not_before = now + backoff * self._host.rng.uniform(0.75, 1.25)
 
     def invitations(
-        self, placement: Placement, state: State, view: View, snapshot: bytes
+        self, placement: Placement, keepings: Mapping[Slot, Keeping], state: State, view: View, snapshot: bytes
     ) -> list[tuple[NodeId, Invitation]]:
-        """The messages for a placement; the document goes to those that do not hold it yet."""
+        """The messages for a placement; the document goes to those that do not hold it yet.
+
+        To make a placement durable takes a while. What is kept or not wanted by now is left out.
+        """
         holding = frozenset(live_members(state, view))
-        return [
-            (node, Invitation(self._host.next_number(), self._deployment, slots, b"" if node in holding else snapshot))
-            for node, slots in sorted(placement.invited.items())
-        ]
+        messages: list[tuple[NodeId, Invitation]] = []
+        for node, placed in sorted(placement.invited.items()):
+            slots = tuple(slot for slot in placed if slot in keepings and keepings[slot].is_needed)
+            if slots or not placed:
+                given = b"" if node in holding else snapshot
+                messages.append((node, Invitation(self._host.next_number(), self._deployment, slots, given)))
+        return messages
 
     def missing_report(self, slots: Iterable[Slot]) -> dict[Slot, dict[str, int]]:
         """For each slot that found no keeper: how many nodes declined, by reason."""

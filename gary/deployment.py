@@ -172,7 +172,7 @@ class Deployment:
             reason, room = self._keeper.consider(state, view, slot, room, len(accepted))
             if reason is None:
                 accepted.append(slot)
-                self._claim(draft, state, view, slot)
+                self._keeper.claim(draft, state, view, slot)
             else:
                 declined.append((slot, reason))
         answer = Acceptance(invitation.id, self.id, tuple(accepted), tuple(declined))
@@ -181,10 +181,6 @@ class Deployment:
         self.write(draft, now, lambda at: self._host.send(sender, answer))
         self._host.changed(self.id)
         self.evaluate(now)
-
-    def _claim(self, draft: Draft, state: State, view: View, slot: Slot) -> None:
-        if self._keeper.claim(draft, state, view, slot):
-            self._replication.unsettled.add(slot)
 
     def told_gone(self, sender: NodeId, digests: Sequence[str], now: float) -> None:
         """A fellow knows the instances with these digests to be removed."""
@@ -215,7 +211,7 @@ class Deployment:
         open_slots = [
             slot
             for slot in slots
-            if state.service(slot) is not None
+            if state.wants(slot)
             and not any(is_believed_healthy(promise, view) for promise in live_promises(state, view, slot))
         ]
         released = tuple(slot for slot in slots if slot not in open_slots)
@@ -286,15 +282,15 @@ class Deployment:
         if self._replication.is_synced:
             keeper.restate(state, view, containers, draft, now, wake)
             for slot in keeper.adoptable(state, view, containers):
-                self._claim(draft, state, view, slot)
+                keeper.claim(draft, state, view, slot)
         self._forget_the_long_gone(state, view, draft, now)
         situation = keepings(state, view)
         placement = Placement()
-        if not self._host.is_expelled:
+        if not (self._host.is_expelled or self.storage_failure):
             placement, at = self.calling.step(state, view, situation, draft, now)
             wake.append(at)
         for slot in placement.own:
-            self._claim(draft, state, view, slot)
+            keeper.claim(draft, state, view, slot)
         self._write_and_invite(draft, placement, now)
         self._operate(containers, now)
         self._consider_leaving(view, containers, now, wake)
@@ -307,9 +303,10 @@ class Deployment:
 
         def invite(at: float) -> None:
             state = self.state
-            if state.is_removed:
+            if state.is_removed or self.document.epoch != epoch:
                 return
-            for node, invitation in self.calling.invitations(placement, state, self._view(), snapshot):
+            view = self._view()
+            for node, invitation in self.calling.invitations(placement, keepings(state, view), state, view, snapshot):
                 if invitation.snapshot:
                     self._replication.goes_with(invitation.id, node, asks)
                 self._host.send(node, invitation)
@@ -317,6 +314,7 @@ class Deployment:
         self.write(draft, now, invite)
         # As it is now: by the time that this is durable there may be changes that are not.
         snapshot, asks = self._replication.snapshot()
+        epoch = self.document.epoch
         self._host.changed(self.id)
 
     def _operate(self, containers: Containers, now: float) -> None:
@@ -324,7 +322,7 @@ class Deployment:
         unwanted: frozenset[Slot] = frozenset()
         if self._replication.is_synced:
             unwanted = frozenset(slot for slot in containers if self._keeper.is_elsewhere(state, view, slot))
-        self._keeper.operate(state, containers, self._replication.unsettled, unwanted, now)
+        self._keeper.operate(state, containers, self._replication.settled, unwanted, now)
 
     def _forget_the_long_gone(self, state: State, view: View, draft: Draft, now: float) -> None:
         for node in state.holders:

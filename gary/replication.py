@@ -48,8 +48,9 @@ class _Waiting:
 class Replication:
     """``slots_here()``: where this node's containers are or may be. ``left``: the heads with which it said goodbye.
 
-    ``is_synced``: what is known here is not just what this node's own disk said when it started. ``unsettled``: slots
-    whose claim is not durable yet.
+    ``is_synced``: what is known here is not just what this node's own disk said when it started. ``settled``: the slots
+    that this node keeps by what is on its disk, too, wherever its promise came from: its own claim, or a document that
+    somebody sent.
     """
 
     def __init__(
@@ -65,7 +66,6 @@ class Replication:
         self.document = document
         self.is_synced = not is_restored
         self.left: tuple[bytes, ...] = ()
-        self.unsettled: set[Slot] = set()
         self._id = id
         self._host = host
         self._slots_here = slots_here
@@ -80,6 +80,7 @@ class Replication:
         self._asks = 0
         self._vouching: dict[int, NodeId] = {}
         self._vouched: set[NodeId] = set()
+        self.settled = self._promised() if is_restored else frozenset()
         self._proven: set[NodeId] = set()
         self._told_of: set[NodeId] = set()
         self._news_at = now
@@ -145,12 +146,15 @@ class Replication:
                 after(at)
 
         self._appended += len(writes)
+        self.settled &= self._promised()
         self._host.emit(self._outbox.add(writes, durable))
         if self._appended >= CHANGES_PER_SNAPSHOT:
             self.save(now)
 
     def _tell(self, outgoing: Sequence[Outgoing], now: float) -> None:
-        """Send once all that is here is durable."""
+        """Send once all that is here is durable; nothing while the disk fails, for all are asked again later."""
+        if self.failure:
+            return
         if outgoing and self._outbox:
             self._persist((), outgoing, now, None)
             return
@@ -161,7 +165,7 @@ class Replication:
         if not self._outbox.persisted(token, now):
             return False
         if not self._outbox:
-            self.unsettled.clear()
+            self.settled = self._promised()
             self._answer_who_is_behind()
         return True
 
@@ -179,6 +183,9 @@ class Replication:
     def rewrite(self) -> None:
         """Try again what the disk did not take."""
         self._host.emit(self._outbox.retry())
+
+    def _promised(self) -> frozenset[Slot]:
+        return frozenset(promise.slot for promise in self.state.promises_of(self._host.node))
 
     # Who holds what was written
 

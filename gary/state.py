@@ -177,6 +177,11 @@ class State:
     def service(self, slot: Slot) -> Service | None:
         return self.services.get(service_of(slot))
 
+    def wants(self, slot: Slot) -> bool:
+        """Whether the effective spec asks for ``slot``. Which nodes a global service is for, no spec says."""
+        service = self.service(slot)
+        return service is not None and (service.mode is Mode.GLOBAL or slot in self.replicas)
+
     def is_current(self, promise: Promise) -> bool:
         """Whether the promised container is the one that the effective spec wants, whichever generation named it."""
         if self.effective is None:

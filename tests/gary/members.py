@@ -1,4 +1,4 @@
-"""Members of one deployment that talk to each other: no network, no clock, no containers."""
+"""Members of one deployment whose words, disks and engines are the test's: no network, no clock, no runtime."""
 
 from __future__ import annotations
 
@@ -45,11 +45,15 @@ _actors = itertools.count(1)
 
 @dataclass
 class Member:
-    """A node with one deployment; implements ``gary.host.Host``. What it sends waits in ``sent``."""
+    """A node with one deployment; implements ``gary.host.Host``. What it sends waits in ``sent``.
+
+    ``has_disk``: ``talk`` lets it write. ``has_engine``: its runtime answers; it has ``here``, and never does anything.
+    """
 
     node: NodeId
     present: list[NodeId]
     has_disk: bool = True
+    has_engine: bool = False
     changes_per_epoch: int = EPOCH_CHANGES
     epoch: int = 1
     is_draining: bool = False
@@ -64,6 +68,9 @@ class Member:
     sent: list[tuple[NodeId, Message]] = field(default_factory=list)
     disk: list[AppendChanges | PutSnapshot] = field(default_factory=list)
     unwritten: list[Persist] = field(default_factory=list)
+    here: list[Container] = field(default_factory=list)
+    started: list[StartRequest] = field(default_factory=list)
+    stopped: list[Container] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.node)
@@ -127,6 +134,11 @@ class Member:
             self.disk.extend(write for write in effect.writes if isinstance(write, AppendChanges | PutSnapshot))
             self.deployment.persisted(effect.token, self.now)
 
+    def fail(self) -> None:
+        """The disk takes nothing."""
+        while self.unwritten:
+            self.deployment.persist_failed(self.unwritten.pop(0).token, "no space left")
+
     # What its deployment asks of it
 
     def emit(self, effects: Sequence[Effect]) -> None:
@@ -175,19 +187,21 @@ class Member:
         return node[-2:]
 
     def containers(self, deployment: DeploymentId) -> Sequence[Container]:
-        return ()
+        return self.here if self.has_engine else ()
 
     def runtime_for(self, service: Service) -> str | None:
-        return None
+        return "memory" if self.has_engine else None
 
     def away_since_s(self, runtime: str | None) -> float | None:
-        return self.now
+        return None if self.has_engine else self.now
 
     def start_container(self, runtime: str, request: StartRequest) -> None:
-        raise AssertionError("there is no runtime")
+        assert self.has_engine
+        self.started.append(request)
 
     def stop_container(self, deployment: DeploymentId, slot: Slot, container: Container, grace_s: float) -> None:
-        raise AssertionError("there is no runtime")
+        assert self.has_engine
+        self.stopped.append(container)
 
     def next_number(self) -> int:
         return next(self._numbers)
