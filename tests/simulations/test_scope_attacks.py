@@ -149,8 +149,10 @@ def forged(cluster: Cluster, hostile: Host, id: str) -> list[Message]:
 
 
 def asked_in_the_clear(id: str) -> list[Request]:
-    operations = ("status", "promises", "endpoints", "scale", "release", "remove", "logs", "summary", "report", "ps")
-    operations += ("deploy", "local_logs", "grant", "hello", "holders", "relay", "events", "join", "leave", "expel")
+    operations = (
+        *("status", "promises", "endpoints", "scale", "release", "remove", "logs", "summary", "report", "ps"),
+        *("deploy", "local_logs", "grant", "hello", "holders", "relay", "events", "join", "leave", "expel"),
+    )
     body = msgpack.packb(
         {
             "app": "shop",
