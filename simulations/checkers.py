@@ -14,20 +14,10 @@ from crdt import CorruptReplica, MessageLimits, Replica
 from crdt.messages import Push, decode_message
 from gary.assignment import wanted_slots
 from gary.document import Document
-from gary.effects import Effect, StartContainer, StopContainer
+from gary.effects import Effect, Notify, Reply, StartContainer, StopContainer
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot, index_of
-from gary.messages import (
-    Invitation,
-    LedgerStatements,
-    MalformedMessage,
-    Message,
-    Request,
-    Response,
-    Snapshot,
-    Sync,
-    decode,
-)
+from gary.messages import Invitation, LedgerStatements, MalformedMessage, Message, Snapshot, Sync, decode
 from gary.permission import permit
 from gary.runtime.base import ContainerState
 from gary.spec import Mode
@@ -46,7 +36,8 @@ _READER = b"\xff" * 24
 class Safety:
     """DESIGN's rules 2, 3 and 5 as far as they can be seen from outside. ``canaries``: bytes of documents.
 
-    *Scope*: a document goes to, and lies at, nodes only that its members have named. *Durable before told*: no change
+    *Scope*: a document goes to, and lies at, nodes only that its members have named; nothing of it is shown to others,
+    nor by them, whoever asks what through which node. *Durable before told*: no change
     and no invitation leaves a host whose disk does not have it, no container starts for a promise that is not on the
     disk. *Absence is never permission*: no container of a wanted slot is stopped while nobody else has promised it.
     """
@@ -71,6 +62,11 @@ class Safety:
                 self._leaks(cluster, f"a frame from {host.name} to {peer.node[:6]}", host, peer.node, frame)
             case Send(peer, _, frame):
                 self._leaks(cluster, f"a probe from {host.name}", host, "", frame)
+            case Reply(item=item, error=error) if not _holds_anything(host):
+                said = f"{item} {error}".encode()
+                self._leaks(cluster, f"what {host.name} answers at its socket", host, host.node, said)
+            case Notify(event) if not _holds_anything(host):
+                self._leaks(cluster, f"an event on {host.name}", host, host.node, repr(event).encode())
             case StartContainer(request=request):
                 self._starts(cluster, host, request.labels.deployment, request.labels.slot)
             case StopContainer(container_id=container):
@@ -123,7 +119,7 @@ class Safety:
 
     def _leaks(self, cluster: Cluster, what: str, host: Host, to: NodeId, frame: bytes) -> None:
         for canary in self._canaries:
-            if canary in frame and not any(to in nodes for nodes in self._named.values()) and not _is_relayed(frame):
+            if canary in frame and not any(to in nodes for nodes in self._named.values()):
                 self._says(cluster, f"{what} shows {canary!r} to a node that is no member")
 
     def _name(self, cluster: Cluster, host: Host, id: DeploymentId) -> None:
@@ -336,9 +332,8 @@ def _messages(frame: bytes) -> Iterator[Message]:
                 yield decoded
 
 
-def _is_relayed(frame: bytes) -> bool:
-    """Whether it carries an operator's question or its answer, which pass through nodes that are no members."""
-    return any(isinstance(message, Request | Response) for message in _messages(frame))
+def _holds_anything(host: Host) -> bool:
+    return host.agent is not None and bool(host.agent.deployments)
 
 
 def _wants(state: State, slot: Slot) -> bool:

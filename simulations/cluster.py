@@ -234,6 +234,10 @@ class Cluster:
             self.run(step_s)
         return True
 
+    def act(self, host: Host, call: Callable[[Agent, float], list[Effect]]) -> None:
+        """Let the agent on ``host`` do what none of its own inputs would make it do: an attacker's, for instance."""
+        self._input(host, host.life, call)
+
     # What operators do
 
     def command(self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float = 30.0) -> Reply:

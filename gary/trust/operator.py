@@ -122,7 +122,8 @@ class Operator:
             if error.code is not ErrorCode.ELSEWHERE:
                 raise
             found = error.details
-        yield from self._order(_holders(found), operation, app, name, arguments)
+        rest = {key: value for key, value in arguments.items() if key != "app"}
+        yield from self._order(_holders(found), operation, app, name, rest)
 
     def _redeploy(
         self, app: str, name: str, found: Mapping[str, Any], arguments: Mapping[str, Any]
