@@ -344,6 +344,46 @@ def test_a_node_that_does_not_vouch_gets_a_certificate_of_the_new_root_and_not_i
 
 
 @seeds
+def test_nobody_hears_of_a_root_before_it_is_on_a_disk(seed: int) -> None:
+    cluster = settled(cluster_of(4, seed), app(4))
+    host = cluster.hosts[1]
+    host.storage.failing = "no space left on the disk"
+    old = root_of(host)
+    cluster.post(host, "rotate", {"overlap_s": 3600.0})
+    cluster.cut(cluster.hosts[3])
+    cluster.run(15.0)
+    cluster.heal()
+    cluster.run(15.0)
+    assert {root_of(other) for other in cluster.hosts} == {old}
+    cluster.kill(host, with_host=False)
+    host.storage.failing = None
+    cluster.start(host)
+    cluster.run(15.0)
+    assert {root_of(other) for other in cluster.hosts} == {old}
+    cluster.answer(host, "rotate", {"overlap_s": 3600.0})
+    assert cluster.run_until(lambda: all(map(is_certified, cluster.hosts)), 20.0)
+    assert {root_of(other) for other in cluster.hosts} != {old}
+
+
+@seeds
+def test_who_was_away_while_several_roots_were_named_vouches_for_the_last_one(seed: int) -> None:
+    cluster = settled(cluster_of(4, seed), app(4))
+    away = cluster.hosts[3]
+    cluster.kill(away)
+    cluster.run(10.0)
+    for host in cluster.hosts[:3]:
+        cluster.answer(host, "rotate", {"overlap_s": 3600.0})
+        cluster.run(10.0)
+    cluster.start(away)
+
+    def vouches() -> bool:
+        assert away.agent is not None
+        return root_of(away) == root_of(cluster.hosts[0]) and away.agent.standing.vouches and is_certified(away)
+
+    assert cluster.run_until(vouches, 30.0)
+
+
+@seeds
 def test_what_returns_within_the_overlap_catches_up_and_later_it_needs_an_invitation(seed: int) -> None:
     cluster = settled(cluster_of(5, seed), app(5))
     soon, late = cluster.hosts[3], cluster.hosts[4]
