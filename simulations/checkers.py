@@ -17,12 +17,12 @@ from gary.document import Document
 from gary.effects import Effect, Notify, Reply, StartContainer, StopContainer
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot, index_of
-from gary.messages import Invitation, MalformedMessage, Message, Snapshot, Sync, decode
+from gary.messages import Invitation, LedgerStatements, MalformedMessage, Message, Snapshot, Sync, decode
 from gary.permission import permit
 from gary.runtime.base import ContainerState
 from gary.spec import Mode
 from gary.state import PromiseState, Role, State
-from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Write
+from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Table, Write
 from gossip import Lane, Send
 from gossip.messages import Payload
 from gossip.messages import decode as decode_frame
@@ -104,6 +104,11 @@ class Safety:
                 told = pushed.changes if isinstance(pushed, Push) else ()
                 if not told:
                     return
+            case LedgerStatements(statements):
+                untold = set(statements) - set(host.storage.load().records[Table.TRUST].values())
+                if untold:
+                    self._says(cluster, f"{host.name} tells {len(untold)} statements that are not on its disk")
+                return
             case _:
                 return
         if to not in self._named.get(id, ()):
@@ -182,8 +187,22 @@ class _Read:
 
 
 def liveness(cluster: Cluster) -> list[str]:
-    """What is wrong with a cluster that has had time to recover: everybody sees everybody, and all is whole."""
-    return [*_membership(cluster), *_deployments(cluster)]
+    """What is wrong with a cluster that has had time to recover: everybody sees everybody, and all is whole.
+
+    Who was expelled is out for ever: nobody else sees it, and what it still holds and runs is nobody's business.
+    """
+    return [*_membership(cluster), *_trust(cluster), *_deployments(cluster)]
+
+
+def expelled(cluster: Cluster) -> set[NodeId]:
+    """Whom anybody knows to be out."""
+    return {node for host in cluster.live() if host.agent for node in host.agent.standing.ledger.expulsions}
+
+
+def _staying(cluster: Cluster) -> list[Host]:
+    """The live hosts whose nodes are not expelled."""
+    out = expelled(cluster)
+    return [host for host in cluster.live() if host.node not in out]
 
 
 def growth(cluster: Cluster, seconds: float) -> list[str]:
@@ -207,8 +226,9 @@ def _sizes(cluster: Cluster) -> dict[tuple[str, DeploymentId], int]:
 
 
 def _membership(cluster: Cluster) -> Iterator[str]:
-    truth = sorted(host.node for host in cluster.live())
-    for host in cluster.live():
+    staying = _staying(cluster)
+    truth = sorted(host.node for host in staying)
+    for host in staying:
         assert host.agent is not None
         seen = list(host.agent.alive)
         if seen != truth:
@@ -216,10 +236,26 @@ def _membership(cluster: Cluster) -> Iterator[str]:
             yield f"{host.name} misses {missed} live nodes and sees {extra} that are none"
 
 
+def _trust(cluster: Cluster) -> Iterator[str]:
+    """All have heard the same, and each has a certificate and the secret of the one present root."""
+    digests: set[bytes] = set()
+    for host in _staying(cluster):
+        assert host.agent is not None
+        standing = host.agent.standing
+        digests.add(standing.ledger.digest)
+        if f" by {standing.ledger.present.certificate}>" not in host.credentials.certificate:
+            yield f"{host.name} shows a certificate of another root than the present one"
+        if host.vouches and not standing.vouches:
+            yield f"{host.name} does not vouch for the present root"
+    if len(digests) > 1:
+        yield f"the nodes hold {len(digests)} different ledgers"
+
+
 def _deployments(cluster: Cluster) -> Iterator[str]:
     held: dict[DeploymentId, dict[str, State]] = {}
     heads: dict[DeploymentId, set[tuple[bytes, ...]]] = {}
-    for host in cluster.live():
+    staying = _staying(cluster)
+    for host in staying:
         assert host.agent is not None
         for id, deployment in host.agent.deployments.items():
             held.setdefault(id, {})[host.name] = deployment.state
@@ -238,15 +274,17 @@ def _deployments(cluster: Cluster) -> Iterator[str]:
             continue
         wanted = wanted_slots(state, agent.view(state))
         yield from _containers(cluster, id, wanted)
-        yield from _members(cluster, state, states)
-    known = {c.labels.deployment for host in cluster.live() for c in host.engine.present(cluster.clock.now)}
+        yield from _promises(staying, state, wanted)
+        yield from _members(staying, state, states)
+    known = {c.labels.deployment for host in staying for c in host.engine.present(cluster.clock.now)}
     for id in sorted(known - set(held)):
         yield f"containers of {id[:6]} run, and nobody holds its document"
 
 
 def _containers(cluster: Cluster, id: DeploymentId, wanted: Sequence[Slot]) -> Iterator[str]:
     found: dict[Slot, list[str]] = {slot: [] for slot in wanted}
-    for host in cluster.hosts:
+    out = expelled(cluster)
+    for host in (host for host in cluster.hosts if host.agent is None or host.node not in out):
         for container in host.engine.present(cluster.clock.now):
             if container.labels.deployment == id and container.state is ContainerState.RUNNING:
                 found.setdefault(container.labels.slot, []).append(host.name)
@@ -257,10 +295,19 @@ def _containers(cluster: Cluster, id: DeploymentId, wanted: Sequence[Slot]) -> I
             yield f"{slot} runs {len(where)} times ({', '.join(where)})"
 
 
-def _members(cluster: Cluster, state: State, states: dict[str, State]) -> Iterator[str]:
+def _promises(staying: Sequence[Host], state: State, wanted: Sequence[Slot]) -> Iterator[str]:
+    """Each slot is kept by one live node, which has said so: nothing is about to be written."""
+    live = {host.node for host in staying}
+    for slot in wanted:
+        said = [promise.state.value for promise in state.standing.get(slot, ()) if promise.node in live]
+        if said != [PromiseState.HEALTHY]:
+            yield f"of {slot} the document says: {', '.join(said) or 'nothing'}"
+
+
+def _members(staying: Sequence[Host], state: State, states: dict[str, State]) -> Iterator[str]:
     assert state.spec is not None
     runners = {p.node for p in state.promises if p.state is not PromiseState.WITHDRAWN}
-    live = {host.node: host.name for host in cluster.live()}
+    live = {host.node: host.name for host in staying}
     guards = max(len(runners & set(live)), min(state.spec.resilience, len(live)))
     if len(states) != guards:
         yield f"{state.name} has {len(states)} members ({', '.join(states)}), and {guards} are enough"
