@@ -234,7 +234,7 @@ class Operator:
                 failure = error_in(item.content)
                 if failure is not None:
                     raise failure
-                if item.content or not item.last:
+                if item.content:
                     yield item.content
         except BadEnvelope as error:
             message = f"what passed between this command and {holder.name} was changed on the way: {error}"
