@@ -173,7 +173,7 @@ class Daemon:
             seed = os.urandom(SEED_SIZE_BYTES)
             founded = await self._notary.ask(found(seed, identity.node))
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded)
+            writes += founding_writes(seed, founded, time.time())
         self._storage.write(writes)
         return identity, replace(self._storage.load(), set_aside=stored.set_aside)
 

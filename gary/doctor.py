@@ -17,7 +17,10 @@ FREE_FILES_LOW = 10_000
 FREE_FILES_MIN = 1_000
 CLOCK_WARNING_S = 1.0
 CLOCK_PROBLEM_S = 60.0
+CERTIFICATE_LOW_S = 365 * 86_400.0
+CERTIFICATE_MIN_S = 30 * 86_400.0
 NAMED_MAX = 5
+_REINVITE = "'gary invite' on one of them, then 'gary join --token-file FILE' here: it keeps all that it has"
 
 
 class Verdict(StrEnum):
@@ -109,6 +112,24 @@ class DialFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustFacts:
+    """How the node stands in its cluster. ``age_s``: of its certificate, which is good for ``lasts_s``. ``is_present``:
+    it is of the cluster's present root. ``others_until_s``: for how long other roots are trusted still. ``is_refused``:
+    no peer trusts it. ``contested``: pairs of names that have expelled each other.
+    """
+
+    age_s: float
+    lasts_s: float
+    is_present: bool
+    vouches: bool
+    others_until_s: tuple[float, ...] = ()
+    is_refused: bool = False
+    is_expelled: bool = False
+    expelled: tuple[str, ...] = ()
+    contested: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that is known. None: it is not."""
 
@@ -128,6 +149,7 @@ class Facts:
     """None: there is nobody to compare with."""
     address: str = ""
     dials: tuple[DialFacts, ...] | None = None
+    trust: TrustFacts | None = None
 
 
 # The checks
@@ -287,7 +309,66 @@ def members(facts: Facts) -> Iterable[Finding]:
         yield Finding("members", Verdict.PROBLEM, what, why, "is this host's network up? 'gary doctor' on another node")
 
 
-CHECKS: tuple[Check, ...] = (agent, settings, engines, disk, privacy, clock, versions, address, members)
+def certificate(facts: Facts) -> Iterable[Finding]:
+    seen = facts.trust
+    if seen is None:
+        return
+    left_s = seen.lasts_s - seen.age_s
+    if seen.is_refused:
+        why = (
+            "the cluster's root was probably changed while this node was away, for longer than the old one was trusted"
+        )
+        yield Finding("certificate", Verdict.PROBLEM, "the peers of this node refuse it", why, _REINVITE)
+    elif left_s < CERTIFICATE_LOW_S:
+        verdict = Verdict.PROBLEM if left_s < CERTIFICATE_MIN_S else Verdict.WARNING
+        what = f"it ends in {_duration(left_s)}" if left_s > 0 else "it has ended"
+        why = "peers refuse a certificate that has ended"
+        yield Finding("certificate", verdict, what, why, "'gary rotate' on a node that vouches renews all of them")
+    elif not seen.is_present:
+        why = "it is refused once the old root is no longer trusted"
+        remedy = "nothing, if this is seconds old; else see that a node that vouches is alive: 'gary nodes'"
+        yield Finding("certificate", Verdict.WARNING, "it is of a root that was replaced", why, remedy)
+    else:
+        yield Finding("certificate", Verdict.OK, f"of the cluster's present root, good for {_duration(left_s)}")
+
+
+def roots(facts: Facts) -> Iterable[Finding]:
+    seen = facts.trust
+    if seen is None:
+        return
+    role = "this node vouches: it can let others in" if seen.vouches else "this node does not vouch"
+    if not seen.others_until_s:
+        yield Finding("roots", Verdict.OK, f"one is trusted; {role}")
+        return
+    what = f"an old one is trusted for {_duration(max(seen.others_until_s))} more; {role}"
+    away = [peer.name for peer in facts.peers or () if peer.away_s is not None]
+    if away:
+        why = "who is not back by then needs an invitation"
+        yield Finding("roots", Verdict.WARNING, what, why, f"bring back those who are away: {_named(away)}")
+    else:
+        yield Finding("roots", Verdict.OK, what)
+
+
+def expulsions(facts: Facts) -> Iterable[Finding]:
+    seen = facts.trust
+    if seen is None:
+        return
+    if seen.is_expelled:
+        why = "every other node refuses it; it keeps what it has, and takes on nothing"
+        remedy = "'gary leave' stops all of that and makes it a new node, which can be invited"
+        yield Finding("expulsions", Verdict.PROBLEM, "this node was expelled", why, remedy)
+    for one, other in seen.contested:
+        why = "two sides of a partition did that; both stand"
+        remedy = "'gary leave' on either makes it a new node, which can be invited"
+        yield Finding("expulsions", Verdict.WARNING, f"{one} and {other} have expelled each other", why, remedy)
+    if not seen.is_expelled and not seen.contested:
+        yield Finding("expulsions", Verdict.OK, f"out for ever: {_named(seen.expelled)}" if seen.expelled else "none")
+
+
+CHECKS: tuple[Check, ...] = (
+    *(agent, settings, engines, disk, privacy, clock, versions),
+    *(certificate, roots, expulsions, address, members),
+)
 
 
 def examine(facts: Facts) -> list[Finding]:
@@ -325,7 +406,7 @@ def _size(amount: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+    for unit, length in (("years", 31_557_600), ("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"

@@ -158,7 +158,7 @@ class Cluster:
             seed = entropy(SEED_SIZE_BYTES)
             founded = notary.answer(found(seed, identity.node), rng)
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded)
+            writes += founding_writes(seed, founded, WALL_S + host.wall_skew_s + self.clock.now)
         host.storage.write(writes)
         stored = replace(host.storage.load(), set_aside=stored.set_aside)
         host.agent = Agent(
@@ -233,6 +233,10 @@ class Cluster:
                 return False
             self.run(step_s)
         return True
+
+    def act(self, host: Host, call: Callable[[Agent, float], list[Effect]]) -> None:
+        """Let the agent on ``host`` do what none of its own inputs would make it do: an attacker's, for instance."""
+        self._input(host, host.life, call)
 
     # What operators do
 

@@ -14,11 +14,14 @@ from gary.cluster import Cluster
 from gary.commands.command import Command
 from gary.commands.host import Asking
 from gary.deployment import Deployment
-from gary.doctor import ClockFacts, DialFacts, DiskFacts, Facts, PeerFacts
+from gary.doctor import ClockFacts, DialFacts, DiskFacts, Facts, PeerFacts, TrustFacts
 from gary.engines import Engines
 from gary.errors import CommandError, ErrorCode
 from gary.identity import DeploymentId, NodeId
 from gary.outbox import Outbox
+from gary.trust.membership import Membership
+from gary.trust.notary import YEARS
+from gary.trust.standing import Standing
 from gossip import Status, Swim
 
 CLOCKS_MAX = 5
@@ -43,6 +46,8 @@ class Host(Asking, Protocol):
     cluster: Cluster
     engines: Engines
     outbox: Outbox
+    standing: Standing
+    membership: Membership
     deployments: dict[DeploymentId, Deployment]
     rng: random.Random
 
@@ -166,6 +171,27 @@ class _Examination:
             clocks=tuple(sorted(self._clocks, key=lambda seen: seen.peer)) if self._others else None,
             address=host.swim.address,
             dials=tuple(sorted(self._dials, key=lambda seen: seen.peer)),
+            trust=self._trust(),
+        )
+
+    def _trust(self) -> TrustFacts:
+        host, ledger = self._host, self._host.standing.ledger
+        wall_s, expulsions = host.clock.wall_s(), ledger.expulsions
+        contested = {
+            tuple(sorted((expulsions[node][0].name, expulsions[other][0].name)))
+            for node in expulsions
+            for other in ledger.opponents(node)
+        }
+        return TrustFacts(
+            age_s=wall_s - host.standing.tls.made_s,
+            lasts_s=YEARS * 365.25 * 86_400.0,
+            is_present=host.standing.is_certified,
+            vouches=host.standing.vouches,
+            others_until_s=tuple(until_s - wall_s for until_s in ledger.until_s() if until_s > wall_s),
+            is_refused=host.membership.is_left_behind,
+            is_expelled=host.node in expulsions,
+            expelled=tuple(sorted(said[0].name for said in expulsions.values())),
+            contested=tuple((one, other) for one, other in sorted(contested)),
         )
 
     def _peers(self) -> list[PeerFacts]:

@@ -113,7 +113,9 @@ class Commands:
             "hello": operators.hello,
             "summary": questions.summary,
         }
-        self._orders = Orders(host, finding, Offered(of_orders, {"expel": trust.expel, "rotate": trust.rotate}))
+        self._orders = Orders(
+            host, finding, Offered(of_orders, {"expel": trust.expel, "rotate": trust.rotate, "admit": trust.admit})
+        )
 
     # What is asked
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HELLO_WAIT_S = 3.0
 ORDER_WAIT_S = 30.0
 AT_FOUNDING = "deploy"
+CLUSTER_ORDERS = ("expel", "rotate", "admit")
 
 Json = dict[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
@@ -91,7 +92,18 @@ class Operator:
         elif name:
             yield from self._about(name, operation, arguments)
         else:
+            yield from self._about_cluster(operation, arguments)
+
+    def _about_cluster(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """What the agent at hand answers, or a node that vouches, which is trusted with what concerns the cluster."""
+        try:
             yield from self._ask(operation, arguments)
+            return
+        except CommandError as error:
+            if error.code is not ErrorCode.ELSEWHERE or operation not in CLUSTER_ORDERS:
+                raise
+            found = error.details
+        yield from self._order(_holders(found), operation, "", "", arguments)
 
     def _about(self, name: str, operation: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """What the members of the deployment called ``name`` answer."""
@@ -110,7 +122,8 @@ class Operator:
             if error.code is not ErrorCode.ELSEWHERE:
                 raise
             found = error.details
-        yield from self._order(_holders(found), operation, app, name, arguments)
+        rest = {key: value for key, value in arguments.items() if key != "app"}
+        yield from self._order(_holders(found), operation, app, name, rest)
 
     def _redeploy(
         self, app: str, name: str, found: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -154,12 +167,15 @@ class Operator:
     def _order(
         self, holders: Sequence[Holder], operation: str, deployment: str, name: str, arguments: Mapping[str, Any]
     ) -> Iterator[Mapping[str, Any]]:
-        """Order it of the first holder that shows that it is one. ``name`` empty: the holder says which name it is."""
+        """Order it of the first holder that shows that it is one. ``deployment`` empty: it is about the cluster;
+        ``name`` empty: the holder says which name it is.
+        """
         failures: list[CommandError] = []
         for holder in holders:
             is_begun = False
             try:
-                self._greet(holder, deployment, name)
+                if deployment:
+                    self._greet(holder, deployment, name)
             except CommandError as error:
                 # Whatever it is, nobody has shown yet that it comes from a member.
                 failures.append(error)

@@ -153,7 +153,8 @@ class Renewal:
         if keys is None or root != host.standing.ledger.present.public:
             return
         self._keys = None
-        tls = Tls(keys.tls_key, host.standing.chain(root, answer.certificate), root)
+        chain, made_s = host.standing.chain(root, answer.certificate), int(host.clock.wall_s())
+        tls = Tls(keys.tls_key, chain, root, made_s)
         host.persist([host.standing.certified(tls)], lambda at: self._look_again(0.0))
 
     def answered(self, sender: NodeId, entry: Admittance | Rejection) -> None:
@@ -175,7 +176,7 @@ class Renewal:
     def _examined(self, keys: Keys, entry: Admittance) -> None:
         host = self._host
         try:
-            writes = host.standing.admitted(keys.tls_key, entry)
+            writes = host.standing.admitted(keys.tls_key, entry, host.clock.wall_s())
         except BadStatement as error:
             host.tell("trust", f"a certificate cannot be used: {error}")
             return

@@ -35,11 +35,14 @@ class BadStanding(GaryError):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What peers are shown, PEM. ``issuer``: the public key of the root that signed ``certificate``."""
+    """What peers are shown, PEM. ``issuer``: the public key of the root that signed ``certificate``. ``made_s``: when,
+    in seconds since 1970 by this node's clock.
+    """
 
     key: str = field(repr=False)
     certificate: str
     issuer: bytes
+    made_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,12 @@ def found(seed: bytes, node: NodeId) -> Found:
     return Found(root_name(KeyPair(seed).public), node)
 
 
-def founding_writes(seed: bytes, founded: Founded) -> list[Write]:
-    """What makes that cluster durable."""
+def founding_writes(seed: bytes, founded: Founded, wall_s: float) -> list[Write]:
+    """What makes that cluster durable, at ``wall_s`` (seconds since 1970)."""
     public = KeyPair(seed).public
     return [
         _put_root(Root(public, founded.root_certificate)),
-        _put_tls(Tls(founded.tls_key, founded.certificate, public)),
+        _put_tls(Tls(founded.tls_key, founded.certificate, public, int(wall_s))),
         _put_secret(public, RootSecret(seed, founded.root_key)),
     ]
 
@@ -93,8 +96,8 @@ class Standing:
         self._key = key
         try:
             match _unpack(records[_ROOT]), _unpack(records[_TLS]):
-                case [bytes(public), str(certificate)], [str(tls_key), str(shown), bytes(issuer)]:
-                    founding, self.tls = Root(public, certificate), Tls(tls_key, shown, issuer)
+                case [bytes(public), str(certificate)], [str(tls_key), str(shown), bytes(issuer), int(made_s)]:
+                    founding, self.tls = Root(public, certificate), Tls(tls_key, shown, issuer, made_s)
                 case _:
                     raise BadStanding("the node's certificate on the disk is none")
             statements = [raw for _, raw in _under(_STATEMENT, records)]
@@ -156,7 +159,7 @@ class Standing:
         self.tls = tls
         return _put_tls(tls)
 
-    def admitted(self, tls_key: str, admittance: Admittance) -> list[Write]:
+    def admitted(self, tls_key: str, admittance: Admittance, wall_s: float) -> list[Write]:
         """Somebody who vouches has certified this node's ``tls_key``, for the same cluster again or for another.
 
         Raises ``BadStatement`` for an admittance that does not fit together, and then nothing has changed.
@@ -166,7 +169,7 @@ class Standing:
         secret = self._opened(admittance)
         if not is_known:
             raise BadStatement("the certificate is of a root that nobody has named")
-        tls = Tls(tls_key, admittance.certificate, admittance.issuer)
+        tls = Tls(tls_key, admittance.certificate, admittance.issuer, int(wall_s))
         is_same = (ledger.cluster, ledger.founding) == (self.ledger.cluster, self.ledger.founding)
         writes = [] if is_same else self._forget()
         for raw in self.ledger.raws if is_same else ():
@@ -211,7 +214,7 @@ def _put_root(root: Root) -> Write:
 
 
 def _put_tls(tls: Tls) -> Write:
-    return PutRecord(Table.TRUST, _TLS, msgpack.packb([tls.key, tls.certificate, tls.issuer]))
+    return PutRecord(Table.TRUST, _TLS, msgpack.packb([tls.key, tls.certificate, tls.issuer, tls.made_s]))
 
 
 def _put_secret(root: bytes, secret: RootSecret) -> Write:

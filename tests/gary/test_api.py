@@ -91,7 +91,7 @@ def _ask_json(agent: AgentDouble, method: str, path: str, body: object = None) -
         ("GET", "/v1/invitations", None, "invitations", {}),
         ("POST", "/v1/invitations", {"uses": 2}, "invite", {"uses": 2, "expires_s": 3600, "vouch": True}),
         ("DELETE", "/v1/invitations/3f9a", None, "revoke", {"invitation": "3f9a"}),
-        ("POST", "/v1/nodes/node-b/expel", {}, "expel", {"node": "node-b", "operator": None}),
+        ("POST", "/v1/nodes/node-b/expel", None, "expel", {"node": "node-b"}),
         ("POST", "/v1/rotate", {"urgent": True}, "rotate", {"overlap_s": 604_800.0, "urgent": True}),
         ("POST", "/v1/operators", {"key": "ab" * 32}, "admit", {"key": "ab" * 32}),
     ],

@@ -34,6 +34,7 @@ from gary.doctor import (
     Finding,
     PeerFacts,
     SocketFacts,
+    TrustFacts,
     Verdict,
     examine,
     finding_from,
@@ -46,6 +47,7 @@ from gossip.member import Incarnation
 from tests.gary.agent_double import AgentDouble, PreparedCommands
 
 OK, WARNING, PROBLEM = Verdict
+YEAR_S = 365.25 * 86_400.0
 DISK = DiskFacts("/var/lib/gary", FREE_BYTES_LOW, FREE_FILES_LOW)
 PEER = PeerFacts("node-b", "1.0", 1)
 OTHER = PeerFacts("node-c", "1.0", 1)
@@ -60,6 +62,10 @@ def _clocks(*ahead_s: float, error_s: float = 0.001) -> Facts:
 def _dials(*failures: tuple[str, ...]) -> Facts:
     dials = tuple(DialFacts(f"node-{n}", failed) for n, failed in enumerate(failures))
     return Facts(address="10.0.0.1:7946", dials=dials)
+
+
+def _trust(age_s: float = 1 * YEAR_S, **facts: Any) -> Facts:
+    return Facts(trust=TrustFacts(age_s, 10 * YEAR_S, **{"is_present": True, "vouches": True, **facts}))
 
 
 REFUSED = ("10.0.0.1:7947: connection refused",)
@@ -103,6 +109,20 @@ REFUSED = ("10.0.0.1:7947: connection refused",)
         (replace(HERE, peers=(replace(PEER, protocol=2), OTHER)), "versions", PROBLEM, "node-b (protocol 2)"),
         (replace(HERE, unspoken=3), "versions", PROBLEM, "3 frames"),
         (replace(HERE, peers=(replace(PEER, version="0.9", away_s=9.0),)), "versions", OK, "1.0 here"),
+        (_trust(), "certificate", OK, "good for 9 years"),
+        (_trust(age_s=9.5 * YEAR_S), "certificate", WARNING, "it ends in 183 days"),
+        (_trust(age_s=9.99 * YEAR_S), "certificate", PROBLEM, "gary rotate"),
+        (_trust(age_s=11 * YEAR_S), "certificate", PROBLEM, "it has ended"),
+        (_trust(is_present=False), "certificate", WARNING, "a root that was replaced"),
+        (_trust(is_refused=True), "certificate", PROBLEM, "gary invite"),
+        (_trust(), "roots", OK, "this node vouches"),
+        (_trust(vouches=False), "roots", OK, "does not vouch"),
+        (_trust(others_until_s=(7200.0,)), "roots", OK, "trusted for 2 hours more"),
+        (replace(_trust(others_until_s=(60.0,)), peers=(replace(PEER, away_s=9.0),)), "roots", WARNING, "node-b"),
+        (_trust(), "expulsions", OK, "none"),
+        (_trust(expelled=("node-x",)), "expulsions", OK, "out for ever: node-x"),
+        (_trust(contested=(("a", "b"),)), "expulsions", WARNING, "a and b have expelled each other"),
+        (_trust(is_expelled=True), "expulsions", PROBLEM, "gary leave"),
         (_dials(), "address", OK, "no peer"),
         (_dials((), ()), "address", OK, "10.0.0.1:7946 is reached by node-0, node-1"),
         (_dials((), REFUSED), "address", WARNING, "node-1 (10.0.0.1:7947: connection refused)"),
