@@ -337,13 +337,16 @@ def roots(facts: Facts) -> Iterable[Finding]:
     if seen is None:
         return
     role = "this node vouches: it can let others in" if seen.vouches else "this node does not vouch"
-    if seen.others_until_s:
-        until = _duration(max(seen.others_until_s))
-        what = f"an old one is trusted for {until} more; {role}"
-        why = "nodes that are not back by then need an invitation"
-        yield Finding("roots", Verdict.WARNING, what, why, "'gary nodes' shows who is away")
-    else:
+    if not seen.others_until_s:
         yield Finding("roots", Verdict.OK, f"one is trusted; {role}")
+        return
+    what = f"an old one is trusted for {_duration(max(seen.others_until_s))} more; {role}"
+    away = [peer.name for peer in facts.peers or () if peer.away_s is not None]
+    if away:
+        why = "who is not back by then needs an invitation"
+        yield Finding("roots", Verdict.WARNING, what, why, f"bring back those who are away: {_named(away)}")
+    else:
+        yield Finding("roots", Verdict.OK, what)
 
 
 def expulsions(facts: Facts) -> Iterable[Finding]:

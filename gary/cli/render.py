@@ -107,6 +107,8 @@ def status(answer: Answer) -> RenderableType:
         f"  held by {_cell(resilience.get('have'))}, wanted {_cell(resilience.get('wanted'))} or more",
     )
     parts: list[RenderableType] = [head, "", services(answer), "", slots(answer), "", members(answer)]
+    if keys := list(_list(answer.get("operators"))):
+        parts += ["", Text("Commanded through other nodes by"), *(Text(f"  {key}") for key in keys)]
     if lines := missing(answer):
         parts += ["", Text("Missing", _BAD), *(Text(f"  {line}") for line in lines)]
     return Group(*parts)

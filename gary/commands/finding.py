@@ -81,8 +81,12 @@ class Finding:
         return CommandError(ErrorCode.ELSEWHERE, message, hint, self.whereabouts(id))
 
     def whereabouts(self, id: DeploymentId) -> Json:
-        """The live nodes that say that they hold it, in no order: for each, what is needed to write to it alone."""
-        return {"deployment": id, "holders": addressees(self._host, self._others(id))}
+        """The live nodes that say that they hold it, in no order: for each, what is needed to write to it alone.
+
+        ``removed``: it is known here that it was; they may not have heard of that.
+        """
+        holders = addressees(self._host, self._others(id))
+        return {"deployment": id, "holders": holders, "removed": id in self._host.tombstones}
 
     def _others(self, id: DeploymentId) -> list[NodeId]:
         return [node for node in self._host.responsible(id) if node != self._host.node]

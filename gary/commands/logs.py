@@ -73,6 +73,8 @@ class Logs:
             raise CommandError(ErrorCode.BAD_REQUEST, "'slots' is no list")
         own = [promise.slot for promise in deployment.state.promises_of(self._host.node) if promise.slot in slots]
         stream = self._streams.begin(command.responder)
+        if command.says("follow"):
+            command.responder.item({})
         self._read(deployment, own, command, stream)
         self._streams.end_if_done(stream)
 

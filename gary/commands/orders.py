@@ -80,6 +80,8 @@ class Orders:
             run = self._permitted(order)
             self._taken.take(order)
             host.count("orders_taken")
+            if order.arguments.get("follow") is True:
+                responder.item({})
             run(Command(order.operation, order.arguments, responder, operator=order.operator))
         except CommandError as error:
             responder.fail(error)

@@ -15,6 +15,7 @@ from simulations.cluster import Cluster, Host
 from tests.simulations.support import SEEDS, app, cluster_of, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
+CHECKS = ("disk", "privacy", "clock", "versions", "certificate", "roots", "expulsions", "address", "members")
 
 
 def verdicts(cluster: Cluster, host: Host) -> dict[str, tuple[str, str]]:
@@ -29,7 +30,7 @@ def test_a_sound_cluster_has_nothing_wrong(seed: int) -> None:
     for host in cluster.hosts:
         found = verdicts(cluster, host)
         assert {verdict for verdict, _ in found.values()} == {"ok"}, found
-        assert list(found) == ["engine docker", "disk", "privacy", "clock", "versions", "address", "members"]
+        assert list(found) == ["engine docker", *CHECKS]
     assert "reached by n1, n2, n3" in verdicts(cluster, cluster.hosts[0])["address"][1]
 
 

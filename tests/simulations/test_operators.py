@@ -252,6 +252,20 @@ def test_grants_last_over_epochs_restarts_and_the_death_of_those_who_wrote_them(
         assert commands(cluster, host, OTHER, "status", {"app": "shop"})[0]["state"] == "whole"
 
 
+@seeds
+def test_what_is_followed_goes_on_however_long_nothing_happens(seed: int) -> None:
+    cluster, members, others = two_members(seed, app(2, resilience=2))
+    number = cluster.post(members[0], "events", {"app": "shop", "follow": True})
+    cluster.run(60.0)
+    past = len(members[0].replies[number])
+    credential = cluster.operator(others[0], OTHER).credential("shop")
+    for host in members:
+        cluster.answer(host, "grant", {"app": "shop", "operator": credential})
+        cluster.run(1.0)
+    heard = [reply.item for reply in members[0].replies[number][past:]]
+    assert [item["node"] for item in heard if item.get("kind") == "grant"] == [host.node for host in members]
+
+
 # Clocks and lives
 
 

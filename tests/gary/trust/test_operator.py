@@ -54,16 +54,20 @@ class Node:
 
 
 class AtHand:
-    """The agent at hand, and all that it is asked. ``twist``: what it does to the answers of others."""
+    """The agent at hand, and all that it is asked. ``twist``: what it does to the answers of others; ``removed``: it
+    knows that the deployment was.
+    """
 
-    def __init__(self, *nodes: Node, twist: Twist = lambda answers: answers) -> None:
+    def __init__(self, *nodes: Node, twist: Twist = lambda answers: answers, removed: bool = False) -> None:
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self._nodes = nodes
         self._twist = twist
+        self._removed = removed
 
     def ask(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Answer]:
         self.asked.append((operation, arguments))
-        places = {"deployment": "d" * 32, "holders": [node.place for node in self._nodes]}
+        holders = [node.place for node in self._nodes]
+        places = {"deployment": "d" * 32, "holders": holders, "removed": self._removed}
         match operation:
             case "version":
                 yield {"cluster": CLUSTER.hex()}
@@ -133,6 +137,18 @@ def test_what_a_member_refuses_is_not_asked_of_another_one(code: ErrorCode) -> N
         status(AtHand(Node(1, fails=CommandError(code, "no", "do that")), other))
     assert (refused.value.code, refused.value.message, refused.value.hint) == (code, "no", "do that")
     assert other.done == []
+
+
+def test_what_was_removed_is_not_there_though_somebody_that_has_not_heard_of_it_does_not_answer() -> None:
+    away = Node(1, fails=CommandError(ErrorCode.UNAVAILABLE, "gone"))
+    with pytest.raises(CommandError) as failed:
+        status(AtHand(away, removed=True))
+    assert failed.value.code is ErrorCode.NOT_FOUND
+    (seen,) = operator(AtHand(away, removed=True)).command("ps", {})
+    assert seen == {"deployments": [], "unanswered": [], "withheld": []}
+    with pytest.raises(CommandError) as failed:
+        status(AtHand(away))
+    assert failed.value.code is ErrorCode.UNAVAILABLE
 
 
 def test_a_deploy_of_a_name_that_is_held_elsewhere_shows_its_spec_to_a_member_alone() -> None:
