@@ -359,8 +359,8 @@ class Replication:
     def is_dismissed(self, sender: NodeId, told: Dismissed, now: float) -> bool:
         """Whether this node has to go because others have struck it off; that it left by itself is noted.
 
-        What was said of it since may be on its way to ``sender``. But whom it had told that it leaves never hears that it
-        stayed after all, as a node does that believes itself the last one.
+        What was said of it since may be on its way to ``sender``. But whom it had told that it leaves never hears that
+        it stayed after all, as a node does that believes itself the last one.
         """
         mine = self.document.facts.get((MEMBERS, self._host.node))
         if mine is None or not self.is_fellow(sender):
