@@ -143,7 +143,7 @@ class Reconciliation:
         own = self._digest.buckets
         for bucket in range(BUCKETS):
             if own[bucket] != message.hashes[bucket]:
-                nodes = self._digest.nodes(bucket)
+                nodes = self._digest.nodes(bucket)[:_VERSIONS_MAX]
                 if versions and len(versions) + len(nodes) > _VERSIONS_MAX:
                     break
                 chosen.append(bucket)

@@ -25,7 +25,7 @@ class Advertisement:
     @property
     def size_bytes(self) -> int:
         """About what it takes in a frame, and in memory."""
-        return len(self.body) + sum(len(name.encode(errors="replace")) + 3 for name in self.names)
+        return len(self.body) + sum(len(name.encode()) + 3 for name in self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import msgpack
 
 from gossip.directory import NEVER, Advertisement, Publication
 from gossip.errors import BadFrame
-from gossip.member import INCARNATION_MAX, STATUS_BY_RANK, Claim, Incarnation, Member
+from gossip.member import DOWN_FOR_S_MAX, INCARNATION_MAX, STATUS_BY_RANK, Claim, Incarnation, Member
 
 VERSION: Final = 1
 CLUSTER_SIZE_BYTES: Final = 16
@@ -334,7 +334,7 @@ def _claim(
 ) -> Claim:
     status = STATUS_BY_RANK[_integer(rank, len(STATUS_BY_RANK) - 1)]
     member = Member(_node(node), _address(address), _incarnation(epoch, counter), status)
-    return Claim(member, _nodes(accusers, ACCUSERS_MAX), _integer(down_for_s))
+    return Claim(member, _nodes(accusers, ACCUSERS_MAX), _integer(down_for_s, DOWN_FOR_S_MAX))
 
 
 def _read_publication(item: Sequence[Any]) -> Publication:

@@ -449,10 +449,10 @@ class Swim:
         elif held is None and not self._view.has_room:
             refusal = Refuse(join.attempt, "full", f"the cluster has {len(self._membership)} members")
         elif join.address == self.address:
-            refusal = Refuse(join.attempt, "identity", f"{join.address} is the address of another node")
+            refusal = Refuse(join.attempt, "identity", _cut(f"{join.address} is the address of another node"))
         elif held is not None and _is_twin(held, join):
             self._view.contradict(held, join.address, now)
-            refusal = Refuse(join.attempt, "identity", f"this node id lives at {held.address} already")
+            refusal = Refuse(join.attempt, "identity", _cut(f"this node id lives at {held.address} already"))
         if refusal is not None:
             self._counters["joins_refused"] += 1
             self._outbox.send(peer, Lane.PROBE, refusal)
@@ -537,6 +537,11 @@ class Swim:
         if len(self._membership.dead) and not view.has_left and not outbox.is_armed(TimerKind.REDIAL):
             outbox.arm(TimerKind.REDIAL, self._redial_delay_s())
         return outbox.drain()
+
+
+def _cut(detail: str) -> str:
+    """Addresses are other people's words: with one of the longest, a sentence may be too long for a frame."""
+    return detail[:ADDRESS_LENGTH_MAX]
 
 
 def _is_twin(held: Member, join: Join) -> bool:

@@ -19,7 +19,7 @@ from gossip.antientropy import Digest, version_of
 from gossip.config import SwimConfig
 from gossip.directory import NEVER, Advertisement, Directory, Publication
 from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
-from gossip.member import Claim, Incarnation, Member, Status
+from gossip.member import DOWN_FOR_S_MAX, Claim, Incarnation, Member, Status
 from gossip.membership import Membership, Record
 from gossip.messages import encode
 from gossip.outbox import Outbox
@@ -86,7 +86,7 @@ class View:
         record = self.membership.record(node)
         assert record is not None
         member = record.member
-        down_for_s = 0 if member.status.live else max(0, int(now - record.down_since))
+        down_for_s = 0 if member.status.live else min(max(0, int(now - record.down_since)), DOWN_FOR_S_MAX)
         return Claim(member, self.suspicions.accusers(node), down_for_s)
 
     # Claims

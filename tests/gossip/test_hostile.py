@@ -70,7 +70,7 @@ def forged(victim: Member) -> dict[str, Claim]:
     return {
         "it is dead": Claim(Member(node, address, now, Status.DEAD)),
         "it is dead in an incarnation to come": Claim(Member(node, address, above(victim), Status.DEAD)),
-        "it is dead for ages": Claim(Member(node, address, above(victim), Status.DEAD), down_for_s=2**40),
+        "it is dead for ages": Claim(Member(node, address, above(victim), Status.DEAD), down_for_s=2**32),
         "it left": Claim(Member(node, address, now, Status.LEFT)),
         "all suspect it": Claim(Member(node, address, now, Status.SUSPECT), accusers),
         "a stranger lives at its address": alive(77, address=address),
@@ -176,7 +176,7 @@ def test_how_long_a_member_is_down_is_not_for_others_to_say() -> None:
     solo = Solo(config=SwimConfig(forget_after_s=60.0), knows=[2, 3])
     solo.answering = (3,)
     solo.hears(2, Publication(node_id(2), Incarnation(1, 1), Advertisement(("app",), b"")), left(2))
-    solo.hears(3, Claim(member(2, Status.LEFT, epoch=2), down_for_s=2**40))
+    solo.hears(3, Claim(member(2, Status.LEFT, epoch=2), down_for_s=2**32))
     solo.passes(50.0)
     assert solo.swim.directory.names() == ("app",)
     solo.passes(15.0)
