@@ -20,11 +20,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from aiohttp.http_writer import HttpVersion11
+from aiohttp.http_writer import HttpVersion10, HttpVersion11
 
 # Not ``aiohttp.web``, which holds the same and brings a command line of its own: 0.9 MB of argparse and gettext.
 from aiohttp.web_app import Application
-from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPNotFound, HTTPRequestEntityTooLarge
+from aiohttp.web_exceptions import HTTPException, HTTPRequestEntityTooLarge
 from aiohttp.web_middlewares import middleware
 from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse, json_response
@@ -152,7 +152,7 @@ class Api:
             return await self._answer(request, handler, names)
 
         application = Application(client_max_size=BODY_SIZE_BYTES_MAX, middlewares=[admit])
-        application.add_routes(routes)
+        application.add_routes([*routes, _route_to("*", "/{path:.*}", _nothing)])
         # A client that goes away cancels its handler: that is how a followed log ends.
         runner = AppRunner(application, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
@@ -166,6 +166,8 @@ class Api:
         connection = _connection(request)
         connection.has_head()
         try:
+            if request.version not in (HttpVersion10, HttpVersion11):
+                raise _Refusal(400, "it is in another version of HTTP than 1.1 and 1.0")
             if reason := _why_foreign(request, names):
                 self._counters["requests_foreign"] += 1
                 raise _Refusal(403, reason, "ask with gary, or with curl")
@@ -176,10 +178,6 @@ class Api:
             response = self._error(refusal, refusal.status)
         except CommandError as error:
             response = self._error(error)
-        except (HTTPNotFound, HTTPMethodNotAllowed):
-            message = f"there is no {request.method} {request.path}"
-            hint = "the reference of the API lists what there is"
-            response = self._error(CommandError(ErrorCode.NOT_FOUND, message, hint))
         except HTTPException as error:
             response = self._error(CommandError(ErrorCode.BAD_REQUEST, error.reason), error.status)
         except ConnectionError:
@@ -192,8 +190,14 @@ class Api:
 
     async def _read_body(self, request: Request) -> None:
         """Have ``request`` hold its whole body. Raises ``_Refusal``."""
+        expected = request.headers.get("Expect", "")
+        if expected and expected.lower() != "100-continue":
+            raise _Refusal(417, "it expects something other than 100-continue")
         try:
             async with asyncio.timeout(self._limits.body_s):
+                if expected:
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0  # aiohttp takes what was written for the answer.
                 await request.read()
         except TimeoutError:
             self._counters["requests_late"] += 1
@@ -297,7 +301,17 @@ def _why_foreign(request: Request, names: frozenset[str] | None) -> str:
 
 def _route_to(method: str, path: str, handler: Handler) -> RouteDef:
     # Otherwise every GET would answer HEAD as well, by carrying out the command and throwing the answer away.
-    return route(method, path, handler, **({"allow_head": False} if method == "GET" else {}))
+    more = {"allow_head": False} if method == "GET" else {}
+    return route(method, path, handler, expect_handler=_let_the_body_wait, **more)
+
+
+async def _let_the_body_wait(_request: Request) -> None:
+    """What aiohttp does at once for who expects to be told to go on; here that is done once the head is admitted."""
+
+
+async def _nothing(request: Request) -> StreamResponse:
+    message = f"there is no {request.method} {request.path}"
+    raise CommandError(ErrorCode.NOT_FOUND, message, "the reference of the API lists what there is")
 
 
 async def _arguments(route: Route, request: Request) -> Arguments:

@@ -32,9 +32,11 @@ from gary.config import AgentConfig, advertised_address
 from gary.effects import (
     Alarm,
     Consult,
+    Dial,
     Effect,
     Exit,
     Expel,
+    Inspect,
     Knock,
     Notify,
     Observe,
@@ -49,6 +51,7 @@ from gary.effects import (
 )
 from gary.errors import GaryError, StorageFailed, error_in
 from gary.identity import NodeId
+from gary.inspection import dial, inspect_disk
 from gary.logs import configure_logging
 from gary.metrics import Metrics
 from gary.replies import Replies
@@ -170,7 +173,7 @@ class Daemon:
             seed = os.urandom(SEED_SIZE_BYTES)
             founded = await self._notary.ask(found(seed, identity.node))
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded)
+            writes += founding_writes(seed, founded, time.time())
         self._storage.write(writes)
         return identity, replace(self._storage.load(), set_aside=stored.set_aside)
 
@@ -287,6 +290,10 @@ class Daemon:
                     self._spawn(self._renew(effect))
                 case Expel(node):
                     self._transport.expel(node)
+                case Dial():
+                    self._spawn(self._dial(effect))
+                case Inspect():
+                    self._spawn(self._inspect(effect))
                 case Exit():
                     self.finished.set()
 
@@ -405,6 +412,18 @@ class Daemon:
         """Wait until clients have read enough of the replies in ``effects``."""
         for command in {effect.command for effect in effects if isinstance(effect, Reply)} & self._answers.keys():
             await self._answers[command].room()
+
+    # Looking at the host, for the doctor
+
+    async def _dial(self, effect: Dial) -> None:
+        failures = await dial(effect.address)
+        assert self._agent is not None
+        self._perform(self._agent.dialled(effect.number, failures, self._loop.time()))
+
+    async def _inspect(self, effect: Inspect) -> None:
+        disk = await asyncio.to_thread(inspect_disk, self._config.state_dir)
+        assert self._agent is not None
+        self._perform(self._agent.inspected(effect.number, disk, self._loop.time()))
 
     # Looking at the engines
 

@@ -20,12 +20,17 @@ from gary.messages import Cancel, MalformedMessage, Request, Response
 
 REPEAT_S = 1.0
 ANSWERS_REMEMBERED_MAX = 256
+OF_ONE_REMEMBERED_MAX = 128
+"""Of one node's requests; so that nobody has the others' forgotten."""
 ANSWER_SIZE_BYTES_REMEMBERED_MAX = 64 * 1024
 OPEN_MAX = 1024
 
 
 class Responder(Protocol):
-    """Where the answer to one command goes: to this node's own API, or back to the node that asked."""
+    """Where the answer to one command goes: to this node's own API, or back to the node that asked.
+
+    An empty item says to another node that its request has arrived and that answers may take their time.
+    """
 
     is_cancelled: bool
     """Nobody listens any more."""
@@ -194,10 +199,17 @@ class Serving:
             return None
         responder = RemoteResponder(send, request.id)
         self._known[key] = responder
-        while len(self._known) > ANSWERS_REMEMBERED_MAX:
-            over = (key for key, known in self._known.items() if known.is_ended or known.is_cancelled)
-            self._known.pop(next(over, next(iter(self._known)))).is_cancelled = True
+        own = [key for key in self._known if key[0] == sender]
+        if len(own) > OF_ONE_REMEMBERED_MAX:
+            self._forget_one_of(own)
+        if len(self._known) > ANSWERS_REMEMBERED_MAX:
+            self._forget_one_of(list(self._known))
         return responder
+
+    def _forget_one_of(self, keys: list[tuple[NodeId, int]]) -> None:
+        """The oldest that is over; if all go on, the oldest."""
+        over = (key for key in keys if self._known[key].is_ended or self._known[key].is_cancelled)
+        self._known.pop(next(over, keys[0])).is_cancelled = True
 
     def __len__(self) -> int:
         """How many requests are remembered."""

@@ -99,6 +99,7 @@ PATH_FIELDS = (Field("app", _text(255)), Field("node", _text(255)), Field("invit
 ROUTES = (
     Route("GET", "/v1/version", "version"),
     Route("GET", "/v1/nodes", "nodes"),
+    Route("GET", "/v1/doctor", "doctor"),
     Route("GET", "/v1/deployments", "ps"),
     Route(
         "POST",
@@ -169,7 +170,7 @@ ROUTES = (
         body=(Field("uses", _count, 1), Field("expires_s", _count, 3600), Field("vouch", _flag, True)),
     ),
     Route("DELETE", "/v1/invitations/{invitation}", "revoke"),
-    Route("POST", "/v1/nodes/{node}/expel", "expel", body=(Field("operator", _text(64), None),)),
+    Route("POST", "/v1/nodes/{node}/expel", "expel"),
     Route(
         "POST", "/v1/rotate", "rotate", body=(Field("overlap_s", _overlap, 604_800.0), Field("urgent", _flag, False))
     ),

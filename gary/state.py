@@ -24,6 +24,9 @@ class Role(StrEnum):
     FORGOTTEN = "forgotten"
 
 
+GONE = (Role.LEFT, Role.FORGOTTEN)
+
+
 class PromiseState(StrEnum):
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -174,6 +177,11 @@ class State:
     def service(self, slot: Slot) -> Service | None:
         return self.services.get(service_of(slot))
 
+    def wants(self, slot: Slot) -> bool:
+        """Whether the effective spec asks for ``slot``. Which nodes a global service is for, no spec says."""
+        service = self.service(slot)
+        return service is not None and (service.mode is Mode.GLOBAL or slot in self.replicas)
+
     def is_current(self, promise: Promise) -> bool:
         """Whether the promised container is the one that the effective spec wants, whichever generation named it."""
         if self.effective is None:
@@ -214,5 +222,4 @@ class State:
     @cached_property
     def holders(self) -> tuple[NodeId, ...]:
         """The nodes that hold the document or were asked to: neither left nor forgotten."""
-        gone = (Role.LEFT, Role.FORGOTTEN)
-        return tuple(node for node, membership in sorted(self.members.items()) if membership.role not in gone)
+        return tuple(node for node, membership in sorted(self.members.items()) if membership.role not in GONE)

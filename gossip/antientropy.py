@@ -25,6 +25,7 @@ from gossip.member import Claim, Incarnation, Member
 from gossip.membership import Membership
 from gossip.messages import HASH_SIZE_BYTES, Buckets, Records, Version, Versions, Wanted
 from gossip.outbox import Outbox
+from gossip.pace import Pace
 from gossip.transport import Lane, Peer
 
 BUCKETS: Final = 64
@@ -112,8 +113,10 @@ class Reconciliation:
         self._interval_s = config.sync_interval_s
         self._not_before = float("-inf")
         self._started_at = float("-inf")
-        self._answers = 0
-        self._answers_since = float("-inf")
+        self._paces = {
+            step: Pace(1.0, each=config.sync_answers_per_member, all_=config.sync_answers_max)
+            for step in (Buckets, Versions, Wanted)
+        }
 
     def heard(self, peer: Peer, digest: int, now: float) -> None:
         """A ping or ack told what ``peer`` knows: start a comparison if there is a difference that news won't heal."""
@@ -132,18 +135,15 @@ class Reconciliation:
 
     def buckets(self, peer: Peer, message: Buckets, now: float) -> None:
         """Step one arrived: answer with versions from the buckets that differ."""
-        if now >= self._answers_since + 1.0:
-            self._answers, self._answers_since = 0, now
-        if len(message.hashes) != BUCKETS or self._answers >= self._config.sync_answers_max:
+        if len(message.hashes) != BUCKETS or not self._may_answer(peer, message, now):
             self._counters["drop_sync"] += 1
             return
-        self._answers += 1
         chosen: list[int] = []
         versions: list[Version] = []
         own = self._digest.buckets
         for bucket in range(BUCKETS):
             if own[bucket] != message.hashes[bucket]:
-                nodes = self._digest.nodes(bucket)
+                nodes = self._digest.nodes(bucket)[:_VERSIONS_MAX]
                 if versions and len(versions) + len(nodes) > _VERSIONS_MAX:
                     break
                 chosen.append(bucket)
@@ -153,6 +153,9 @@ class Reconciliation:
 
     def versions(self, peer: Peer, message: Versions, now: float) -> None:
         """Step two arrived: send what is newer here, ask for what is newer there."""
+        if not self._may_answer(peer, message, now):
+            self._counters["drop_sync"] += 1
+            return
         theirs = {version.node: version for version in message.versions}
         wanted = [version.node for version in message.versions if self._is_newer(version)]
         chosen = [bucket for bucket in dict.fromkeys(message.buckets) if bucket < BUCKETS]
@@ -168,6 +171,9 @@ class Reconciliation:
 
     def wanted(self, peer: Peer, message: Wanted, now: float) -> None:
         """Step three arrived: send what was asked for."""
+        if not self._may_answer(peer, message, now):
+            self._counters["drop_sync"] += 1
+            return
         nodes = [node for node in dict.fromkeys(message.nodes) if self._membership.get(node) is not None]
         self.send_records(peer, nodes, now)
 
@@ -198,6 +204,9 @@ class Reconciliation:
                 size_bytes += sum(len(name) + 3 for name in advertisement.names)
         if claims:
             yield Records(tuple(claims), tuple(publications))
+
+    def _may_answer(self, peer: Peer, message: Buckets | Versions | Wanted, now: float) -> bool:
+        return self._paces[type(message)].allows(peer.node, now)
 
     def _version(self, node: str) -> Version:
         member = self._membership.get(node)

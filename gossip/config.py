@@ -47,6 +47,9 @@ class SwimConfig:
     relayed_probes_max: int = 256
     """Probes on behalf of others that run at once; more are declined by silence."""
 
+    relayed_probes_per_member: int = 32
+    """How many of these may be for one and the same member. More than a member ever has of its own at once."""
+
     suspicion_min_s: float = 1.5
     """How long a suspect has to refute once enough others confirm, in clusters of up to 10; grows with log10 of the
     cluster size. Lower is faster failover and more false deaths. Above ``probe_interval_s``."""
@@ -95,7 +98,10 @@ class SwimConfig:
     """Pieces in one answer; what does not fit waits for the next comparison."""
 
     sync_answers_max: int = 8
-    """Comparisons answered per second; more are dropped."""
+    """Each step of a comparison is answered so often per second; more are dropped."""
+
+    sync_answers_per_member: int = 2
+    """How many of these may be for one and the same member."""
 
     redial_interval_s: float = 2.0
     """How often members held dead are pinged, in clusters of up to five; grows with the cluster so that the dead host
@@ -116,6 +122,10 @@ class SwimConfig:
     join_retry_s: float = 0.5
     """How often the first message of a join is sent again."""
 
+    joins_answered_max: int = 64
+    """Joins answered within half of ``join_retry_s``, and one of each node; who is left out asks again. An answer holds
+    all that is known about all members."""
+
     answer_interval_s: float = 1.0
     """A member held dead that keeps talking is told so at most this often."""
 
@@ -129,7 +139,10 @@ class SwimConfig:
     """Larger frames are neither sent nor read. No more than the transport's own limit."""
 
     members_max: int = 20_000
-    """Members known at once, down ones included; claims about further ones are dropped."""
+    """Members known at once, down ones included. Beyond, the dead make room for the living, and the others wait."""
+
+    directory_bytes_max: int = 64 * 1024 * 1024
+    """Size of all advertisements together. Beyond, the dead make room, and then further ones are dropped."""
 
     orphans_max: int = 64
     """Advertisements kept for nodes that are not known yet."""

@@ -22,6 +22,11 @@ class Advertisement:
     names: tuple[str, ...] = ()
     body: bytes = b""
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a frame, and in memory."""
+        return len(self.body) + sum(len(name.encode()) + 3 for name in self.names)
+
 
 @dataclass(frozen=True, slots=True)
 class Publication:
@@ -40,6 +45,12 @@ class Directory:
         self._nodes_by_name: dict[str, dict[str, None]] = {}
         self._orphans: dict[str, Publication] = {}
         self._orphans_max = orphans_max
+        self._size_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all advertisements of known members."""
+        return self._size_bytes
 
     def responsible(self, name: str) -> tuple[str, ...]:
         """The nodes that list ``name``, down ones included, sorted."""
@@ -65,6 +76,7 @@ class Directory:
         if held and publication.version <= held.version:
             return False
         self._publications[node] = publication
+        self._size_bytes += publication.advertisement.size_bytes - (held.advertisement.size_bytes if held else 0)
         self._unlist(node, held.advertisement.names if held else (), keep=publication.advertisement.names)
         for name in publication.advertisement.names:
             self._nodes_by_name.setdefault(name, {})[node] = None
@@ -74,6 +86,7 @@ class Directory:
         """Drop everything that ``node`` published."""
         held = self._publications.pop(node, None)
         if held:
+            self._size_bytes -= held.advertisement.size_bytes
             self._unlist(node, held.advertisement.names, keep=())
 
     def set_aside(self, publication: Publication) -> None:

@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 INCARNATION_MAX: Final = 2**48
 """Neither part of an incarnation is larger: nobody can be driven to one that others do not accept."""
 
+DOWN_FOR_S_MAX: Final = 2**32
+"""Nobody says of a member that it is down for longer: all have forgotten it by then."""
+
 
 class Status(StrEnum):
     """What is believed about a member. ``LEFT`` is a death that the member announced itself."""

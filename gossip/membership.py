@@ -21,6 +21,7 @@ class Record:
     down_since: float = 0.0
     heard_at: float | None = None
     answered_at: float | None = None
+    objected_at: float | None = None
 
 
 class Roster:
@@ -121,9 +122,13 @@ class Membership:
         return self._alive
 
     def put(self, member: Member, now: float, down_for_s: float = 0.0) -> None:
-        """Store ``member`` in place of what is held under its node."""
+        """Store ``member`` in place of what is held under its node. If it is down, it is since ``down_for_s``.
+
+        Of a member that was known to be down already, it is known since when.
+        """
         node = member.node
         record = self._records.get(node)
+        was_down = record is not None and not record.member.status.live
         if record is None:
             record = self._records[node] = Record(member)
         else:
@@ -131,7 +136,7 @@ class Membership:
             if member.status.live or record.member.status.live:
                 record.answered_at = None
             record.member = member
-        if not member.status.live:
+        if not member.status.live and not was_down:
             record.down_since = now - down_for_s
         self._index(member)
 

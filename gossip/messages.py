@@ -17,7 +17,7 @@ import msgpack
 
 from gossip.directory import NEVER, Advertisement, Publication
 from gossip.errors import BadFrame
-from gossip.member import INCARNATION_MAX, STATUS_BY_RANK, Claim, Incarnation, Member
+from gossip.member import DOWN_FOR_S_MAX, INCARNATION_MAX, STATUS_BY_RANK, Claim, Incarnation, Member
 
 VERSION: Final = 1
 CLUSTER_SIZE_BYTES: Final = 16
@@ -248,6 +248,7 @@ def decode(data: bytes, size_bytes_max: int) -> Frame:
         return Frame(version, cluster, sender, ())
     messages: list[Message] = []
     skipped = 0
+    asked: set[int] = set()
     for item in _sequence(parts[3]):
         if type(item) is not tuple or not item:
             raise BadFrame("malformed", "not a message")
@@ -255,6 +256,10 @@ def decode(data: bytes, size_bytes_max: int) -> Frame:
         if reader is None:
             skipped += 1
             continue
+        if item[0] in _ONCE:
+            if item[0] in asked:
+                raise BadFrame("malformed", "a question twice")
+            asked.add(item[0])
         try:
             messages.append(reader(item))
         except IndexError as error:
@@ -329,7 +334,7 @@ def _claim(
 ) -> Claim:
     status = STATUS_BY_RANK[_integer(rank, len(STATUS_BY_RANK) - 1)]
     member = Member(_node(node), _address(address), _incarnation(epoch, counter), status)
-    return Claim(member, _nodes(accusers, ACCUSERS_MAX), _integer(down_for_s))
+    return Claim(member, _nodes(accusers, ACCUSERS_MAX), _integer(down_for_s, DOWN_FOR_S_MAX))
 
 
 def _read_publication(item: Sequence[Any]) -> Publication:
@@ -396,3 +401,7 @@ _READERS: dict[int, Callable[[Sequence[Any]], Message]] = {
     14: lambda f: Payload(_bytes(f[1])),
     15: lambda f: News(_bytes(f[1])),
 }
+
+# What others say may come many times in one frame. What they ask, or answer, comes once: a frame is never worth more
+# than one answer of each kind.
+_ONCE: Final = frozenset(_READERS) - {_ENCODERS[kind][0] for kind in (Claim, Publication, Payload, News)}

@@ -184,7 +184,7 @@ class Prober:
 
     def pinged(self, sender: Peer, ping: Ping, now: float) -> None:
         """Somebody asks whether we are there."""
-        self._outbox.send_with_news(sender, Ack(ping.sequence, self._digest()), *self._doubts_about(sender.node, now))
+        self._outbox.send_with_news(sender, Ack(ping.sequence, self._digest()), *self._doubts_about(sender, now))
 
     def acked(self, sender: str, ack: Ack) -> None:
         """An ack, from the member that was pinged or from a relay."""
@@ -201,7 +201,8 @@ class Prober:
     def asked(self, sender: str, request: PingRequest, now: float) -> None:
         """Somebody asks us to ping another member."""
         target = self._membership.get(request.target)
-        if len(self._relayed) >= self._config.relayed_probes_max:
+        of_sender = sum(relayed.requester == sender for relayed in self._relayed.values())
+        if len(self._relayed) >= self._config.relayed_probes_max or of_sender >= self._config.relayed_probes_per_member:
             self._counters["drop_relayed_probe"] += 1
             return
         relayed = Relayed(request.target, sender, request.sequence)
@@ -249,8 +250,8 @@ class Prober:
         member = self._membership.get(flight.node)
         assert member is not None, "the flight to a member that is forgotten has ended"
         # News is not spent on somebody who is likely to be silent again.
-        ping = self._ping(sequence)
-        self._outbox.send(Peer(flight.node, member.address), Lane.PROBE, ping, *self._doubts_about(flight.node, now))
+        peer = Peer(flight.node, member.address)
+        self._outbox.send(peer, Lane.PROBE, self._ping(sequence), *self._doubts_about(peer, now))
 
     def end(self, sequence: int, now: float) -> None:
         """The whole time of a probe has passed without an ack."""
@@ -338,19 +339,19 @@ class Prober:
         accusers = self._suspicions.accusers(node)
         return self._membership.node in accusers or len(accusers) > self._config.suspicion_confirmations
 
-    def _doubts_about(self, node: str, now: float) -> tuple[Claim, ...]:
-        """What a member must hear that is held suspect or dead, so that it can refute."""
-        member = self._membership.get(node)
-        if member is None or member.status in (Status.ALIVE, Status.LEFT):
+    def _doubts_about(self, peer: Peer, now: float) -> tuple[Claim, ...]:
+        """What a member must hear that is held to be down, suspect or elsewhere, so that it can refute."""
+        member = self._membership.get(peer.node)
+        if member is None or (member.status is Status.ALIVE and member.address == peer.address):
             return ()
-        return (self._claim_about(node, now),)
+        return (self._claim_about(peer.node, now),)
 
     def _ping(self, sequence: int) -> Ping:
         myself = self._membership.myself
         return Ping(sequence, self._digest(), myself.address, myself.incarnation)
 
     def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
-        self._outbox.send_with_news(peer, self._ping(sequence), *self._doubts_about(peer.node, now))
+        self._outbox.send_with_news(peer, self._ping(sequence), *self._doubts_about(peer, now))
 
     def _answer(self, relayed: Relayed, message: Ack | Nack) -> None:
         self._send_to(relayed.requester, message)

@@ -7,6 +7,9 @@ gets no answer either (Lifeguard, Dadgar, Phillips and Currey 2018, section IV-B
 
 K is the number of confirmations that bring it down to Min. Nobody waits for confirmations that cannot come: only
 members that are themselves alive and unsuspected can confirm, so K shrinks when most of a cluster vanishes at once.
+
+Nor does anybody take a death, or a leave, from others on trust: it only says that the wait may be as short as can be.
+So whoever answers has had the time to object, at every node, before that node holds it dead.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import math
 from dataclasses import dataclass, field
 
 from gossip.config import SwimConfig
+from gossip.member import Status
 
 
 def suspicion_timeout_s(confirmations: int, wanted: int, min_s: float, max_s: float) -> float:
@@ -27,9 +31,11 @@ def suspicion_timeout_s(confirmations: int, wanted: int, min_s: float, max_s: fl
 
 @dataclass(slots=True)
 class Suspicion:
-    """One running suspicion: since when, and who accuses."""
+    """One running suspicion: since when, how it ends, whether others hold it ended, and who accuses."""
 
     started: float
+    outcome: Status = Status.DEAD
+    is_over_elsewhere: bool = False
     accusers: dict[str, None] = field(default_factory=dict)
 
 
@@ -59,6 +65,17 @@ class Suspicions:
             known[accuser] = None
         return len(known) > before
 
+    def over_elsewhere(self, node: str, outcome: Status) -> None:
+        """Others hold ``node`` dead, or say that it left."""
+        running = self._running[node]
+        running.is_over_elsewhere = True
+        if outcome.rank > running.outcome.rank:
+            running.outcome = outcome
+
+    def outcome(self, node: str) -> Status:
+        """What the suspect is, unless it refutes: dead, or left."""
+        return self._running[node].outcome
+
     def disregard(self, accuser: str) -> tuple[str, ...]:
         """Strike ``accuser`` from all suspicions, as if it had never spoken; returns whom it had accused."""
         accused = tuple(node for node, running in self._running.items() if accuser in running.accusers)
@@ -80,6 +97,8 @@ class Suspicions:
         running = self._running[node]
         min_s, max_s = self._config.suspicion_bounds_s(members)
         confirmations = max(0, len(running.accusers) - 1)
+        if running.is_over_elsewhere:
+            return running.started + min_s
         return running.started + suspicion_timeout_s(confirmations, self.wanted(able), min_s, max_s)
 
     def end(self, node: str) -> None:

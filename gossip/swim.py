@@ -58,6 +58,7 @@ from gossip.messages import (
     encode,
 )
 from gossip.outbox import Outbox
+from gossip.pace import Pace
 from gossip.probe import Prober
 from gossip.transport import Lane, Peer
 from gossip.view import View
@@ -127,6 +128,7 @@ class Swim:
             claim_about=self._view.claim_about,
         )
         self._joining = Joining(config=config, rng=rng, membership=self._membership, outbox=self._outbox)
+        self._welcomes = Pace(config.join_retry_s / 2, each=1, all_=config.joins_answered_max)
         self._quiet_from = ""
         self._quiet_until = float("-inf")
 
@@ -203,7 +205,7 @@ class Swim:
 
         Raises ``AdvertisementTooLarge``; the one before stays.
         """
-        size_bytes = len(advertisement.body) + sum(len(name.encode()) + 3 for name in advertisement.names)
+        size_bytes = advertisement.size_bytes
         names_fit = len(advertisement.names) <= NAMES_MAX and all(
             len(name) <= ADDRESS_LENGTH_MAX for name in advertisement.names
         )
@@ -339,7 +341,7 @@ class Swim:
             case Claim():
                 return self._view.hear(message, sender, now)
             case Publication():
-                return self._view.hear_publication(message)
+                return self._view.hear_publication(message, sender)
             case Records():
                 return self._hear_records(message, sender, now)
             case Payload():
@@ -354,7 +356,9 @@ class Swim:
         if member is None:
             self._counters["drop_unknown_sender"] += 1
             return None
-        return self._reply(Peer(sender, member.address), message, now)
+        # Whoever pings says where it is: there it gets its answer, even if others have us believe that it is elsewhere.
+        address = message.address if isinstance(message, Ping) else member.address
+        return self._reply(Peer(sender, address), message, now)
 
     def _reply(self, peer: Peer, message: Message, now: float) -> None:
         """Messages that are answered, or were an answer."""
@@ -434,18 +438,21 @@ class Swim:
 
     def _let_in(self, sender: str, join: Join, now: float) -> None:
         """Answer a join. Whoever asks becomes a member when it speaks as one of the cluster, not before."""
+        if not self._welcomes.allows(sender, now):
+            self._counters["drop_join"] += 1
+            return
         peer = Peer(sender, join.address)
         held = self._membership.get(sender)
         refusal = None
         if self._view.has_left:
             refusal = Refuse(join.attempt, "leaving", "the node there is leaving its cluster; try another one")
-        elif held is None and len(self._membership) >= self._config.members_max:
+        elif held is None and not self._view.has_room:
             refusal = Refuse(join.attempt, "full", f"the cluster has {len(self._membership)} members")
         elif join.address == self.address:
-            refusal = Refuse(join.attempt, "identity", f"{join.address} is the address of another node")
+            refusal = Refuse(join.attempt, "identity", _cut(f"{join.address} is the address of another node"))
         elif held is not None and _is_twin(held, join):
             self._view.contradict(held, join.address, now)
-            refusal = Refuse(join.attempt, "identity", f"this node id lives at {held.address} already")
+            refusal = Refuse(join.attempt, "identity", _cut(f"this node id lives at {held.address} already"))
         if refusal is not None:
             self._counters["joins_refused"] += 1
             self._outbox.send(peer, Lane.PROBE, refusal)
@@ -480,7 +487,7 @@ class Swim:
         for claim in records.claims:
             self._view.hear(claim, sender, now, record=True, quiet=quiet)
         for publication in records.publications:
-            self._view.hear_publication(publication, quiet=quiet)
+            self._view.hear_publication(publication, sender, quiet=quiet)
 
     def _hear_news(self, news: News, sender: str) -> None:
         if len(news.body) > self._config.news_bytes_max:
@@ -530,6 +537,11 @@ class Swim:
         if len(self._membership.dead) and not view.has_left and not outbox.is_armed(TimerKind.REDIAL):
             outbox.arm(TimerKind.REDIAL, self._redial_delay_s())
         return outbox.drain()
+
+
+def _cut(detail: str) -> str:
+    """Addresses are other people's words: with one of the longest, a sentence may be too long for a frame."""
+    return detail[:ADDRESS_LENGTH_MAX]
 
 
 def _is_twin(held: Member, join: Join) -> bool:

@@ -2,6 +2,10 @@
 
 A claim is taken over if it supersedes what is held (``gossip.member``); what is new here is passed on. Claims about
 this node itself are never taken over: they are answered, and refuted with a higher incarnation.
+
+Nodes trust each other's claims, but no single one of them can make a member that answers look dead: that another is
+down, has left, or gave way to somebody at its address, makes it a suspect here, which has the time to object
+(``gossip.suspicion``); only what a member says of itself holds at once.
 """
 
 from __future__ import annotations
@@ -13,10 +17,10 @@ from typing import Final
 
 from gossip.antientropy import Digest, version_of
 from gossip.config import SwimConfig
-from gossip.directory import Advertisement, Directory, Publication
+from gossip.directory import NEVER, Advertisement, Directory, Publication
 from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
-from gossip.member import Claim, Incarnation, Member, Status
-from gossip.membership import Membership
+from gossip.member import DOWN_FOR_S_MAX, Claim, Incarnation, Member, Status
+from gossip.membership import Membership, Record
 from gossip.messages import encode
 from gossip.outbox import Outbox
 from gossip.suspicion import Suspicions
@@ -25,6 +29,10 @@ from gossip.transport import Lane, Peer
 # What is about to be forgotten is not taken up again from somebody whose clock started a little later.
 _TOO_OLD: Final = 0.98
 _CONFLICT_INTERVAL_S: Final = 10.0
+# What others say of a member's epoch is taken up to a number that no count of starts reaches, and to that many above
+# what is held: so nobody can be driven to the end of all incarnations, where it could refute no more.
+_EPOCH_CREDIBLE: Final = 2**32
+_EPOCH_STEP: Final = 2**16
 # Timers may come a hair early; a suspicion is not armed again for less than this.
 _EARLY_S: Final = 0.001
 
@@ -68,12 +76,17 @@ class View:
         """This node has said that it leaves."""
         return self.membership.myself.status is Status.LEFT
 
+    @property
+    def has_room(self) -> bool:
+        """Another member can be known, perhaps in place of one that is dead."""
+        return len(self.membership) < self._config.members_max or bool(len(self.membership.dead))
+
     def claim_about(self, node: str, now: float) -> Claim:
         """What this node would say about ``node``, which it knows."""
         record = self.membership.record(node)
         assert record is not None
         member = record.member
-        down_for_s = 0 if member.status.live else max(0, int(now - record.down_since))
+        down_for_s = 0 if member.status.live else min(max(0, int(now - record.down_since)), DOWN_FOR_S_MAX)
         return Claim(member, self.suspicions.accusers(node), down_for_s)
 
     # Claims
@@ -81,24 +94,26 @@ class View:
     def hear(self, claim: Claim, sender: str, now: float, *, record: bool = False, quiet: bool = False) -> None:
         """Take over ``claim`` if it supersedes what is held.
 
-        ``record``: it is not news but what ``sender`` holds, possibly for long: a death then only raises a suspicion.
+        ``record``: it is not news but what ``sender`` holds, possibly for long: others still have to confirm a death.
         ``quiet``: everybody else knows, so it is not passed on.
         """
         member = claim.member
+        held = self.membership.get(member.node)
+        if self._is_dropped(member.node, sender, member.incarnation, held.incarnation if held else NEVER):
+            return
         if member.node == self.node:
             self._hear_about_myself(claim, sender, now)
             return
-        if member.node in self.expelled:
-            self._counters["drop_expelled"] += 1
-            return
         if claim.accusers and self.expelled:
             claim = replace(claim, accusers=tuple(node for node in claim.accusers if node not in self.expelled))
-        held = self.membership.get(member.node)
         if held is None:
             if not self._worth_knowing(claim):
                 return
-        elif record and member.status is Status.DEAD and held.status.live and member.precedence > held.precedence:
-            claim = Claim(replace(member, status=Status.SUSPECT), (sender,))
+        elif held.status.live and not member.status.live and sender != member.node:
+            if member.precedence > held.precedence:
+                confirmed = not record or member.status is Status.LEFT
+                self._suspect_because_of(sender, member, now, confirmed=confirmed, quiet=quiet)
+            return
         self._merge(claim, held, sender, now, quiet)
 
     def accuse(self, node: str, now: float) -> None:
@@ -116,8 +131,9 @@ class View:
         if self._deadline(node) > now + _EARLY_S:
             self._time_suspicion(node, now)
             return
-        self._counters["deaths_declared"] += 1
-        self._apply(Claim(replace(held, status=Status.DEAD)), now, quiet=False)
+        outcome = self.suspicions.outcome(node)
+        self._counters["deaths_declared"] += outcome is Status.DEAD
+        self._apply(Claim(replace(held, status=outcome)), now, quiet=False)
 
     def time_suspicions(self, now: float) -> None:
         """Set the timers of all suspicions anew. A node that has left hears no refutations and lets none run out."""
@@ -148,12 +164,14 @@ class View:
         self._outbox.send(Peer(held.node, held.address), Lane.PROBE, Claim(other))
         self._outbox.send(Peer(held.node, address), Lane.PROBE, Claim(replace(held, status=Status.ALIVE)))
 
-    def conflict(self, address: str, now: float) -> None:
-        """Another process lives under this node's own id."""
-        if now >= self._conflict_at + _CONFLICT_INTERVAL_S:
-            self._conflict_at = now
-            self._counters["identity_conflicts"] += 1
-            self._outbox.emit(IdentityConflict(self.node, address))
+    def conflict(self, address: str, now: float) -> bool:
+        """Another process is said to live under this node's own id. False if that was told not long ago."""
+        if now < self._conflict_at + _CONFLICT_INTERVAL_S:
+            return False
+        self._conflict_at = now
+        self._counters["identity_conflicts"] += 1
+        self._outbox.emit(IdentityConflict(self.node, address))
+        return True
 
     def may_answer(self, node: str, now: float) -> bool:
         """Whether ``node`` may be told again what is held about it; counts as told."""
@@ -174,17 +192,22 @@ class View:
         self._measure(self.node)
         self._spread_publication(self.node)
 
-    def hear_publication(self, publication: Publication, *, quiet: bool = False) -> None:
-        """Take over what another node publishes, if it is newer; if it is not known yet, when it is."""
+    def hear_publication(self, publication: Publication, sender: str, *, quiet: bool = False) -> None:
+        """Take over what a node publishes, if it is newer; if that node is not known yet, when it is."""
         node = publication.node
+        if publication.advertisement.size_bytes > self._config.advertisement_bytes_max:
+            self._counters["drop_advertisement_too_large"] += 1
+            return
+        if self._is_dropped(node, sender, publication.version, self.directory.version(node)):
+            return
         if node == self.node:
             self._hear_own_publication(publication)
             return
-        if node in self.expelled:
-            self._counters["drop_expelled"] += 1
-            return
         if self.membership.get(node) is None:
             self.directory.set_aside(publication)
+            return
+        if publication.version > self.directory.version(node) and not self._make_room_for(publication):
+            self._counters["drop_directory_full"] += 1
             return
         if self.directory.publish(publication):
             self._measure(node)
@@ -242,13 +265,35 @@ class View:
 
     # How a claim is merged
 
+    def _is_dropped(self, node: str, sender: str, said: Incarnation, held: Incarnation) -> bool:
+        """Whether what ``sender`` says about ``node``, in this incarnation or version, is not even considered."""
+        if node in self.expelled:
+            self._counters["drop_expelled"] += 1
+            return True
+        if sender != node and said.epoch > max(_EPOCH_CREDIBLE, held.epoch + _EPOCH_STEP):
+            self._counters["drop_incredible"] += 1
+            return True
+        return False
+
     def _worth_knowing(self, claim: Claim) -> bool:
         """A member that is not known yet should be."""
         if not claim.member.status.live and claim.down_for_s >= self._config.forget_after_s * _TOO_OLD:
             return False
         if len(self.membership) >= self._config.members_max:
-            self._counters["drop_members_full"] += 1
-            return False
+            if not claim.member.status.live or not self.has_room:
+                self._counters["drop_members_full"] += 1
+                return False
+            self.forget(self.membership.dead[0])
+        return True
+
+    def _make_room_for(self, publication: Publication) -> bool:
+        """Whether ``publication`` can be held. For that of a live member, the dead are forgotten one after another."""
+        held = self.directory.publication(publication.node)
+        growth_bytes = publication.advertisement.size_bytes - (held.advertisement.size_bytes if held else 0)
+        while self.directory.size_bytes + growth_bytes > self._config.directory_bytes_max:
+            if publication.node not in self.membership.live_others or not len(self.membership.dead):
+                return False
+            self.forget(self.membership.dead[0])
         return True
 
     def _merge(self, claim: Claim, held: Member | None, sender: str, now: float, quiet: bool) -> None:
@@ -258,18 +303,36 @@ class View:
         if held is None or member.precedence > held.precedence:
             if member.status.live and member.address == self.membership.myself.address:
                 # Whoever lived at our address before does so no more.
-                claim = Claim(replace(member, status=Status.DEAD))
-            self._apply(claim, now, quiet=quiet)
+                self._suspect_because_of(self.node, member, now, confirmed=True, quiet=quiet)
+            else:
+                self._apply(claim, now, quiet=quiet)
         elif member.precedence == held.precedence and member.status is Status.SUSPECT:
             self._confirm(member.node, claim.accusers, now)
         elif _is_elsewhere(held, member):
             self.contradict(held, member.address, now)
 
+    def _suspect_because_of(self, accuser: str, member: Member, now: float, *, confirmed: bool, quiet: bool) -> None:
+        """``member`` is down, as far as ``accuser`` knows: here it has the time of a suspect to object.
+
+        ``confirmed``: the shortest time, since others had to confirm it before.
+        """
+        node = member.node
+        held = self.membership.get(node)
+        suspect = Claim(replace(member, status=Status.SUSPECT), (accuser,))
+        if held is None or suspect.member.precedence > held.precedence:
+            self._apply(suspect, now, quiet=quiet)
+        elif held.status is Status.SUSPECT:
+            self._confirm(node, suspect.accusers, now)
+        if confirmed:
+            self.suspicions.over_elsewhere(node, member.status)
+            self._time_suspicion(node, now)
+
     def _apply(self, claim: Claim, now: float, *, quiet: bool) -> None:
         member = claim.member
         node = member.node
         held = self.membership.get(node)
-        former = self.membership.at(member.address) if member.status.live else None
+        moved = held is None or not held.status.live or held.address != member.address
+        former = self.membership.at(member.address) if moved and member.status.live else None
         self.membership.put(member, now, claim.down_for_s)
         self._measure(node)
         if member.status is Status.SUSPECT:
@@ -288,7 +351,7 @@ class View:
         if held is None:
             self._adopt_orphan(node)
         if former is not None and former != node:
-            self._replaced(former, now)
+            self._replaced(former, node, now)
         self._review_suspicions(now)
 
     def _suspect(self, claim: Claim, now: float) -> None:
@@ -315,17 +378,17 @@ class View:
             self._reap_at = forget_at
             self._outbox.arm(TimerKind.REAP, forget_at - now)
 
-    def _replaced(self, former: str, now: float) -> None:
-        """Another node lives at the address of ``former``. If that is old news, ``former`` refutes."""
+    def _replaced(self, former: str, successor: str, now: float) -> None:
+        """Another node lives at the address of ``former``. If that is not so, or old news, ``former`` refutes."""
         held = self.membership.get(former)
         if held is not None and held.status.live:
             self._counters["members_replaced"] += 1
-            self._apply(Claim(replace(held, status=Status.DEAD)), now, quiet=False)
+            self._suspect_because_of(successor, held, now, confirmed=True, quiet=False)
 
     def _adopt_orphan(self, node: str) -> None:
         orphan = self.directory.claim_orphan(node)
         if orphan is not None:
-            self.hear_publication(orphan)
+            self.hear_publication(orphan, node)
 
     # How suspicions are timed
 
@@ -349,21 +412,35 @@ class View:
 
     def _hear_about_myself(self, claim: Claim, sender: str, now: float) -> None:
         mine, said = self.membership.myself, claim.member
+        teller = self.membership.record(sender)
         if self.has_left:
+            # Who only doubts it can take it from us at once.
+            if said.status is Status.SUSPECT and teller is not None:
+                self._object(teller, now)
             return
         elsewhere = said.address != mine.address and said.incarnation.epoch == mine.incarnation.epoch
-        if said.status.live and elsewhere and said.incarnation >= mine.incarnation:
-            self.conflict(said.address, now)
-            return
         doubted = said.status is not Status.ALIVE
+        if elsewhere and said.status.live and said.incarnation >= mine.incarnation:
+            # A copy of this node speaks the truth as much as this one: outbidding each other at once would never end.
+            # Somebody else who says so, to have it all to itself, makes suspects of us: against that we object.
+            is_news = self.conflict(said.address, now)
+            doubted = doubted or is_news
+            if not doubted:
+                return
         if said.incarnation > mine.incarnation or (doubted and said.incarnation == mine.incarnation):
             self._counters["refutations"] += 1
             self.become(Status.ALIVE, mine.incarnation.above(said.incarnation), now)
         elif not doubted:
             return
-        teller = self.membership.get(sender)
         if teller is not None:
-            self._outbox.send(Peer(sender, teller.address), Lane.PROBE, self.claim_about(self.node, now))
+            self._object(teller, now)
+
+    def _object(self, teller: Record, now: float) -> None:
+        """Tell what this node is to who holds something else; once, however often it says so in one frame."""
+        if teller.objected_at != now:
+            teller.objected_at = now
+            peer = Peer(teller.member.node, teller.member.address)
+            self._outbox.send(peer, Lane.PROBE, self.claim_about(self.node, now))
 
     def _hear_own_publication(self, publication: Publication) -> None:
         """Others hold a version of ours that we do not remember, from before a restart or a restored disk.

@@ -14,12 +14,15 @@ from typing import Any, Protocol
 
 from gary.agent import Agent, Settings
 from gary.boot import boot
+from gary.doctor import FREE_BYTES_LOW, DiskFacts
 from gary.effects import (
     Alarm,
     Consult,
+    Dial,
     Effect,
     Exit,
     Expel,
+    Inspect,
     Knock,
     Notify,
     Observe,
@@ -53,6 +56,7 @@ from simulations.network import Endpoint, Link, Network
 WALL_S = 1_700_000_000.0
 WRITE_S = 0.002
 LOOK_S = 0.005
+DIAL_S = 0.01
 LOOK_PAUSE_S = 0.05
 ENGINE_RETRY_S = 1.0
 CONSULT_S = 0.1
@@ -154,7 +158,7 @@ class Cluster:
             seed = entropy(SEED_SIZE_BYTES)
             founded = notary.answer(found(seed, identity.node), rng)
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded)
+            writes += founding_writes(seed, founded, WALL_S + host.wall_skew_s + self.clock.now)
         host.storage.write(writes)
         stored = replace(host.storage.load(), set_aside=stored.set_aside)
         host.agent = Agent(
@@ -229,6 +233,10 @@ class Cluster:
                 return False
             self.run(step_s)
         return True
+
+    def act(self, host: Host, call: Callable[[Agent, float], list[Effect]]) -> None:
+        """Let the agent on ``host`` do what none of its own inputs would make it do: an attacker's, for instance."""
+        self._input(host, host.life, call)
 
     # What operators do
 
@@ -383,6 +391,13 @@ class Cluster:
                 self._later(host, life, RENEW_S, lambda a, now: a.renewed(number, "", now))
             case Expel(node):
                 self.network.expel(host.address, node)
+            case Dial(number, address):
+                reason = self.network.reaches(host.address, address)
+                failures = [f"{address}: {reason}"] if reason else []
+                self._later(host, life, DIAL_S, lambda a, now: a.dialled(number, failures, now))
+            case Inspect(number):
+                disk = DiskFacts("the disk", FREE_BYTES_LOW)
+                self._later(host, life, WRITE_S, lambda a, now: a.inspected(number, disk, now))
             case Exit():
                 self.clock.after(0.0, lambda: self.kill(host, with_host=False))
 

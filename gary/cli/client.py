@@ -84,11 +84,11 @@ class Client:
             raise _unreachable(self.socket_path, error) from error
         try:
             connection.request(method, url, content, {"Content-Type": "application/json"} if content else {})
-            response = connection.getresponse()
-            if response.status >= 400:
-                _checked(_decoded(response.read()))
-                raise CommandError(ErrorCode.INTERNAL, f"the agent answered with status {response.status}")
-            yield response
+            with connection.getresponse() as response:  # The connection is the response's, since it is the only one.
+                if response.status >= 400:
+                    _checked(_decoded(response.read()))
+                    raise CommandError(ErrorCode.INTERNAL, f"the agent answered with status {response.status}")
+                yield response
         except TimeoutError as error:
             message = f"the agent did not answer within {timeout_s:g} s"
             raise CommandError(ErrorCode.TIMEOUT, message, "its log says what it is waiting for") from error

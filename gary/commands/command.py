@@ -28,9 +28,9 @@ class Command:
     operator: bytes = b""
 
     def text(self, key: str) -> str:
-        """The argument ``key``; raises ``CommandError`` if it is no text, empty or too long."""
+        """The argument ``key``; raises ``CommandError`` if it is no text, empty, too long or not to be printed."""
         value = self.arguments.get(key)
-        if not isinstance(value, str) or not value or len(value) > TEXT_SIZE_MAX:
+        if not isinstance(value, str) or not 0 < len(value) <= TEXT_SIZE_MAX or not value.isprintable():
             raise CommandError(ErrorCode.BAD_REQUEST, f"{key!r} is missing or is no text", "see 'gary --help'")
         return value
 

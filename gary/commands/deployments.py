@@ -96,7 +96,7 @@ class DeploymentCommands:
 
     def scale(self, command: Command, deployment: Deployment) -> None:
         counts = command.arguments.get("services")
-        if not isinstance(counts, dict) or not counts:
+        if not isinstance(counts, dict) or not counts or not all(isinstance(service, str) for service in counts):
             raise CommandError(ErrorCode.BAD_REQUEST, "nothing to scale", "say SERVICE=N")
         assert deployment.state.spec is not None
         try:

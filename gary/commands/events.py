@@ -70,7 +70,7 @@ class Events:
                 command.responder.end({})
                 return
             stream = self._streams.begin(command.responder, sources=1)
-            self._followers.append(_Follower(command.responder, "", app))
+            self._follow(command.responder, "", app)
             for node in others:
                 asked = {"app": app, "follow": True}
                 self._streams.feed(stream, node, "local_events", asked, partial(_event_in, node))
@@ -81,9 +81,14 @@ class Events:
         """What happened, or from now on happens, on this node, as far as the node that asks may know it."""
         app = str(command.arguments.get("app") or "")
         if command.says("follow"):
-            self._followers.append(_Follower(command.responder, command.asker, app))
+            self._follow(command.responder, command.asker, app)
+            command.responder.item({})
         else:
             command.responder.end({"events": self._past(command.asker, app)})
+
+    def _follow(self, responder: Responder, asker: NodeId, app: str) -> None:
+        listening = [follower for follower in self._followers if not follower.responder.is_cancelled]
+        self._followers = [*listening, _Follower(responder, asker, app)]
 
     def cancel(self, responder: Responder) -> None:
         self._followers = [follower for follower in self._followers if follower.responder is not responder]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from gary.cluster import Cluster
@@ -14,15 +14,20 @@ from gary.errors import CommandError, ErrorCode
 from gary.identity import PSEUDONYM_MARK, DeploymentId, NodeId
 
 
-class Host(Holding, Protocol):
-    """The node that is asked."""
+class Addressing(Protocol):
+    """A node that knows how to write to others."""
 
-    node: NodeId
     rng: random.Random
     cluster: Cluster
 
     @property
     def alive(self) -> Mapping[NodeId, int]: ...
+
+
+class Host(Addressing, Holding, Protocol):
+    """The node that is asked."""
+
+    node: NodeId
 
     def display_name(self, node: NodeId) -> str: ...
 
@@ -76,21 +81,26 @@ class Finding:
         return CommandError(ErrorCode.ELSEWHERE, message, hint, self.whereabouts(id))
 
     def whereabouts(self, id: DeploymentId) -> Json:
-        """The live nodes that say that they hold it, in no order: for each, what is needed to write to it alone."""
-        host = self._host
-        alive = [node for node in self._others(id) if node in host.alive]
-        host.rng.shuffle(alive)
-        known = [(node, profile) for node in alive if (profile := host.cluster.profile(node)) is not None]
-        return {
-            "deployment": id,
-            "holders": [
-                {"node": node, "key": profile.key.hex(), "epoch": host.alive[node], "name": profile.name}
-                for node, profile in known
-            ],
-        }
+        """The live nodes that say that they hold it, in no order: for each, what is needed to write to it alone.
+
+        ``removed``: it is known here that it was; they may not have heard of that.
+        """
+        holders = addressees(self._host, self._others(id))
+        return {"deployment": id, "holders": holders, "removed": id in self._host.tombstones}
 
     def _others(self, id: DeploymentId) -> list[NodeId]:
         return [node for node in self._host.responsible(id) if node != self._host.node]
+
+
+def addressees(host: Addressing, nodes: Iterable[NodeId]) -> list[Json]:
+    """Those of ``nodes`` that are alive, in no order: for each, what is needed to write to it alone."""
+    alive = [node for node in nodes if node in host.alive]
+    host.rng.shuffle(alive)
+    known = [(node, profile) for node in alive if (profile := host.cluster.profile(node)) is not None]
+    return [
+        {"node": node, "key": profile.key.hex(), "epoch": host.alive[node], "name": profile.name}
+        for node, profile in known
+    ]
 
 
 def no_such(app: str) -> CommandError:

@@ -68,9 +68,13 @@ class Logs:
 
     def local_logs(self, command: Command, deployment: Deployment) -> None:
         """What this node's own containers write, for a fellow member."""
-        slots = command.arguments.get("slots") or []
+        slots = command.arguments.get("slots")
+        if not isinstance(slots, list):
+            raise CommandError(ErrorCode.BAD_REQUEST, "'slots' is no list")
         own = [promise.slot for promise in deployment.state.promises_of(self._host.node) if promise.slot in slots]
         stream = self._streams.begin(command.responder)
+        if command.says("follow"):
+            command.responder.item({})
         self._read(deployment, own, command, stream)
         self._streams.end_if_done(stream)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from gary.commands import cluster, deployments, events, finding, logs, orders, questions, trust
+from gary.commands import cluster, deployments, doctor, events, finding, logs, orders, questions, trust
 from gary.commands.cluster import ClusterCommands
 from gary.commands.command import Command, LocalResponder
 from gary.commands.deployments import DeploymentCommands
+from gary.commands.doctor import Doctor
 from gary.commands.events import Events
 from gary.commands.finding import Finding
 from gary.commands.host import held, is_fellow
@@ -35,6 +36,7 @@ class Host(
     cluster.Host,
     trust.Host,
     orders.Host,
+    doctor.Host,
     Protocol,
 ):
     """One node, as commands see it."""
@@ -61,6 +63,7 @@ class Commands:
         self._events = events = Events(host, self._streams)
         self._cluster = cluster = ClusterCommands(host)
         trust = TrustCommands(host)
+        doctor = Doctor(host)
         self._finding = finding = Finding(host)
         deployments = DeploymentCommands(host, finding)
         operators = OperatorCommands(host)
@@ -77,6 +80,7 @@ class Commands:
             "expel": trust.expel,
             "rotate": trust.rotate,
             "admit": trust.admit,
+            "doctor": doctor.doctor,
             "ps": questions.ps,
             "holders": finding.holders,
             "deploy": deployments.deploy,
@@ -84,6 +88,8 @@ class Commands:
         }
         self._of_everybody: Mapping[str, OfCluster] = {
             "version": cluster.version,
+            "clock": doctor.clock,
+            "dial_back": doctor.dial_back,
             "local_events": events.local_events,
         }
         self._of_fellows: Mapping[str, OfDeployment] = {
@@ -107,7 +113,9 @@ class Commands:
             "hello": operators.hello,
             "summary": questions.summary,
         }
-        self._orders = Orders(host, finding, Offered(of_orders, {"expel": trust.expel, "rotate": trust.rotate}))
+        self._orders = Orders(
+            host, finding, Offered(of_orders, {"expel": trust.expel, "rotate": trust.rotate, "admit": trust.admit})
+        )
 
     # What is asked
 

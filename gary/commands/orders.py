@@ -80,6 +80,8 @@ class Orders:
             run = self._permitted(order)
             self._taken.take(order)
             host.count("orders_taken")
+            if order.arguments.get("follow") is True:
+                responder.item({})
             run(Command(order.operation, order.arguments, responder, operator=order.operator))
         except CommandError as error:
             responder.fail(error)
@@ -117,7 +119,7 @@ class Orders:
             host.tell("order", f"refused: the key {key} may not command {what}", deployment=deployment)
         hint = "'gary grant APP KEY' by somebody who may, with what 'gary key APP' prints here"
         if not deployment:
-            hint = "give the command on the node itself, or have the key admitted there"
+            hint = f"'gary grant --cluster {key}' on a node that vouches"
         return CommandError(ErrorCode.REFUSED, f"the key {key} may not command {what}", hint)
 
 

@@ -48,11 +48,7 @@ class Questions:
         own = [deployment for deployment in host.deployments.values() if deployment.state.effective is not None]
         foreign = [id for id in host.swim.directory.names() if id not in host.deployments]
         elsewhere = [self._finding.whereabouts(id) for id in foreign]
-        unanswered = [
-            place["deployment"]
-            for place in elsewhere
-            if not place["holders"] and place["deployment"] not in host.tombstones
-        ]
+        unanswered = [place["deployment"] for place in elsewhere if not place["holders"] and not place["removed"]]
         command.responder.end(
             {
                 "deployments": sorted(map(self._summarise, own), key=lambda summary: str(summary["name"])),

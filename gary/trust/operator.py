@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HELLO_WAIT_S = 3.0
 ORDER_WAIT_S = 30.0
 AT_FOUNDING = "deploy"
+CLUSTER_ORDERS = ("expel", "rotate", "admit")
 
 Json = dict[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
@@ -91,7 +92,18 @@ class Operator:
         elif name:
             yield from self._about(name, operation, arguments)
         else:
+            yield from self._about_cluster(operation, arguments)
+
+    def _about_cluster(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """What the agent at hand answers, or a node that vouches, which is trusted with what concerns the cluster."""
+        try:
             yield from self._ask(operation, arguments)
+            return
+        except CommandError as error:
+            if error.code is not ErrorCode.ELSEWHERE or operation not in CLUSTER_ORDERS:
+                raise
+            found = error.details
+        yield from self._order(found, operation, "", "", arguments)
 
     def _about(self, name: str, operation: str, arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """What the members of the deployment called ``name`` answer."""
@@ -110,13 +122,14 @@ class Operator:
             if error.code is not ErrorCode.ELSEWHERE:
                 raise
             found = error.details
-        yield from self._order(_holders(found), operation, app, name, arguments)
+        rest = {key: value for key, value in arguments.items() if key != "app"}
+        yield from self._order(found, operation, app, name, rest)
 
     def _redeploy(
         self, app: str, name: str, found: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> Iterator[Mapping[str, Any]]:
         try:
-            yield from self._order(_holders(found), AT_FOUNDING, app, name, arguments)
+            yield from self._order(found, AT_FOUNDING, app, name, arguments)
         except CommandError as error:
             if error.code is not ErrorCode.NOT_FOUND:
                 raise
@@ -144,7 +157,7 @@ class Operator:
 
     def _summary(self, place: Mapping[str, Any]) -> Outcome:
         try:
-            *_, last = self._order(_holders(place), "summary", str(place.get("deployment")), "", {})
+            *_, last = self._order(place, "summary", str(place.get("deployment")), "", {})
         except CommandError as error:
             return error
         return dict(last)
@@ -152,14 +165,17 @@ class Operator:
     # Envelopes
 
     def _order(
-        self, holders: Sequence[Holder], operation: str, deployment: str, name: str, arguments: Mapping[str, Any]
+        self, found: Mapping[str, Any], operation: str, deployment: str, name: str, arguments: Mapping[str, Any]
     ) -> Iterator[Mapping[str, Any]]:
-        """Order it of the first holder that shows that it is one. ``name`` empty: the holder says which name it is."""
+        """Order it of the first holder in ``found`` that shows that it is one. ``deployment`` empty: it is about the
+        cluster; ``name`` empty: the holder says which name it is.
+        """
         failures: list[CommandError] = []
-        for holder in holders:
+        for holder in _holders(found):
             is_begun = False
             try:
-                self._greet(holder, deployment, name)
+                if deployment:
+                    self._greet(holder, deployment, name)
             except CommandError as error:
                 # Whatever it is, nobody has shown yet that it comes from a member.
                 failures.append(error)
@@ -173,7 +189,11 @@ class Operator:
                 if is_begun or error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND):
                     raise
                 failures.append(error)
-        raise _most_telling(failures)
+        failure = _most_telling(failures)
+        if found.get("removed") is True and failure.code in (ErrorCode.UNAVAILABLE, ErrorCode.TIMEOUT):
+            message = "it was removed, and what is left of it is with nodes that have not heard of that yet"
+            raise CommandError(ErrorCode.NOT_FOUND, message, "'gary ps' lists what there is")
+        raise failure
 
     def _greet(self, holder: Holder, deployment: str, name: str) -> None:
         """Raises ``CommandError`` unless ``holder`` says the watchword."""
@@ -218,7 +238,7 @@ class Operator:
                 failure = error_in(item.content)
                 if failure is not None:
                     raise failure
-                if item.content or not item.last:
+                if item.content:
                     yield item.content
         except BadEnvelope as error:
             message = f"what passed between this command and {holder.name} was changed on the way: {error}"

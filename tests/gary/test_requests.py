@@ -265,6 +265,20 @@ def test_what_is_remembered_of_answers_is_bounded_and_a_stream_under_way_is_not_
     assert stream.is_cancelled
 
 
+def test_who_asks_very_often_has_nothing_forgotten_but_its_own() -> None:
+    serving, sent = Serving(), list[Response]()
+    stream = serving.accept(A, Request(0, "logs", b"\x80"), sent.append)
+    answered = serving.accept(A, Request(1, "status", b"\x80"), sent.append)
+    assert stream is not None
+    assert answered is not None
+    answered.end({})
+    for id in range(4 * ANSWERS_REMEMBERED_MAX):
+        assert serving.accept(B, Request(id, "logs", b"\x80"), sent.append) is not None
+    assert not stream.is_cancelled
+    assert serving.accept(A, Request(1, "status", b"\x80"), sent.append) is None
+    assert len(sent) == 2
+
+
 @given(st.randoms(use_true_random=False), st.floats(0.0, 0.6), st.integers(1, 4))
 def test_over_any_network_a_request_acts_at_most_once_and_ends(rng: random.Random, loss: float, answers: int) -> None:
     """A stream's lost last item is not repeated, so only answers of one item are sure to arrive."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gossip import Advertisement, Incarnation, Status, SwimConfig
 from gossip.antientropy import BUCKETS, bucket_of
-from gossip.messages import Buckets, Records, Versions, Wanted
+from gossip.messages import Buckets, Message, Records, Versions, Wanted
 from tests.gossip.harness import Host, Network, Solo, alive, dead, left, node_id, ping
 
 SEEDS = range(12)
@@ -254,12 +254,35 @@ def test_a_comparison_sends_only_what_differs() -> None:
 
 
 def test_comparisons_are_answered_at_a_bounded_rate() -> None:
-    solo = Solo(knows=[2])
-    for _ in range(50):
-        solo.hears(2, Buckets((1,) * BUCKETS))
-    assert len(solo.sent_to(2, Versions)) == solo.config.sync_answers_max
+    solo = Solo(knows=range(2, 12))
+    for _ in range(5):
+        for number in range(2, 12):
+            solo.hears(number, Buckets((1,) * BUCKETS))
+    answered = [len(solo.sent_to(number, Versions)) for number in range(2, 12)]
+    assert sum(answered) == solo.config.sync_answers_max
     solo.hears(2, Buckets((1, 2, 3)))
     assert solo.swim.counters()["drop_sync"] == 43
+    solo.now += 1.0
+    solo.hears(2, Buckets((1,) * BUCKETS))
+    assert len(solo.sent_to(2, Versions)) == answered[0] + 1
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (Buckets((1,) * BUCKETS), Versions),
+        (Versions(tuple(range(BUCKETS)), ()), Records),
+        (Wanted((node_id(3),)), Records),
+    ],
+    ids=["buckets", "versions", "wanted"],
+)
+def test_one_member_that_asks_again_and_again_leaves_answers_for_others(question: Message, answer: type) -> None:
+    solo = Solo(knows=[2, 3])
+    for _ in range(50):
+        solo.hears(2, question)
+    solo.hears(3, question)
+    assert len(solo.sent_to(2, answer)) == solo.config.sync_answers_per_member
+    assert len(solo.sent_to(3, answer)) == 1
 
 
 def test_comparisons_that_find_nothing_are_put_off_ever_longer() -> None:

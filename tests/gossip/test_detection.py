@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip import Claim, Incarnation, Lane, MemberChanged, Peer, SetTimer, Status, SwimConfig, TimerKind
+from gossip import (
+    Advertisement,
+    Claim,
+    Incarnation,
+    Lane,
+    MemberChanged,
+    Peer,
+    SetTimer,
+    Status,
+    SwimConfig,
+    TimerKind,
+)
+from gossip.directory import Publication
 from gossip.messages import Ack, Nack, Ping, PingRequest, encode, frame, frame_head
 from gossip.suspicion import suspicion_timeout_s
 from tests.gossip.harness import (
@@ -194,6 +206,15 @@ def test_a_relay_takes_on_a_bounded_number_of_probes() -> None:
     assert solo.swim.counters()["drop_relayed_probe"] == 15
 
 
+def test_a_relay_that_one_member_asks_again_and_again_still_probes_for_others() -> None:
+    solo = Solo(config=SwimConfig(relayed_probes_per_member=3), knows=[2, 3, 4])
+    solo.forget()
+    for sequence in range(20):
+        solo.hears(2, PingRequest(sequence, node_id(3)))
+    solo.hears(4, PingRequest(99, node_id(3)))
+    assert len(solo.sent_to(3, Ping)) == 4
+
+
 def test_a_silent_relay_is_probed_out_of_turn() -> None:
     solo = Solo(knows=[2, 3, 4, 5])
     solo.answering = (3, 4, 5)
@@ -208,7 +229,7 @@ def test_a_silent_relay_is_probed_out_of_turn() -> None:
 def test_probes_still_end_when_the_probed_member_vanishes_midway() -> None:
     solo = Solo(knows=[2, 3])
     pinged(solo, 2)
-    solo.hears(3, left(2))
+    solo.hears(2, left(2))
     solo.passes(3.0)
     assert solo.status(2) is Status.LEFT
     solo.forget()
@@ -404,9 +425,16 @@ def test_a_stale_suspicion_of_self_is_answered_at_once_but_raises_nothing() -> N
     solo.hears(2, suspect(1, 2))
     solo.forget()
     for _ in range(3):
+        solo.now += 0.001
         solo.hears(2, suspect(1, 2))
     assert solo.swim.incarnation == Incarnation(1, 1)
     assert solo.sent_to(2, Claim) == [alive(1, counter=1)] * 3
+
+
+def test_however_often_one_frame_doubts_this_node_it_gets_one_answer() -> None:
+    solo = Solo(knows=[2])
+    solo.hears(2, *(suspect(1, accuser) for accuser in range(2, 100)), dead(1), left(1))
+    assert len(solo.sent_to(2, Claim)) == 1
 
 
 def test_a_claim_that_self_is_alive_in_a_future_incarnation_is_outbid() -> None:
@@ -417,19 +445,38 @@ def test_a_claim_that_self_is_alive_in_a_future_incarnation_is_outbid() -> None:
     assert solo.swim.incarnation == Incarnation(7, 4)
 
 
-def test_nobody_can_be_driven_to_an_incarnation_that_others_do_not_accept() -> None:
+@pytest.mark.parametrize("number", [1, 3, 9])
+def test_nobody_is_driven_by_others_to_an_epoch_that_no_count_of_starts_reaches(number: int) -> None:
+    solo = Solo(knows=[2, 3])
+    members = solo.swim.members()
+    for message in (dead(number, epoch=2**48, counter=2**48), alive(number, epoch=2**32 + 1)):
+        solo.hears(2, message)
+    solo.hears(2, Publication(node_id(number), Incarnation(2**32 + 1, 1), Advertisement((), b"forged")))
+    assert solo.swim.counters()["drop_incredible"] == 3
+    assert solo.swim.members() == members
+    assert solo.swim.advertisement(node_id(number)) is None
+
+
+def test_beyond_that_epoch_what_others_say_is_taken_in_small_steps_and_what_a_member_says_of_itself_at_once() -> None:
+    solo = Solo(knows=[2, 3])
+    solo.hears(2, alive(3, epoch=2**32), alive(3, epoch=2**32 + 2**16), alive(3, epoch=2**32 + 2**17 + 1))
+    assert solo.swim.members()[-1].incarnation == Incarnation(2**32 + 2**16, 0)
+    solo.hears(3, alive(3, epoch=2**40))
+    solo.hears(2, alive(3, epoch=2**40, counter=1))
+    assert solo.swim.members()[-1].incarnation == Incarnation(2**40, 1)
+
+
+def test_a_node_outbids_what_is_said_of_it_up_to_the_last_counter() -> None:
     solo = Solo(knows=[2])
-    for _ in range(3):
-        solo.hears(2, alive(1, epoch=2**48, counter=2**48))
-        solo.passes(1.0)
-    assert solo.swim.incarnation == Incarnation(2**48, 2**48)
-    assert solo.sent_to(2, Ping)
+    solo.hears(2, alive(1, epoch=7, counter=2**48))
+    assert solo.swim.incarnation == Incarnation(8, 0)
 
 
 def test_a_message_from_a_member_held_dead_is_answered_with_that_fact_but_not_each_time() -> None:
     solo = Solo(config=SwimConfig(gossip_dead_window_s=0, redial_interval_s=1000), knows=[2, 3])
+    solo.answering = (3,)
     solo.hears(3, dead(2))
-    solo.passes(1.0)
+    solo.passes(3.0)
     solo.forget()
     for _ in range(10):
         solo.hears(2, Nack(1))

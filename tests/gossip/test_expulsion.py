@@ -64,10 +64,11 @@ def test_the_application_hears_of_an_expelled_member_that_it_left_and_is_forgott
     assert solo.swim.alive() == tuple(sorted((node_id(1), node_id(3))))
 
 
-@pytest.mark.parametrize(("claim", "before"), [(suspect(2, 3), Status.SUSPECT), (dead(2), Status.DEAD)])
-def test_expelling_a_suspect_or_a_dead_member_tells_what_it_was(claim: Claim, before: Status) -> None:
+@pytest.mark.parametrize(("passed_s", "before"), [(0.0, Status.SUSPECT), (2.0, Status.DEAD)])
+def test_expelling_a_suspect_or_a_dead_member_tells_what_it_was(passed_s: float, before: Status) -> None:
     solo = Solo(knows=[2, 3])
-    solo.hears(3, claim)
+    solo.hears(3, dead(2))
+    solo.passes(passed_s)
     solo.forget()
     expel(solo, 2)
     assert solo.events == [MemberChanged(member(2, Status.LEFT), before), Forgotten(node_id(2))]
@@ -132,6 +133,7 @@ def test_the_expelled_are_neither_probed_nor_dialled_nor_told_anything() -> None
     solo = Solo(knows=[2, 3])
     solo.answering = (3,)
     solo.hears(3, dead(2))
+    solo.passes(2.0)
     expel(solo, 2)
     solo.passes(1.0)
     solo.forget()

@@ -121,6 +121,7 @@ def test_news_goes_also_to_those_held_dead_since_a_short_while() -> None:
     solo = Solo(config=SwimConfig(redial_interval_s=1000), knows=[2, 3])
     solo.answering = (3,)
     solo.hears(3, dead(2))
+    solo.passes(2.0)
     solo.perform(solo.swim.broadcast("key", b"news", solo.now))
     solo.passes(0.5)
     assert News(b"news") in solo.sent_to(2, News)
