@@ -27,7 +27,7 @@ from typing import Any
 import pynng as untyped_pynng
 
 from gossip import framing
-from gossip.admission import WAITING_MAX, Doorkeeper
+from gossip.admission import Doorkeeper
 from gossip.connections import BATCH_BYTES, LaneEnd
 from gossip.dialling import Dial, Dialler, join_address, split_address
 from gossip.errors import TransportError
@@ -379,7 +379,7 @@ class NngTransport:
         if self._config.bind:
             self._address = self._listen(receiver, tls)
             if Doorkeeper.works_here():
-                self._doorkeeper = Doorkeeper(WAITING_MAX, self._remotes)
+                self._doorkeeper = Doorkeeper(self._remotes)
                 self._doorkeeper.watch([sock.door() for sock in self._sockets.values()])
         else:
             self._attach(receiver, tls)
