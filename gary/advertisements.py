@@ -34,12 +34,13 @@ class Profile:
     cell: str = ""
     vouches: bool = False
     ledger: bytes = b""
+    protocol: int = PROTOCOL
 
 
 def encode_profile(profile: Profile) -> bytes:
     packed: bytes = msgpack.packb(
         [
-            PROTOCOL,
+            profile.protocol,
             profile.name,
             profile.key,
             room_fields(_coarse(profile.room)),
@@ -60,7 +61,8 @@ def decode_profile(body: bytes) -> Profile | None:
     """The profile in ``body``; None for anything that is none."""
     try:
         fields = msgpack.unpackb(body)
-        _, name, key, room, cpus, memory, containers, containers_max, version, cell, vouches, ledger = fields[:12]
+        protocol, name, key, room, cpus, memory, containers, containers_max, version, cell, *rest = fields[:12]
+        vouches, ledger = rest
         return Profile(
             str(name)[:64],
             bytes_from(key),
@@ -73,6 +75,7 @@ def decode_profile(body: bytes) -> Profile | None:
             str(cell)[:64],
             vouches is True,
             bytes_from(ledger)[:DIGEST_SIZE_BYTES],
+            int(protocol),
         )
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError, msgpack.UnpackException):
         return None

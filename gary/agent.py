@@ -11,6 +11,7 @@ simulation drives thousands in virtual time; both drive this class (rule 10). Ea
 | ``observed``, ``operated`` | ``Engines``, then the ``Deployment`` |
 | ``command``, ``cancel``, ``logged`` | ``Commands`` |
 | ``consulted``, ``knocked``, ``renewed`` | ``trust.Membership``, whose effects have ended; also what guests say |
+| ``dialled``, ``inspected`` | the command ``doctor``, of this node or of another |
 
 Thereafter every deployment that was touched is evaluated.
 """
@@ -29,6 +30,7 @@ from gary.boot import Boot
 from gary.cluster import Change
 from gary.commands import Commands
 from gary.deployment import Deployment
+from gary.doctor import DiskFacts
 from gary.effects import Alarm, Effect, Event, SetAlarm
 from gary.identity import DeploymentId, NodeId
 from gary.inbox import Inbox
@@ -259,6 +261,18 @@ class Agent:
         self._here.renewed(number, reason)
         return self._finish()
 
+    def dialled(self, number: int, failures: Sequence[str], now: float) -> list[Effect]:
+        """An address was dialled; why that failed, for each port where it did."""
+        self._here.clock.now = now
+        self._here.dialled(number, failures)
+        return self._finish()
+
+    def inspected(self, number: int, disk: DiskFacts, now: float) -> list[Effect]:
+        """What the disk looks like that has this node's state."""
+        self._here.clock.now = now
+        self._here.inspected(number, disk)
+        return self._finish()
+
     def logged(self, stream: int, chunk: tuple[str, bytes] | None, now: float) -> list[Effect]:
         """A piece (stream name, bytes) of a container's output; None: that was all."""
         self._here.clock.now = now
@@ -366,6 +380,8 @@ class Agent:
             here.requests.gone(node)
         here.cluster.tell_of(node, member.status, before)
         self._recognise_former_self(node)
+        if change is Change.CAME:
+            here.membership.spreading.differs(node)
         if change is not Change.NONE:
             here.members_changed(node if change is Change.CAME else "")
 

@@ -17,14 +17,14 @@ import re
 import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
-from aiohttp.http_writer import HttpVersion11
+from aiohttp.http_writer import HttpVersion10, HttpVersion11
 
 # Not ``aiohttp.web``, which holds the same and brings a command line of its own: 0.9 MB of argparse and gettext.
 from aiohttp.web_app import Application
-from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPNotFound, HTTPRequestEntityTooLarge
+from aiohttp.web_exceptions import HTTPException, HTTPRequestEntityTooLarge
 from aiohttp.web_middlewares import middleware
 from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse, json_response
@@ -35,13 +35,12 @@ from gary.config import split_address
 from gary.connections import Connection, Connections, Limits
 from gary.control import BACKLOG, ControlSocket
 from gary.errors import CommandError, ErrorCode, SocketUnusable
+from gary.routes import PATH_FIELDS, REQUIRED, ROUTES, Field, Route
 
-BODY_SIZE_BYTES_MAX = 2 * 1024 * 1024
-TOKEN_LENGTH_MAX = 8192
+BODY_SIZE_BYTES_MAX = 4 * 1024 * 1024
 STREAMS_MAX = 64
 FIRST_ITEM_WAIT_S = 0.25
 """How long a stream may hold back the status line, so that an error known at once still has its own status."""
-LEAVE_TIMEOUT_S = 120.0
 METRICS_CONNECTIONS_MAX = 16
 OWN_NAMES = frozenset({"", "gary", "localhost"})
 """What a client of the socket, which has no address, may call the host that it asks."""
@@ -51,6 +50,7 @@ STATUS = {
     ErrorCode.NOT_FOUND: 404,
     ErrorCode.NAME_TAKEN: 409,
     ErrorCode.CONFLICT: 409,
+    ErrorCode.ELSEWHERE: 421,
     ErrorCode.REFUSED: 422,
     ErrorCode.INTERNAL: 500,
     ErrorCode.UNAVAILABLE: 503,
@@ -78,145 +78,6 @@ class Commands(Protocol):
     def metrics(self) -> bytes:
         """Prometheus text."""
 
-
-Read = Callable[[object], object]
-_REQUIRED = object()
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """One argument. ``read`` takes JSON or the text of a query, and raises ``ValueError`` with what it should be."""
-
-    name: str
-    read: Read
-    default: object = _REQUIRED
-
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    method: str
-    path: str
-    op: str
-    query: tuple[_Field, ...] = ()
-    body: tuple[_Field, ...] = ()
-    streams: bool = False
-
-
-def _text(length_max: int) -> Read:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or not 0 < len(value) <= length_max or not value.isprintable():
-            raise ValueError(f"a text of 1 to {length_max} printable characters")
-        return value
-
-    return read
-
-
-def _flag(value: object) -> bool:
-    words = {"1": True, "true": True, "": True, "0": False, "false": False, True: True, False: False}
-    if not isinstance(value, str | bool) or value not in words:
-        raise ValueError("true or false")
-    return words[value]
-
-
-def _count(value: object) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1_000_000_000:
-        raise ValueError("a whole number, 0 or more")
-    return value
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 86_400:
-        raise ValueError("a number of seconds, at most a day")
-    return float(value)
-
-
-def _overlap(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 366 * 86_400:
-        raise ValueError("a number of seconds, at most a year")
-    return float(value)
-
-
-def _object(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError("an object")
-    return value
-
-
-def _replicas(value: object) -> dict[str, int]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError("an object of services and their numbers of replicas")
-    name = _text(255)
-    return {str(name(service)): _count(replicas) for service, replicas in value.items()}
-
-
-def _address(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError('a text "HOST:PORT"')
-    split_address(value)
-    return value
-
-
-_PATH_FIELDS = (_Field("app", _text(255)), _Field("node", _text(255)), _Field("invitation", _text(64)))
-
-_ROUTES = (
-    _Route("GET", "/v1/version", "version"),
-    _Route("GET", "/v1/nodes", "nodes"),
-    _Route("GET", "/v1/deployments", "ps"),
-    _Route(
-        "POST",
-        "/v1/deployments",
-        "deploy",
-        body=(_Field("spec", _object), _Field("dry_run", _flag, False), _Field("replace", _flag, False)),
-    ),
-    _Route("GET", "/v1/deployments/{app}", "status"),
-    _Route("DELETE", "/v1/deployments/{app}", "remove"),
-    _Route("GET", "/v1/deployments/{app}/promises", "promises"),
-    _Route("GET", "/v1/deployments/{app}/endpoints", "endpoints"),
-    _Route("POST", "/v1/deployments/{app}/scale", "scale", body=(_Field("services", _replicas),)),
-    _Route("POST", "/v1/deployments/{app}/release", "release", body=(_Field("slot", _text(512)),)),
-    _Route(
-        "GET",
-        "/v1/deployments/{app}/logs",
-        "logs",
-        query=(
-            _Field("service", _text(255), None),
-            _Field("index", _text(255), None),
-            _Field("follow", _flag, False),
-            _Field("tail", _count, None),
-        ),
-        streams=True,
-    ),
-    _Route(
-        "GET",
-        "/v1/events",
-        "events",
-        query=(_Field("app", _text(255), None), _Field("follow", _flag, False)),
-        streams=True,
-    ),
-    _Route(
-        "POST",
-        "/v1/join",
-        "join",
-        body=(_Field("peer", _address, None), _Field("token", _text(TOKEN_LENGTH_MAX), None)),
-    ),
-    _Route("GET", "/v1/trust", "trust"),
-    _Route("GET", "/v1/invitations", "invitations"),
-    _Route(
-        "POST",
-        "/v1/invitations",
-        "invite",
-        body=(_Field("uses", _count, 1), _Field("expires_s", _count, 3600), _Field("vouch", _flag, True)),
-    ),
-    _Route("DELETE", "/v1/invitations/{invitation}", "revoke"),
-    _Route("POST", "/v1/nodes/{node}/expel", "expel", body=(_Field("operator", _text(64), None),)),
-    _Route(
-        "POST", "/v1/rotate", "rotate", body=(_Field("overlap_s", _overlap, 604_800.0), _Field("urgent", _flag, False))
-    ),
-    _Route("POST", "/v1/operators", "admit", body=(_Field("key", _text(64)),)),
-    _Route("POST", "/v1/leave", "leave", body=(_Field("timeout_s", _seconds, LEAVE_TIMEOUT_S),), streams=True),
-)
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
 
@@ -255,7 +116,7 @@ class Api:
             self.open()
         assert self._listener is not None
         metrics = _route_to("GET", "/metrics", self._metrics)
-        routes = [_route_to(route.method, route.path, self._handler(route)) for route in _ROUTES]
+        routes = [_route_to(route.method, route.path, self._handler(route)) for route in ROUTES]
         await self._serve([*routes, metrics], self._listener, self._limits, OWN_NAMES)
         if self._metrics_bind:
             listener = _listen_over_tcp(self._metrics_bind)
@@ -291,7 +152,7 @@ class Api:
             return await self._answer(request, handler, names)
 
         application = Application(client_max_size=BODY_SIZE_BYTES_MAX, middlewares=[admit])
-        application.add_routes(routes)
+        application.add_routes([*routes, _route_to("*", "/{path:.*}", _nothing)])
         # A client that goes away cancels its handler: that is how a followed log ends.
         runner = AppRunner(application, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
@@ -305,6 +166,8 @@ class Api:
         connection = _connection(request)
         connection.has_head()
         try:
+            if request.version not in (HttpVersion10, HttpVersion11):
+                raise _Refusal(400, "it is in another version of HTTP than 1.1 and 1.0")
             if reason := _why_foreign(request, names):
                 self._counters["requests_foreign"] += 1
                 raise _Refusal(403, reason, "ask with gary, or with curl")
@@ -315,10 +178,6 @@ class Api:
             response = self._error(refusal, refusal.status)
         except CommandError as error:
             response = self._error(error)
-        except (HTTPNotFound, HTTPMethodNotAllowed):
-            message = f"there is no {request.method} {request.path}"
-            hint = "the reference of the API lists what there is"
-            response = self._error(CommandError(ErrorCode.NOT_FOUND, message, hint))
         except HTTPException as error:
             response = self._error(CommandError(ErrorCode.BAD_REQUEST, error.reason), error.status)
         except ConnectionError:
@@ -331,8 +190,14 @@ class Api:
 
     async def _read_body(self, request: Request) -> None:
         """Have ``request`` hold its whole body. Raises ``_Refusal``."""
+        expected = request.headers.get("Expect", "")
+        if expected and expected.lower() != "100-continue":
+            raise _Refusal(417, "it expects something other than 100-continue")
         try:
             async with asyncio.timeout(self._limits.body_s):
+                if expected:
+                    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    request.writer.output_size = 0  # aiohttp takes what was written for the answer.
                 await request.read()
         except TimeoutError:
             self._counters["requests_late"] += 1
@@ -347,7 +212,7 @@ class Api:
     async def _metrics(self, _request: Request) -> StreamResponse:
         return Response(body=self._commands.metrics(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
-    def _handler(self, route: _Route) -> Handler:
+    def _handler(self, route: Route) -> Handler:
         async def handle(request: Request) -> StreamResponse:
             self._counters[f"requests_{route.op}"] += 1
             args = await _arguments(route, request)
@@ -436,13 +301,23 @@ def _why_foreign(request: Request, names: frozenset[str] | None) -> str:
 
 def _route_to(method: str, path: str, handler: Handler) -> RouteDef:
     # Otherwise every GET would answer HEAD as well, by carrying out the command and throwing the answer away.
-    return route(method, path, handler, **({"allow_head": False} if method == "GET" else {}))
+    more = {"allow_head": False} if method == "GET" else {}
+    return route(method, path, handler, expect_handler=_let_the_body_wait, **more)
 
 
-async def _arguments(route: _Route, request: Request) -> Arguments:
+async def _let_the_body_wait(_request: Request) -> None:
+    """What aiohttp does at once for who expects to be told to go on; here that is done once the head is admitted."""
+
+
+async def _nothing(request: Request) -> StreamResponse:
+    message = f"there is no {request.method} {request.path}"
+    raise CommandError(ErrorCode.NOT_FOUND, message, "the reference of the API lists what there is")
+
+
+async def _arguments(route: Route, request: Request) -> Arguments:
     """The checked arguments of ``route``. Raises ``CommandError`` that names all that is wrong."""
     problems: list[str] = []
-    path_fields = tuple(field for field in _PATH_FIELDS if f"{{{field.name}}}" in route.path)
+    path_fields = tuple(field for field in PATH_FIELDS if f"{{{field.name}}}" in route.path)
     arguments = _read_fields(path_fields, dict(request.match_info), "path", problems)
     arguments |= _read_fields(route.query, dict(request.query), "query", problems)
     body = await request.read()
@@ -455,15 +330,15 @@ async def _arguments(route: _Route, request: Request) -> Arguments:
     return arguments
 
 
-def _read_fields(fields: tuple[_Field, ...], given: Mapping[str, object], where: str, problems: list[str]) -> Arguments:
+def _read_fields(fields: tuple[Field, ...], given: Mapping[str, object], where: str, problems: list[str]) -> Arguments:
     names = {field.name for field in fields}
     problems += [f"{where}: {name!r} is not known" for name in sorted(given.keys() - names)]
     arguments: Arguments = {}
     for field in fields:
         value = given.get(field.name, field.default)
-        if value is _REQUIRED:
+        if value is REQUIRED:
             problems.append(f"{where}: {field.name!r} is missing")
-        elif field.name not in given or (value is None and field.default is not _REQUIRED):
+        elif field.name not in given or (value is None and field.default is not REQUIRED):
             arguments[field.name] = field.default
         else:
             try:

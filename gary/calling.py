@@ -46,6 +46,7 @@ class _Absence:
 
     first_seen: float
     asked_at: float = -1e9
+    asked: tuple[NodeId, ...] = ()
     contact_at: float = -1e9
     caller: NodeId = ""
     caller_seen: float = -1e9
@@ -80,8 +81,8 @@ class Calling:
 
     # What comes in
 
-    def offer(self, offer: Offer) -> None:
-        if self._call is not None and self._call.id == offer.id:
+    def offer(self, sender: NodeId, offer: Offer) -> None:
+        if self._call is not None and self._call.id == offer.id and offer.room.node == sender:
             self._call.offer(offer.room)
 
     def acceptance(self, sender: NodeId, answer: Acceptance) -> None:
@@ -92,9 +93,9 @@ class Calling:
                 del self._slots_out[slot]
             self._turned_down.setdefault(slot, {})[sender] = reason
 
-    def contact(self, answer: ContactAnswer, now: float) -> None:
+    def contact(self, sender: NodeId, answer: ContactAnswer, now: float) -> None:
         absence = self._absences.get(answer.node)
-        if absence is not None and answer.age_s >= 0:
+        if absence is not None and sender in absence.asked and answer.age_s >= 0:
             absence.contact_at = max(absence.contact_at, now - answer.age_s)
 
     def encourage(self) -> None:
@@ -233,7 +234,8 @@ class Calling:
             wake.append(at - QUERY_LEAD_S)
         elif absence.asked_at < at - 2 * VETO_AGE_S:
             fellows = [node for node in live_members(state, view) if node != view.node]
-            for fellow in fellows or [node for node in view.alive if node != view.node][:3]:
+            absence.asked = tuple(fellows or [node for node in view.alive if node != view.node][:3])
+            for fellow in absence.asked:
                 self._host.send(fellow, ContactQuery(self._host.next_number(), missing))
             absence.asked_at = now
             if fellows:
@@ -324,14 +326,20 @@ class Calling:
             self._not_before = now + backoff * self._host.rng.uniform(0.75, 1.25)
 
     def invitations(
-        self, placement: Placement, state: State, view: View, snapshot: bytes
+        self, placement: Placement, keepings: Mapping[Slot, Keeping], state: State, view: View, snapshot: bytes
     ) -> list[tuple[NodeId, Invitation]]:
-        """The messages for a placement; the document goes to those that do not hold it yet."""
+        """The messages for a placement; the document goes to those that do not hold it yet.
+
+        To make a placement durable takes a while. What is kept or not wanted by now is left out.
+        """
         holding = frozenset(live_members(state, view))
-        return [
-            (node, Invitation(self._host.next_number(), self._deployment, slots, b"" if node in holding else snapshot))
-            for node, slots in sorted(placement.invited.items())
-        ]
+        messages: list[tuple[NodeId, Invitation]] = []
+        for node, placed in sorted(placement.invited.items()):
+            slots = tuple(slot for slot in placed if slot in keepings and keepings[slot].is_needed)
+            if slots or not placed:
+                given = b"" if node in holding else snapshot
+                messages.append((node, Invitation(self._host.next_number(), self._deployment, slots, given)))
+        return messages
 
     def missing_report(self, slots: Iterable[Slot]) -> dict[Slot, dict[str, int]]:
         """For each slot that found no keeper: how many nodes declined, by reason."""

@@ -34,7 +34,7 @@ LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # Variables with our prefix that are not settings of an agent.
-_OTHER_VARIABLES = frozenset({"GARY_CONFIG", "GARY_REQUIRE_ENGINES"})
+_OTHER_VARIABLES = frozenset({"GARY_CONFIG", "GARY_OPERATOR_KEY", "GARY_REQUIRE_ENGINES"})
 _TEST_PREFIX = "GARY_TEST_"
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")

@@ -149,6 +149,8 @@ class Connection(RequestHandler):
     ) -> StreamResponse:
         """What aiohttp answers to what is no request; its own words would repeat the client's, and fill the log."""
         self.has_head()
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            return super().handle_error(request, status, exc, message)
         self._all.counters["requests_malformed"] += 1
         reason = (message or "").strip().partition("\n")[0].rstrip(":")
         if isinstance(exc, LineTooLong):

@@ -32,9 +32,11 @@ from gary.config import AgentConfig, advertised_address
 from gary.effects import (
     Alarm,
     Consult,
+    Dial,
     Effect,
     Exit,
     Expel,
+    Inspect,
     Knock,
     Notify,
     Observe,
@@ -47,12 +49,12 @@ from gary.effects import (
     StopContainer,
     StopLogs,
 )
-from gary.errors import GaryError, StorageFailed
+from gary.errors import GaryError, StorageFailed, error_in
 from gary.identity import NodeId
+from gary.inspection import dial, inspect_disk
 from gary.logs import configure_logging
 from gary.metrics import Metrics
 from gary.replies import Replies
-from gary.requests import error_from
 from gary.runtime.base import ContainerRuntime, load_runtime
 from gary.runtime.errors import EngineUnavailable, RuntimeFailure
 from gary.storage import SqliteStorage, Storage, Stored, Table
@@ -171,7 +173,7 @@ class Daemon:
             seed = os.urandom(SEED_SIZE_BYTES)
             founded = await self._notary.ask(found(seed, identity.node))
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded)
+            writes += founding_writes(seed, founded, time.time())
         self._storage.write(writes)
         return identity, replace(self._storage.load(), set_aside=stored.set_aside)
 
@@ -221,8 +223,9 @@ class Daemon:
             self._perform(self._agent.command(number, op, args, self._loop.time()))
             while True:
                 reply = await answers.get()
-                if reply.error is not None:
-                    raise error_from(reply.error.get("error"))
+                error = None if reply.error is None else error_in(reply.error)
+                if error is not None:
+                    raise error
                 if reply.item or not reply.last:
                     yield reply.item
                 if reply.last:
@@ -287,6 +290,10 @@ class Daemon:
                     self._spawn(self._renew(effect))
                 case Expel(node):
                     self._transport.expel(node)
+                case Dial():
+                    self._spawn(self._dial(effect))
+                case Inspect():
+                    self._spawn(self._inspect(effect))
                 case Exit():
                     self.finished.set()
 
@@ -405,6 +412,18 @@ class Daemon:
         """Wait until clients have read enough of the replies in ``effects``."""
         for command in {effect.command for effect in effects if isinstance(effect, Reply)} & self._answers.keys():
             await self._answers[command].room()
+
+    # Looking at the host, for the doctor
+
+    async def _dial(self, effect: Dial) -> None:
+        failures = await dial(effect.address)
+        assert self._agent is not None
+        self._perform(self._agent.dialled(effect.number, failures, self._loop.time()))
+
+    async def _inspect(self, effect: Inspect) -> None:
+        disk = await asyncio.to_thread(inspect_disk, self._config.state_dir)
+        assert self._agent is not None
+        self._perform(self._agent.inspected(effect.number, disk, self._loop.time()))
 
     # Looking at the engines
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gary import spec as specs
+from gary.acquaintance import digest, is_proven, proofs
 from gary.assignment import (
     Keeping,
     View,
@@ -28,7 +29,17 @@ from gary.effects import Alarm, SetAlarm
 from gary.host import Host
 from gary.identity import DeploymentId, Generation, NodeId, Slot, rendezvous
 from gary.keeper import Keeper
-from gary.messages import Acceptance, Behind, Invitation, Released, Snapshot, Sync
+from gary.messages import (
+    Acceptance,
+    Acquaintance,
+    Behind,
+    Dismissed,
+    Invitation,
+    Orphans,
+    Released,
+    Snapshot,
+    Sync,
+)
 from gary.outbox import After
 from gary.reconciler import Containers, Slate
 from gary.replication import Replication
@@ -119,9 +130,9 @@ class Deployment:
         if self._replication.received(sender, sync, now):
             self.evaluate(now)
 
-    def behind(self, sender: NodeId, asked: Behind) -> None:
+    def behind(self, sender: NodeId, asked: Behind, now: float) -> None:
         """A fellow asks for the document of this epoch."""
-        self._replication.behind(sender, asked)
+        self._replication.behind(sender, asked, now)
 
     def overtaken(self, sender: NodeId, told: Snapshot, now: float) -> None:
         """The document of a later epoch, from a fellow that is there."""
@@ -133,8 +144,23 @@ class Deployment:
         self._replication.accepted(sender, answer)
         self.evaluate(now)
 
+    def acquainted(self, sender: NodeId, told: Acquaintance, now: float) -> None:
+        """Somebody shows that it holds the document, or would like to see the same."""
+        self._replication.acquainted(sender, told, now)
+
+    def dismissed(self, sender: NodeId, told: Dismissed, now: float) -> None:
+        """A fellow knows that this node is no member any more."""
+        if self._replication.is_dismissed(sender, told, now):
+            self._host.part_with(self.id)
+        else:
+            self.evaluate(now)
+
     def invited(self, sender: NodeId, invitation: Invitation, now: float) -> None:
         """Take on what can be taken on, say so in the document, and answer once that is durable."""
+        if not self._replication.is_fellow(sender):
+            self._replication.stranger(sender, now)
+            self.evaluate(now)
+            return
         state, view, draft = self.state, self._view(), self.document.draft()
         accepted: list[Slot] = []
         declined: list[tuple[Slot, str]] = []
@@ -146,7 +172,7 @@ class Deployment:
             reason, room = self._keeper.consider(state, view, slot, room, len(accepted))
             if reason is None:
                 accepted.append(slot)
-                self._claim(draft, state, view, slot)
+                self._keeper.claim(draft, state, view, slot)
             else:
                 declined.append((slot, reason))
         answer = Acceptance(invitation.id, self.id, tuple(accepted), tuple(declined))
@@ -156,12 +182,16 @@ class Deployment:
         self._host.changed(self.id)
         self.evaluate(now)
 
-    def _claim(self, draft: Draft, state: State, view: View, slot: Slot) -> None:
-        if self._keeper.claim(draft, state, view, slot):
-            self._replication.unsettled.add(slot)
+    def told_gone(self, sender: NodeId, digests: Sequence[str], now: float) -> None:
+        """A fellow knows the instances with these digests to be removed."""
+        if self._replication.is_fellow(sender):
+            own = {generation.instance for generation in self.state.specs}
+            self.gone([instance for instance in sorted(own) if digest(instance) in digests], now)
+        else:
+            self._replication.stranger(sender, now)
 
     def gone(self, instances: Sequence[str], now: float) -> None:
-        """A node knows these instances to be removed; positive knowledge, so this one removes them, too."""
+        """These instances are known to be removed; positive knowledge, so this node removes them, too."""
         draft = self.document.draft()
         for instance in sorted({generation.instance for generation in self.state.specs} & set(instances)):
             if instance not in self.state.removed:
@@ -170,20 +200,23 @@ class Deployment:
             self.write(draft, now)
             self.evaluate(now)
 
-    def orphans(self, sender: NodeId, slots: Sequence[Slot], now: float) -> None:
+    def orphans(self, sender: NodeId, asked: Orphans, now: float) -> None:
         """``sender`` runs containers of this deployment without its document: tell it to stop, or invite it again."""
-        state, view = self.state, self._view()
+        state, view, slots = self.state, self._view(), asked.slots
+        if not is_proven(state, asked.proofs, sender, self._host.node):
+            self._host.count("strangers_refused")
+            return
         if sender in live_members(state, view):
             return
         open_slots = [
             slot
             for slot in slots
-            if state.service(slot) is not None
+            if state.wants(slot)
             and not any(is_believed_healthy(promise, view) for promise in live_promises(state, view, slot))
         ]
         released = tuple(slot for slot in slots if slot not in open_slots)
         if released:
-            self._host.send(sender, Released(self.id, released))
+            self._host.send(sender, Released(self.id, released, proofs(state, self._host.node, sender)))
         if not open_slots or self.unwritten:
             return
         draft = self.document.draft()
@@ -199,8 +232,8 @@ class Deployment:
     def members_changed(self, now: float, came: NodeId = "") -> None:
         """The cluster has changed; ``evaluate`` is to follow. A fellow that came (back) is asked what it knows."""
         self.calling.encourage()
-        if came and came in self._replication.fellows():
-            self._replication.probe(came, now)
+        if came:
+            self._replication.meet(came, now)
 
     def compare(self, now: float) -> None:
         """Ask some fellows what they know."""
@@ -249,15 +282,15 @@ class Deployment:
         if self._replication.is_synced:
             keeper.restate(state, view, containers, draft, now, wake)
             for slot in keeper.adoptable(state, view, containers):
-                self._claim(draft, state, view, slot)
+                keeper.claim(draft, state, view, slot)
         self._forget_the_long_gone(state, view, draft, now)
         situation = keepings(state, view)
         placement = Placement()
-        if not self._host.is_expelled:
+        if not (self._host.is_expelled or self.storage_failure):
             placement, at = self.calling.step(state, view, situation, draft, now)
             wake.append(at)
         for slot in placement.own:
-            self._claim(draft, state, view, slot)
+            keeper.claim(draft, state, view, slot)
         self._write_and_invite(draft, placement, now)
         self._operate(containers, now)
         self._consider_leaving(view, containers, now, wake)
@@ -270,16 +303,18 @@ class Deployment:
 
         def invite(at: float) -> None:
             state = self.state
-            if state.is_removed:
+            if state.is_removed or self.document.epoch != epoch:
                 return
-            for node, invitation in self.calling.invitations(placement, state, self._view(), snapshot):
+            view = self._view()
+            for node, invitation in self.calling.invitations(placement, keepings(state, view), state, view, snapshot):
                 if invitation.snapshot:
-                    self._replication.goes_with(invitation.id, asks)
+                    self._replication.goes_with(invitation.id, node, asks)
                 self._host.send(node, invitation)
 
         self.write(draft, now, invite)
         # As it is now: by the time that this is durable there may be changes that are not.
         snapshot, asks = self._replication.snapshot()
+        epoch = self.document.epoch
         self._host.changed(self.id)
 
     def _operate(self, containers: Containers, now: float) -> None:
@@ -287,7 +322,7 @@ class Deployment:
         unwanted: frozenset[Slot] = frozenset()
         if self._replication.is_synced:
             unwanted = frozenset(slot for slot in containers if self._keeper.is_elsewhere(state, view, slot))
-        self._keeper.operate(state, containers, self._replication.unsettled, unwanted, now)
+        self._keeper.operate(state, containers, self._replication.settled, unwanted, now)
 
     def _forget_the_long_gone(self, state: State, view: View, draft: Draft, now: float) -> None:
         for node in state.holders:
@@ -384,7 +419,7 @@ class Deployment:
             replication.left, self._idle_since = (), None
             self.write(draft, now)
             return
-        knowing = replication.confirmed(replication.left).intersection(others)
+        knowing = (replication.confirmed(replication.left) | replication.farewelled).intersection(others)
         if not self.unwritten and others and len(knowing) >= min(len(others), max(1, resilience(state, view))):
             self._host.part_with(self.id)
 

@@ -13,6 +13,8 @@ network. What the facts add up to is a ``state.State``.
     verdicts/<generation>/<node>/<slot>    grow-only "failed here", by <node> alone
     calling/<dead node>                    who calls for replacements of that node's slots; by any member
     releases/<node>/<slot>                 an operator gave up the reservation of a node that is away; by any member
+    operators/<instance>/<key>             who may command that instance through nodes that are no members; by any
+                                           member, which names itself
     breaks/<node>, carried/<node>/...      see ``facts``; by <node> alone
 """
 
@@ -32,6 +34,7 @@ from gary.facts import (
     EPOCH,
     MEMBERS,
     META,
+    OPERATORS,
     PROMISES,
     RELEASES,
     REMOVED,
@@ -47,7 +50,8 @@ from gary.facts import (
 )
 from gary.identity import Claim, Generation, NodeId, Slot, is_node_id, slot_order
 from gary.spec import Spec
-from gary.state import Membership, Promise, PromiseState, Role, State
+from gary.state import Grant, Membership, Promise, PromiseState, Role, State
+from gary.trust.credentials import KEY_SIZE_BYTES, WATCHWORD_SIZE_BYTES
 
 SCHEMA = 1
 NOBODY = "-"
@@ -152,6 +156,13 @@ class Draft:
     def release(self, node: NodeId, slot: Slot) -> None:
         self._writes[RELEASES, f"{node}/{slot}"] = _pack(self._node)
 
+    def grant(self, instance: str, key: bytes, watchword: bytes) -> None:
+        """The operator with this public key may command that instance, and knows its members by ``watchword``."""
+        self._writes[OPERATORS, f"{instance}/{key.hex()}"] = _pack([True, self._node, watchword])
+
+    def revoke(self, instance: str, key: bytes) -> None:
+        self._writes[OPERATORS, f"{instance}/{key.hex()}"] = _pack([False, self._node, b""])
+
 
 class Document:
     """A replica read as a ``State`` and written through ``Draft``s."""
@@ -245,6 +256,7 @@ class Document:
             verdicts=frozenset(registers(VERDICTS, _verdict)),
             calling=dict(registers(CALLING, _calling)),
             releases=frozenset(registers(RELEASES, _release)),
+            grants=dict(registers(OPERATORS, _grant)),
             malformed=malformed,
         )
         self._decoded = seen
@@ -255,6 +267,14 @@ def role_in(node: NodeId, raw: bytes) -> Role | None:
     """The role that a membership says; None for what is none."""
     try:
         return _membership(node, raw)[1].role
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+        return None
+
+
+def granter_of(key: str, raw: bytes) -> NodeId | None:
+    """The node that says who may command; None for what says nothing of the kind."""
+    try:
+        return _grant(key, raw)[1].by
     except (ValueError, TypeError, LookupError, msgpack.UnpackException):
         return None
 
@@ -316,6 +336,17 @@ def _calling(key: str, raw: bytes) -> tuple[NodeId, NodeId]:
 def _release(key: str, raw: bytes) -> tuple[NodeId, Slot]:
     node, _, slot = key.partition("/")
     return _node(node), _slot(slot)
+
+
+def _grant(key: str, raw: bytes) -> tuple[tuple[str, bytes], Grant]:
+    instance, _, operator = key.partition("/")
+    is_granted, by, watchword = _unpack(raw)
+    public = bytes.fromhex(operator)
+    if not instance or len(public) != KEY_SIZE_BYTES or public.hex() != operator:
+        raise ValueError("not an operator")
+    if not isinstance(watchword, bytes) or len(watchword) != (WATCHWORD_SIZE_BYTES if is_granted is True else 0):
+        raise ValueError("not a watchword")
+    return (instance, public), Grant(is_granted is True, _node(by), watchword)
 
 
 def _node(value: object) -> NodeId:

@@ -149,6 +149,21 @@ class Expel:
 
 
 @dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to both ports of ``address`` and hang up, then call ``Agent.dialled``."""
+
+    number: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Look at the disk that has the node's state, then call ``Agent.inspected``."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """The node has left its cluster; the agent ends."""
 
@@ -169,16 +184,20 @@ Effect = (
     | Knock
     | Renew
     | Expel
+    | Dial
+    | Inspect
     | Exit
 )
 
 __all__ = [
     "Alarm",
     "Consult",
+    "Dial",
     "Effect",
     "Event",
     "Exit",
     "Expel",
+    "Inspect",
     "Knock",
     "Notify",
     "Observe",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from gary.doctor import EngineFacts
 from gary.effects import StartContainer, StopContainer
 from gary.identity import DeploymentId, Slot
 from gary.runtime.base import Capacity, Container, StartRequest
@@ -16,6 +17,8 @@ class _Engine:
     capacity: Capacity | None = None
     containers: tuple[Container, ...] = ()
     away_since: float | None = 0.0
+    reason: str = ""
+    """Why it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Engines:
     ) -> None:
         """What ``runtime`` runs now; None: it does not answer. ``capacity`` None: as before."""
         engine = self._engines[runtime]
+        engine.reason = reason
         if containers is None:
             if engine.away_since is None:
                 engine.away_since = now
@@ -125,6 +129,13 @@ class Engines:
     def away(self) -> list[str]:
         """The runtimes that do not answer at the moment."""
         return [name for name, engine in self._engines.items() if engine.away_since is not None]
+
+    def facts(self) -> tuple[EngineFacts, ...]:
+        """Each runtime as it was last seen."""
+        return tuple(
+            EngineFacts(name, engine.away_since is None, engine.capacity is not None, engine.reason)
+            for name, engine in self._engines.items()
+        )
 
     def away_since_s(self, runtime: str | None) -> float | None:
         """Since when that runtime has not answered; None if it does. One that is not here never has."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from gary.boot import Boot, cluster_writes, former_write, peer_writes
-from gary.identity import DeploymentId, NodeId, deployment_id
+from gary.identity import PSEUDONYM_MARK, DeploymentId, NodeId, deployment_id, pseudonym
 from gary.storage import DeleteRecord, Table, Write
 from gossip import Peer
 
@@ -18,6 +18,7 @@ class Enrolment:
 
     def __init__(self, boot: Boot) -> None:
         self.node = boot.node
+        self.cluster = boot.cluster
         self.secret = boot.secret
         self.former = boot.former
         self._peers = {peer.node: peer.address for peer in boot.peers}
@@ -32,14 +33,15 @@ class Enrolment:
         """Where its peers were last seen."""
         return self._peers.values()
 
-    def id_of(self, name: str) -> DeploymentId:
-        """The deployment id of ``name`` in this cluster."""
-        return deployment_id(name, self.secret)
+    def id_of(self, app: str) -> DeploymentId:
+        """The deployment id of ``app``, a name or a pseudonym, in this cluster."""
+        known = app if app.startswith(PSEUDONYM_MARK) else pseudonym(app, self.cluster)
+        return deployment_id(known, self.secret)
 
     def joined(self, cluster: bytes, secret: bytes) -> list[Write]:
         """Another cluster's secret makes this node one of its own; nothing to write if it was that already."""
         is_new = secret != self.secret
-        self.secret = secret
+        self.cluster, self.secret = cluster, secret
         return cluster_writes(cluster, secret) if is_new else []
 
     def left(self, *, is_expelled: bool) -> list[Write]:

@@ -25,15 +25,13 @@ from collections.abc import Container, Sequence
 from gary.document import NOBODY, Document, Draft, is_withdrawn, role_in
 from gary.facts import BREAKS, IMMUTABLE, MEMBERS, PROMISES, Fact, Facts, Place, decode_number, merged
 from gary.identity import NodeId, Slot, rendezvous
-from gary.state import Role
+from gary.state import GONE, Role
 
 CHANGES_PER_EPOCH = 1000
 EPOCHS_AHEAD_MAX = 100_000
 """A node that was away for longer than that follows nobody, and a liar can push a document's number only so far."""
 GONE_MAX = 256
 STEP_IN_MAX = 10
-
-_GONE = (Role.LEFT, Role.FORGOTTEN)
 
 
 def changes_until(epoch: int, node: NodeId, members: Sequence[NodeId], changes_per_epoch: int) -> int:
@@ -67,7 +65,7 @@ def taken_along(before: Document, present: Document, slots: Container[Slot] = ()
     if spoken is None or spoken.epoch < present.epoch:
         draft.state_anew(facts, slots)
     # Who was forgotten in the meantime has old news of everybody else.
-    is_heard = _role(known, node) not in _GONE
+    is_heard = _role(known, node) not in GONE
     for place, fact in _lasting(facts, before.epoch).items():
         if known.get(place) == fact or _is_own(place, fact, node):
             continue
@@ -79,7 +77,7 @@ def taken_along(before: Document, present: Document, slots: Container[Slot] = ()
 def _lasting(facts: Facts, epoch: int) -> Facts:
     """``facts`` without what need not go on beyond ``epoch``."""
     roles = {place[1]: _role(facts, place[1]) for place in facts if place[0] == MEMBERS}
-    gone = sorted((node for node, role in roles.items() if role in _GONE), key=lambda node: facts[MEMBERS, node])
+    gone = sorted((node for node, role in roles.items() if role in GONE), key=lambda node: facts[MEMBERS, node])
     dropped = frozenset(gone[:-GONE_MAX])
     promised: set[str] = set()
 

@@ -6,17 +6,21 @@ what happened, why, and what to do next; none of them leaves state half changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """The kinds of refusal a command can end with; the same words in the HTTP answer and in relayed answers."""
+    """The kinds of refusal a command can end with; the same words in the HTTP answer and in sealed answers.
+
+    ``elsewhere``: nothing was refused; other nodes hold what the command is about, and the answer says which.
+    """
 
     BAD_REQUEST = "bad_request"
     NOT_FOUND = "not_found"
     NAME_TAKEN = "name_taken"
+    ELSEWHERE = "elsewhere"
     CONFLICT = "conflict"
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
@@ -29,17 +33,35 @@ class GaryError(Exception):
 
 
 class CommandError(GaryError):
-    """A command that was not carried out. State is as it was, unless ``code`` is ``timeout``."""
+    """A command that was not carried out. State is as it was, unless ``code`` is ``timeout``.
 
-    def __init__(self, code: ErrorCode, message: str, hint: str = "") -> None:
+    ``details``: what a program needs to go on from there.
+    """
+
+    def __init__(
+        self, code: ErrorCode, message: str, hint: str = "", details: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
+        self.details = dict(details or {})
 
     def to_json(self) -> dict[str, object]:
-        """The answer's body: ``{"error": {"code", "message", "hint"}}``."""
-        return {"error": {"code": self.code.value, "message": self.message, "hint": self.hint}}
+        """The answer's body: ``{"error": {"code", "message", "hint"}}``, and ``"details"`` if there are any."""
+        more = {"details": self.details} if self.details else {}
+        return {"error": {"code": self.code.value, "message": self.message, "hint": self.hint, **more}}
+
+
+def error_in(answer: Mapping[str, object]) -> CommandError | None:
+    """The error that an answer is; None for one that is none. Whatever is in it, it can be raised and shown."""
+    error = answer.get("error")
+    if not isinstance(error, Mapping):
+        return CommandError(ErrorCode.INTERNAL, "an error that nobody can read") if "error" in answer else None
+    code, details = error.get("code"), error.get("details")
+    known = ErrorCode(code) if isinstance(code, str) and code in set(ErrorCode) else ErrorCode.INTERNAL
+    message = str(error.get("message", "refused without a reason"))
+    return CommandError(known, message, str(error.get("hint", "")), details if isinstance(details, Mapping) else None)
 
 
 class StorageFailed(GaryError):

@@ -22,12 +22,13 @@ import msgpack
 
 from crdt import Replica
 
-BREAKS, CALLING, CARRIED, MEMBERS, META, PROMISES, RELEASES, REMOVED, SPECS, VERDICTS = MAPS = (
+BREAKS, CALLING, CARRIED, MEMBERS, META, OPERATORS, PROMISES, RELEASES, REMOVED, SPECS, VERDICTS = MAPS = (
     "breaks",
     "calling",
     "carried",
     "members",
     "meta",
+    "operators",
     "promises",
     "releases",
     "removed",

@@ -13,12 +13,16 @@ NodeId = str
 DeploymentId = str
 """32 lowercase hex characters; opaque to everyone who does not know the name and the cluster's secret."""
 
+Pseudonym = str
+"""``~`` and 32 lowercase hex characters: what operators call a deployment towards nodes that need not know its name."""
+
 Slot = str
 """``service/index``; for global services ``service/<NodeId>``; and ``witness/i``."""
 
 NODE_ID_SIZE_BYTES = 16
 WITNESS = "witness"
-_IDS_REMEMBERED_MAX = 4096
+PSEUDONYM_MARK = "~"
+_PSEUDONYMS_REMEMBERED_MAX = 4096
 _ORDERS_REMEMBERED_MAX = 256
 
 
@@ -26,14 +30,23 @@ def is_node_id(value: object) -> bool:
     return isinstance(value, str) and len(value) == 2 * NODE_ID_SIZE_BYTES and set(value) <= set("0123456789abcdef")
 
 
-@lru_cache(_IDS_REMEMBERED_MAX)
-def deployment_id(name: str, secret: bytes) -> DeploymentId:
-    """The opaque id of the deployment called ``name`` in the cluster that shares ``secret``.
+def pseudonym(name: str, cluster: bytes) -> Pseudonym:
+    """The pseudonym of the deployment called ``name`` in the cluster with this id.
 
-    scrypt (RFC 7914) makes trying names from a dictionary expensive for a node that knows the secret; somebody outside
-    cannot try at all. Costs about 10 ms and 4 MiB, so answers are remembered.
+    scrypt (RFC 7914) makes trying names from a dictionary expensive. Costs about 10 ms and 4 MiB, so answers are
+    remembered, but no names.
     """
-    return hashlib.scrypt(name.encode(), salt=secret, n=2**12, r=8, p=1, dklen=16).hex()
+    return _pseudonym(hashlib.sha256(name.encode()).digest(), cluster)
+
+
+@lru_cache(_PSEUDONYMS_REMEMBERED_MAX)
+def _pseudonym(digest: bytes, cluster: bytes) -> Pseudonym:
+    return PSEUDONYM_MARK + hashlib.scrypt(digest, salt=cluster, n=2**12, r=8, p=1, dklen=16).hex()
+
+
+def deployment_id(pseudonym: Pseudonym, secret: bytes) -> DeploymentId:
+    """The opaque id of a deployment in the cluster that shares ``secret``: who does not know that cannot try at all."""
+    return hashlib.blake2b(pseudonym.encode(), key=secret, digest_size=16).hexdigest()
 
 
 def service_of(slot: Slot) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from crdt import CorruptReplica
+from gary.acquaintance import digest
 from gary.commands import Commands
 from gary.identity import DeploymentId, NodeId
 from gary.messages import (
     Acceptance,
+    Acquaintance,
     Behind,
     CallForVolunteers,
     Cancel,
     CompareLedger,
     ContactAnswer,
     ContactQuery,
+    Dismissed,
     Entry,
     Gone,
     Invitation,
@@ -70,14 +73,14 @@ class Inbox:
                 here.send(sender, ContactAnswer(id, missing, -1.0 if heard is None else max(0.0, now - heard)))
             case ContactAnswer():
                 for asking in list(here.deployments.values()):
-                    asking.calling.contact(message, now)
+                    asking.calling.contact(sender, message, now)
             case Invitation():
                 self._invited(sender, message)
             case Entry() | CompareLedger() | LedgerStatements():
                 here.membership.heard(sender, message)
             case Sync(id) | Behind(id) | Snapshot(id) | Gone(id) | Orphans(id) | Released(id):
                 self._about_deployment(sender, id, message)
-            case Offer(_, id) | Acceptance(_, id):
+            case Offer(_, id) | Acceptance(_, id) | Acquaintance(id) | Dismissed(id):
                 self._about_deployment(sender, id, message)
 
     def _about_deployment(self, sender: NodeId, id: DeploymentId, message: Message) -> None:
@@ -92,18 +95,22 @@ class Inbox:
             case Sync():
                 deployment.received(sender, message, now)
             case Behind():
-                deployment.behind(sender, message)
+                deployment.behind(sender, message, now)
             case Snapshot():
                 deployment.overtaken(sender, message, now)
-            case Gone(_, instances):
-                deployment.gone(instances, now)
+            case Gone(_, digests):
+                deployment.told_gone(sender, digests, now)
+            case Acquaintance():
+                deployment.acquainted(sender, message, now)
+            case Dismissed():
+                deployment.dismissed(sender, message, now)
             case Offer():
-                deployment.calling.offer(message)
+                deployment.calling.offer(sender, message)
                 self._here.evaluate(id)
             case Acceptance():
                 deployment.accepted(sender, message, now)
-            case Orphans(_, slots):
-                deployment.orphans(sender, slots, now)
+            case Orphans():
+                deployment.orphans(sender, message, now)
             case _:
                 self._here.counters["messages_unexpected"] += 1
 
@@ -111,11 +118,11 @@ class Inbox:
         """About a deployment that is not, or no longer, held here."""
         match message:
             case Sync() | Behind() | Snapshot() | Orphans() if id in self._here.tombstones:
-                self._here.send(sender, Gone(id, self._here.tombstones.instances(id)))
-            case Gone():
-                self._orphans.stop(id, None)
-            case Released(_, slots):
-                self._orphans.stop(id, frozenset(slots))
+                self._here.send(sender, Gone(id, tuple(map(digest, self._here.tombstones.instances(id)))))
+            case Gone(_, digests):
+                self._orphans.gone(id, frozenset(digests))
+            case Released():
+                self._orphans.released(sender, message)
 
     def _invited(self, sender: NodeId, invitation: Invitation) -> None:
         here, now, id = self._here, self._here.clock.now, invitation.deployment
@@ -132,7 +139,8 @@ class Inbox:
         except CorruptReplica:
             here.counters["invitations_malformed"] += 1
             return
-        if here.id_of(document.state.name) != id:
+        state = document.state
+        if here.id_of(state.name) != id or not {sender, here.node} <= set(state.holders):
             here.counters["invitations_malformed"] += 1
             return
         deployment = here.adopt(id, document)
@@ -145,7 +153,7 @@ class Inbox:
         responder = self._serving.accept(sender, request, lambda response: self._here.send(sender, response))
         if responder is not None:
             self._here.counters["requests_served"] += 1
-            self._commands.remote(request.operation, arguments, responder)
+            self._commands.remote(sender, request.operation, arguments, responder)
 
 
 def _why_unable(here: Node) -> str:

@@ -17,6 +17,7 @@ from gary.assignment import (
     live_promises,
     reason_to_withdraw,
     relieved,
+    wanted_slots,
 )
 from gary.document import Draft
 from gary.host import Host
@@ -74,7 +75,7 @@ class Keeper:
     def consider(self, state: State, view: View, slot: Slot, room: Room, taken: int) -> tuple[str | None, Room]:
         """Why this node does not take ``slot``, or None and the room that is left."""
         service = state.service(slot)
-        if service is None:
+        if service is None or not state.wants(slot):
             return "the slot is not wanted any more", room
         mine = state.promise(self._host.node, slot)
         if mine is not None and mine.state is not PromiseState.WITHDRAWN:
@@ -90,12 +91,12 @@ class Keeper:
         reason = refusal(needed, room)
         return (reason, room) if reason else (None, after(room, needed))
 
-    def claim(self, draft: Draft, state: State, view: View, slot: Slot) -> bool:
-        """Promise ``slot``; False if this node keeps it already."""
+    def claim(self, draft: Draft, state: State, view: View, slot: Slot) -> None:
+        """Promise ``slot``, if this node does not keep it already."""
         assert state.effective is not None
         mine = state.promise(self._host.node, slot)
         if mine is not None and mine.state is not PromiseState.WITHDRAWN:
-            return False
+            return
         promise = Promise(
             node=self._host.node,
             slot=slot,
@@ -107,14 +108,19 @@ class Keeper:
         )
         draft.promise(promise)
         self.slates.pop(slot, None)
-        return True
 
     def adoptable(self, state: State, view: View, containers: Containers) -> list[Slot]:
-        """Slots that nobody keeps and whose container runs here: this node keeps them from now on."""
+        """Slots that nobody keeps and whose container runs here: this node keeps them from now on.
+
+        It may have withdrawn from one, and somebody wants it again before the container was stopped.
+        """
         found: list[Slot] = []
+        wanted = wanted_slots(state, view)
         for slot, present in containers.items():
             service = state.service(slot)
-            if service is None or state.promise(self._host.node, slot) is not None:
+            mine = state.promise(self._host.node, slot)
+            is_over = mine is not None and (self._host.is_draining or self._host.node in state.failed_at(slot))
+            if service is None or slot not in wanted or slot in self._busy or is_over:
                 continue
             fits = any(
                 c.state is ContainerState.RUNNING and c.labels.fingerprint == specs.fingerprint(service)
@@ -227,13 +233,13 @@ class Keeper:
     # Containers
 
     def operate(
-        self, state: State, containers: Containers, unsettled: set[Slot], unwanted: frozenset[Slot], now: float
+        self, state: State, containers: Containers, settled: frozenset[Slot], unwanted: frozenset[Slot], now: float
     ) -> None:
-        """Bring the containers to what was promised, but for ``unsettled`` claims, which are not durable yet."""
+        """Bring the containers to what was promised on ``settled`` slots: other promises are not durable yet."""
         wanted: dict[Slot, Wanted] = {}
         for promise in state.promises_of(self._host.node):
             service = state.promised(promise)
-            ready = promise.epoch == self._host.epoch and promise.slot not in unsettled
+            ready = promise.epoch == self._host.epoch and promise.slot in settled
             if service is not None and ready and self._host.away_since_s(self._host.runtime_for(service)) is None:
                 wanted[promise.slot] = Wanted(promise.slot, service, specs.fingerprint(service))
         for operation in operations(wanted, unwanted, containers, self.slates, frozenset(self._busy), now):
@@ -244,7 +250,7 @@ class Keeper:
         mine = state.promise(self._host.node, slot)
         if mine is not None:
             return mine.state is PromiseState.WITHDRAWN
-        if state.service(slot) is None:
+        if slot not in wanted_slots(state, view):
             return True
         return any(is_believed_healthy(promise, view) for promise in live_promises(state, view, slot))
 

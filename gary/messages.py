@@ -51,10 +51,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The answer of a node that knows these instances to be removed."""
+    """The answer of a node that knows these instances, of which it tells digests, to be removed."""
 
     deployment: DeploymentId
-    instances: tuple[str, ...]
+    digests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,14 @@ class ContactAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """Containers of this deployment run here, on these slots, and there is no document to say why."""
+    """Containers of this deployment run here, on these slots, and there is no document to say why.
+
+    ``proofs``: of the instances that they are of; see ``acquaintance``.
+    """
 
     deployment: DeploymentId
     slots: tuple[Slot, ...]
+    proofs: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,25 @@ class Released:
 
     deployment: DeploymentId
     slots: tuple[Slot, ...]
+    proofs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """The sender holds the document, which ``proofs`` shows; and whether it asks the receiver to show the same."""
+
+    deployment: DeploymentId
+    proofs: tuple[bytes, ...]
+    asks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """The receiver is no member any more: somebody stated so, or it did itself, in ``epoch`` with this ``counter``."""
+
+    deployment: DeploymentId
+    epoch: int
+    counter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +210,8 @@ Message = (
     | ContactAnswer
     | Orphans
     | Released
+    | Acquaintance
+    | Dismissed
     | Request
     | Response
     | Cancel
@@ -215,6 +240,8 @@ _KINDS: dict[int, type[Message]] = {
     16: Entry,
     17: CompareLedger,
     18: LedgerStatements,
+    19: Acquaintance,
+    20: Dismissed,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
@@ -265,9 +292,13 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
         case "ContactAnswer":
             return ContactAnswer(_number(fields[0]), _id(fields[1]), _real(fields[2]))
         case "Orphans":
-            return Orphans(_id(fields[0]), _texts(fields[1]))
+            return Orphans(_id(fields[0]), _texts(fields[1]), _all_bytes(fields[2]))
         case "Released":
-            return Released(_id(fields[0]), _texts(fields[1]))
+            return Released(_id(fields[0]), _texts(fields[1]), _all_bytes(fields[2]))
+        case "Acquaintance":
+            return Acquaintance(_id(fields[0]), _all_bytes(fields[1]), fields[2] is True)
+        case "Dismissed":
+            return Dismissed(_id(fields[0]), _number(fields[1]), _number(fields[2]))
         case "Request":
             return Request(_number(fields[0]), _text(fields[1]), bytes_from(fields[2]))
         case "Response":
@@ -363,6 +394,10 @@ def _list(value: Any) -> list[Any]:
     if not isinstance(value, list) or len(value) > LIST_LENGTH_MAX:
         raise TypeError("not a list")
     return value
+
+
+def _all_bytes(value: Any) -> tuple[bytes, ...]:
+    return tuple(bytes_from(one) for one in _list(value))
 
 
 def _texts(value: Any) -> tuple[str, ...]:

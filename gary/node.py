@@ -16,8 +16,9 @@ from gary.boot import Boot
 from gary.clock import Clock
 from gary.cluster import Cluster
 from gary.deployment import Deployment
+from gary.doctor import DiskFacts
 from gary.document import Document
-from gary.effects import Consult, Effect, Exit, Expel, Knock, Observe, Renew
+from gary.effects import Consult, Dial, Effect, Exit, Expel, Inspect, Knock, Observe, Renew
 from gary.engines import Engines
 from gary.enrolment import Enrolment
 from gary.events import EventLog
@@ -112,6 +113,8 @@ class Node:
         self._consulted: dict[int, tuple[Answered, Failed]] = {}
         self._knocked: dict[int, Heard] = {}
         self._shown: dict[int, Callable[[str], None]] = {}
+        self._dialled: dict[int, Callable[[Sequence[str]], None]] = {}
+        self._inspected: dict[int, Callable[[DiskFacts], None]] = {}
 
     # Effects
 
@@ -217,6 +220,24 @@ class Node:
     def address(self) -> str:
         return self.swim.address
 
+    # Looking for what is wrong
+
+    def dial(self, address: str, dialled: Callable[[Sequence[str]], None]) -> None:
+        number = self.next_number()
+        self._dialled[number] = dialled
+        self.emit([Dial(number, address)])
+
+    def dialled(self, number: int, failures: Sequence[str]) -> None:
+        self._dialled.pop(number)(failures)
+
+    def inspect(self, seen: Callable[[DiskFacts], None]) -> None:
+        number = self.next_number()
+        self._inspected[number] = seen
+        self.emit([Inspect(number)])
+
+    def inspected(self, number: int, disk: DiskFacts) -> None:
+        self._inspected.pop(number)(disk)
+
     # Containers
 
     def observe(self) -> None:
@@ -312,9 +333,9 @@ class Node:
 
     # The deployments that are held here
 
-    def id_of(self, name: str) -> DeploymentId:
-        """The deployment id of ``name`` in this cluster."""
-        return self.enrolment.id_of(name)
+    def id_of(self, app: str) -> DeploymentId:
+        """The deployment id of ``app``, a name or a pseudonym, in this cluster."""
+        return self.enrolment.id_of(app)
 
     def blank_document(self) -> Document:
         return Document(Replica(self._actor(), MAPS), self.node)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from gary.acquaintance import digest, proof_of_instance
 from gary.cluster import Cluster
 from gary.engines import Engines
 from gary.identity import DeploymentId, NodeId, Slot
-from gary.messages import Message
+from gary.messages import Message, Released
 from gary.messages import Orphans as Question
 from gary.runtime.base import Container
 from gary.tombstones import Tombstones
@@ -25,6 +26,8 @@ class Host(Protocol):
     def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]: ...
 
     def send(self, node: NodeId, message: Message) -> None: ...
+
+    def count(self, what: str) -> None: ...
 
     def stop_container(self, deployment: DeploymentId, slot: Slot, container: Container, grace_s: float) -> None: ...
 
@@ -47,21 +50,33 @@ class Orphans:
         """Stop what is known to be removed; ask the responsible nodes about the rest."""
         for id, containers in sorted(self._found().items()):
             if id in self._tombstones:
-                dead = self._tombstones.instances(id)
-                self.stop(id, frozenset(c.labels.slot for c in containers if _instance(c) in dead))
+                self.gone(id, frozenset(map(digest, self._tombstones.instances(id))))
                 continue
             slots = tuple(sorted({container.labels.slot for container in containers}))
+            instances = sorted({_instance(container) for container in containers})
             others = [node for node in self._host.responsible(id) if node != self._host.node]
             for node in [node for node in others if node in self._cluster.alive][:ASKED_MAX]:
-                self._host.send(node, Question(id, slots))
+                proofs = tuple(proof_of_instance(instance, self._host.node, node) for instance in instances)
+                self._host.send(node, Question(id, slots, proofs))
 
-    def stop(self, id: DeploymentId, slots: frozenset[Slot] | None) -> None:
-        """Somebody who knows has answered: these ``slots`` are not to be kept here (None: nothing of it is)."""
-        for container in self._found().get(id, ()):
-            slot = container.labels.slot
-            if (slots is None or slot in slots) and not self._engines.is_being_stopped(container):
-                self._host.tell("container", "stopped: it is kept elsewhere or no longer wanted", slot=slot)
-                self._host.stop_container(id, slot, container, GRACE_S)
+    def gone(self, id: DeploymentId, digests: frozenset[str]) -> None:
+        """These instances were removed: who knows their digests knows them."""
+        self._stop([container for container in self._found().get(id, ()) if digest(_instance(container)) in digests])
+
+    def released(self, sender: NodeId, answer: Released) -> None:
+        """Somebody says that the containers on some slots are not to be kept here, and shows that it may know."""
+        containers = self._found().get(answer.deployment, ())
+        known = [c for c in containers if proof_of_instance(_instance(c), sender, self._host.node) in answer.proofs]
+        if not known:
+            self._host.count("strangers_refused")
+        self._stop([container for container in known if container.labels.slot in answer.slots])
+
+    def _stop(self, containers: Iterable[Container]) -> None:
+        for container in containers:
+            if not self._engines.is_being_stopped(container):
+                labels = container.labels
+                self._host.tell("container", "stopped: it is kept elsewhere or no longer wanted", slot=labels.slot)
+                self._host.stop_container(labels.deployment, labels.slot, container, GRACE_S)
 
     def _found(self) -> dict[DeploymentId, list[Container]]:
         found: dict[DeploymentId, list[Container]] = {}

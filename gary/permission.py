@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crdt import Permit
-from gary.document import role_in
+from gary.document import granter_of, role_in
 from gary.facts import (
     CARRIED,
     EPOCH,
@@ -49,6 +49,8 @@ def permit(actor: bytes, name: str, key: str, before: bytes | None, after: bytes
             return None if key.split("/")[1:2] == [author] else "a verdict is written by the node that it is about"
         case "calling" | "releases":
             return None
+        case "operators":
+            return None if granter_of(key, after) == author else "who grants or revokes says so itself"
     return "no such kind of fact"
 
 

@@ -11,22 +11,28 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from crdt import CorruptReplica, Exchange, ExchangeConfig, Outgoing
+from gary.acquaintance import is_proven, proofs
 from gary.document import Document, Draft
 from gary.effects import Alarm, SetAlarm
 from gary.epochs import changes_until, is_reachable, taken_along
+from gary.facts import MEMBERS
 from gary.host import Host
 from gary.identity import DeploymentId, NodeId, Slot
-from gary.messages import Acceptance, Behind, Snapshot, Sync
+from gary.messages import Acceptance, Acquaintance, Behind, Dismissed, Snapshot, Sync
 from gary.outbox import After, Outbox
 from gary.permission import permit_in
-from gary.state import State
+from gary.state import GONE, State
 from gary.storage import AppendChanges, PutSnapshot, Write
 
 BOOT_GRACE_S = 3.0
 """How long a restarted node waits for a fellow's news before it trusts what its own disk says."""
+NEWS_S = 0.5
+"""How soon fellows are asked about a node that they may have invited meanwhile."""
 ASK_AGAIN_S = 2.0
 """How soon a fellow in a later epoch is asked again for its document."""
 COMPARE_S = 20.0
+DISMISSED_S = 30.0
+"""For so long a fellow may not have heard that this node, which it holds for gone, is a member again."""
 PARTING_COMPARE_S = 1.0
 CHANGES_PER_SNAPSHOT = 400
 RETRY_WRITE_S = 2.0
@@ -44,8 +50,9 @@ class _Waiting:
 class Replication:
     """``slots_here()``: where this node's containers are or may be. ``left``: the heads with which it said goodbye.
 
-    ``is_synced``: what is known here is not just what this node's own disk said when it started. ``unsettled``: slots
-    whose claim is not durable yet.
+    ``is_synced``: what is known here is not just what this node's own disk said when it started. ``settled``: the slots
+    that this node keeps by what is on its disk, too, wherever its promise came from: its own claim, or a document that
+    somebody sent.
     """
 
     def __init__(
@@ -61,7 +68,6 @@ class Replication:
         self.document = document
         self.is_synced = not is_restored
         self.left: tuple[bytes, ...] = ()
-        self.unsettled: set[Slot] = set()
         self._id = id
         self._host = host
         self._slots_here = slots_here
@@ -74,8 +80,14 @@ class Replication:
         self._appended = 0
         self._waiting: list[_Waiting] = []
         self._asks = 0
-        self._vouching: set[int] = set()
+        self._vouching: dict[int, NodeId] = {}
         self._vouched: set[NodeId] = set()
+        self.settled = self._promised() if is_restored else frozenset()
+        self._proven: set[NodeId] = set()
+        self._told_of: set[NodeId] = set()
+        self._news_at = now
+        self.farewelled: set[NodeId] = set()
+        self._dismissed: dict[NodeId, float] = {}
 
     @property
     def state(self) -> State:
@@ -97,10 +109,13 @@ class Replication:
         return bool(self._waiting)
 
     def fellows(self) -> list[NodeId]:
-        """The live nodes to exchange with: the document's holders, and whoever advertises to hold one of this name."""
-        alive = self._host.alive
-        known = {*self.state.holders, *self._host.responsible(self._id)}
-        return sorted(node for node in known if node in alive and node != self._host.node)
+        """The live nodes to exchange with."""
+        return [node for node in self._host.alive if node != self._host.node and self.is_fellow(node)]
+
+    def is_fellow(self, node: NodeId) -> bool:
+        """Whether ``node`` may have the document: it is named as a holder, or not at all and has shown that it is."""
+        membership = self.state.members.get(node)
+        return node in self._proven if membership is None else membership.role not in GONE
 
     # Writing
 
@@ -134,12 +149,15 @@ class Replication:
                 after(at)
 
         self._appended += len(writes)
+        self.settled &= self._promised()
         self._host.emit(self._outbox.add(writes, durable))
         if self._appended >= CHANGES_PER_SNAPSHOT:
             self.save(now)
 
     def _tell(self, outgoing: Sequence[Outgoing], now: float) -> None:
-        """Send once all that is here is durable."""
+        """Send once all that is here is durable; nothing while the disk fails, for all are asked again later."""
+        if self.failure:
+            return
         if outgoing and self._outbox:
             self._persist((), outgoing, now, None)
             return
@@ -150,7 +168,7 @@ class Replication:
         if not self._outbox.persisted(token, now):
             return False
         if not self._outbox:
-            self.unsettled.clear()
+            self.settled = self._promised()
             self._answer_who_is_behind()
         return True
 
@@ -169,6 +187,9 @@ class Replication:
         """Try again what the disk did not take."""
         self._host.emit(self._outbox.retry())
 
+    def _promised(self) -> frozenset[Slot]:
+        return frozenset(promise.slot for promise in self.state.promises_of(self._host.node))
+
     # Who holds what was written
 
     def when_durable(
@@ -184,13 +205,13 @@ class Replication:
         """The document as it is now, and which of the questions that were asked so far it has the answer to."""
         return self.document.replica.save(), self._asks
 
-    def goes_with(self, invitation: int, asks: int) -> None:
-        """Who accepts ``invitation`` holds the snapshot of ``asks``: all that is waited for, unless it is older."""
+    def goes_with(self, invitation: int, node: NodeId, asks: int) -> None:
+        """If ``node`` accepts ``invitation`` it holds the snapshot of ``asks``: all that is waited for, or older."""
         if asks == self._asks:
-            self._vouching.add(invitation)
+            self._vouching[invitation] = node
 
     def accepted(self, sender: NodeId, answer: Acceptance) -> None:
-        if answer.id in self._vouching and (answer.accepted or not answer.declined):
+        if self._vouching.get(answer.id) == sender and (answer.accepted or not answer.declined):
             self._vouched.add(sender)
 
     def check_waiting(self) -> None:
@@ -224,9 +245,12 @@ class Replication:
 
     def received(self, sender: NodeId, sync: Sync, now: float) -> bool:
         """A message of the exchange, from a node that holds the document or says so. Whether anything follows here."""
+        if not self.is_fellow(sender):
+            return self.stranger(sender, now)
         epoch = self.document.epoch
         if sync.epoch != epoch:
             return self._hear_of(sender, sync.epoch, now)
+        self._dismissed.pop(sender, None)
         fellows = self.fellows()
         received = self._exchange.receive(sender, sync.body, fellows, permit_in(epoch))
         was_synced = self.is_synced
@@ -234,8 +258,7 @@ class Replication:
             self._persist((AppendChanges(self._id, received.changes),), received.outgoing, now, None)
             self.is_synced = True
         else:
-            if sender in fellows:
-                self.is_synced = was_synced or self._exchange.is_level_with(sender)
+            self.is_synced = was_synced or self._exchange.is_level_with(sender)
             self._tell(received.outgoing, now)
         # Whoever waits for acknowledgements may have waited for this one.
         is_awaited = bool(self._waiting or self.left)
@@ -247,7 +270,11 @@ class Replication:
 
     def compare(self, now: float) -> None:
         """Ask some fellows what they know: the slow repair of whatever was lost on the way."""
-        self._tell(self._exchange.compare(self.fellows()), now)
+        fellows = self.fellows()
+        self._tell(self._exchange.compare(fellows), now)
+        if self._dismissed:
+            self._tell([self._exchange.probe(node) for node in fellows if node in self._dismissed], now)
+        self._introduce()
 
     def compare_if_due(self, now: float) -> float:
         """Compare now if it is time. Returns when it is time next."""
@@ -267,6 +294,84 @@ class Replication:
             return
         wake.append(self._synced_by if now < self._synced_by else self._synced_by + BOOT_GRACE_S)
 
+    # Who may have the document
+
+    def stranger(self, sender: NodeId, now: float) -> bool:
+        """``sender`` speaks like a member and is none as far as is known here. Whether anything follows here.
+
+        It gets nothing but word that it is gone, or the question what it knows. It may have been invited meanwhile, so
+        fellows are asked for news.
+        """
+        self._host.count("strangers_refused")
+        is_named = sender in self.state.members
+        if is_named:
+            gone = self.document.facts[MEMBERS, sender]
+            self._host.send(sender, Dismissed(self._id, gone.epoch, gone.counter))
+        if now < self._news_at:
+            return False
+        self._news_at = now + ASK_AGAIN_S
+        self._compare_at = min(self._compare_at, now + NEWS_S)
+        if not is_named:
+            self._host.send(sender, self._acquaintance(sender, asks=True))
+        return True
+
+    def meet(self, node: NodeId, now: float) -> None:
+        """``node`` has come, or come back: ask what it knows, if it may be asked."""
+        if self.is_fellow(node):
+            self.probe(node, now)
+        elif node in self._host.responsible(self._id):
+            self._introduce_to(node)
+
+    def _introduce(self) -> None:
+        """Ask those to show that they hold the document who say so and are not named in it."""
+        for node in self._host.responsible(self._id):
+            if node in self._host.alive and node != self._host.node and not self.is_fellow(node):
+                self._introduce_to(node)
+
+    def _introduce_to(self, node: NodeId) -> None:
+        if node in self.state.members:
+            self._tell_of(node, "was struck off here and says that it holds it")
+        else:
+            self._host.send(node, self._acquaintance(node, asks=True))
+
+    def _acquaintance(self, node: NodeId, *, asks: bool) -> Acquaintance:
+        return Acquaintance(self._id, proofs(self.state, self._host.node, node), asks)
+
+    def acquainted(self, sender: NodeId, told: Acquaintance, now: float) -> None:
+        """Exchange with ``sender`` from now on, if it has shown that it holds what is held here."""
+        is_named = sender in self.state.members
+        if is_proven(self.state, told.proofs, sender, self._host.node):
+            if not is_named and sender not in self._proven:
+                self._proven.add(sender)
+                self.probe(sender, now)
+        elif not is_named:
+            self._host.count("strangers_refused")
+            self._tell_of(sender, "holds another one of this name, or says so")
+        if told.asks:
+            self._host.send(sender, self._acquaintance(sender, asks=False))
+
+    def _tell_of(self, node: NodeId, what: str) -> None:
+        if node not in self._told_of:
+            self._told_of.add(node)
+            words = f"{self._host.display_name(node)} {what}: nothing is exchanged with it"
+            self._host.tell("stranger", words, deployment=self.state.name)
+
+    def is_dismissed(self, sender: NodeId, told: Dismissed, now: float) -> bool:
+        """Whether this node has to go because others have struck it off; that it left by itself is noted.
+
+        What was said of it since may be on its way to ``sender``. But whom it had told that it leaves never hears that it
+        stayed after all, as a node does that believes itself the last one.
+        """
+        mine = self.document.facts.get((MEMBERS, self._host.node))
+        if mine is None or not self.is_fellow(sender):
+            self._host.count("strangers_refused")
+            return False
+        if self.left:
+            self.farewelled.add(sender)
+            return False
+        since = self._dismissed.setdefault(sender, now)
+        return (told.epoch, told.counter) > (mine.epoch, mine.counter) or now >= since + DISMISSED_S
+
     # Epochs
 
     def consider_next_epoch(self, members: Sequence[NodeId], now: float) -> None:
@@ -281,9 +386,7 @@ class Replication:
 
     def _hear_of(self, sender: NodeId, epoch: int, now: float) -> bool:
         """``sender`` is in another epoch: the one that is behind gets the other's document."""
-        if sender not in self.fellows():
-            self._host.count("epochs_refused")
-        elif epoch < self.document.epoch:
+        if epoch < self.document.epoch:
             self.probe(sender, now)
         elif not is_reachable(epoch, self.document.epoch):
             self._host.count("epochs_refused")
@@ -295,10 +398,10 @@ class Replication:
             return True
         return False
 
-    def behind(self, sender: NodeId, asked: Behind) -> None:
+    def behind(self, sender: NodeId, asked: Behind, now: float) -> None:
         """A fellow asks for the document of this epoch."""
-        if sender not in self.fellows():
-            self._host.count("epochs_refused")
+        if not self.is_fellow(sender):
+            self.stranger(sender, now)
         elif asked.epoch < self.document.epoch:
             self._behind.add(sender)
             self._answer_who_is_behind()
@@ -313,10 +416,12 @@ class Replication:
 
     def overtaken(self, sender: NodeId, told: Snapshot, now: float) -> bool:
         """The document of a later epoch, from a fellow that is there. Whether this node goes on in it."""
+        if not self.is_fellow(sender):
+            return self.stranger(sender, now)
         if told.epoch <= self.document.epoch:
             return False
         try:
-            if sender not in self.fellows() or not is_reachable(told.epoch, self.document.epoch):
+            if not is_reachable(told.epoch, self.document.epoch):
                 raise CorruptReplica("it comes from nobody who could have it")
             document = self._host.open_document(told.snapshot, told.epoch)
             if document.epoch != told.epoch or document.state.name != self.state.name:

@@ -14,18 +14,23 @@ from typing import Any, Protocol
 
 import msgpack
 
-from gary.errors import CommandError, ErrorCode
+from gary.errors import CommandError, ErrorCode, error_in
 from gary.identity import NodeId
 from gary.messages import Cancel, MalformedMessage, Request, Response
 
 REPEAT_S = 1.0
 ANSWERS_REMEMBERED_MAX = 256
+OF_ONE_REMEMBERED_MAX = 128
+"""Of one node's requests; so that nobody has the others' forgotten."""
 ANSWER_SIZE_BYTES_REMEMBERED_MAX = 64 * 1024
 OPEN_MAX = 1024
 
 
 class Responder(Protocol):
-    """Where the answer to one command goes: to this node's own API, or back to the node that asked."""
+    """Where the answer to one command goes: to this node's own API, or back to the node that asked.
+
+    An empty item says to another node that its request has arrived and that answers may take their time.
+    """
 
     is_cancelled: bool
     """Nobody listens any more."""
@@ -101,8 +106,10 @@ class Requests:
             del self._open[response.id]
         if lost:
             asked.heard({"lost": lost}, False)
-        if "error" in item:
-            asked.failed(error_from(item["error"]))
+        failure = error_in(item)
+        if failure is not None:
+            # Details are for programs that know the agent that they ask; from another node they may be anything.
+            asked.failed(CommandError(failure.code, failure.message, failure.hint))
         else:
             asked.heard(item, response.last)
 
@@ -135,13 +142,11 @@ class Requests:
         return min(due, default=None)
 
 
-def error_from(value: Any) -> CommandError:
-    """The error that another node answered with."""
-    if not isinstance(value, dict):
-        return CommandError(ErrorCode.INTERNAL, "another node answered with an error that nobody can read")
-    code = value.get("code")
-    known = ErrorCode(code) if isinstance(code, str) and code in set(ErrorCode) else ErrorCode.INTERNAL
-    return CommandError(known, str(value.get("message", "")), str(value.get("hint", "")))
+Seal = Callable[[Mapping[str, Any], bool], Mapping[str, Any]]
+
+
+def _plain(item: Mapping[str, Any], last: bool) -> Mapping[str, Any]:
+    return item
 
 
 class RemoteResponder:
@@ -154,6 +159,8 @@ class RemoteResponder:
         self.is_cancelled = False
         self.is_ended = False
         self.answer: Response | None = None
+        self.seal: Seal = _plain
+        """What becomes of each item, of which is said whether it is the last, before it is sent."""
 
     def item(self, item: Mapping[str, Any]) -> None:
         self._respond(item, last=False)
@@ -167,7 +174,7 @@ class RemoteResponder:
     def _respond(self, item: Mapping[str, Any], *, last: bool) -> None:
         if self.is_ended or self.is_cancelled:
             return
-        body: bytes = msgpack.packb(dict(item))
+        body: bytes = msgpack.packb(dict(self.seal(item, last)))
         response = Response(self._id, self._sequence, last, body)
         self._sequence += 1
         self.is_ended = last
@@ -192,10 +199,17 @@ class Serving:
             return None
         responder = RemoteResponder(send, request.id)
         self._known[key] = responder
-        while len(self._known) > ANSWERS_REMEMBERED_MAX:
-            over = (key for key, known in self._known.items() if known.is_ended or known.is_cancelled)
-            self._known.pop(next(over, next(iter(self._known)))).is_cancelled = True
+        own = [key for key in self._known if key[0] == sender]
+        if len(own) > OF_ONE_REMEMBERED_MAX:
+            self._forget_one_of(own)
+        if len(self._known) > ANSWERS_REMEMBERED_MAX:
+            self._forget_one_of(list(self._known))
         return responder
+
+    def _forget_one_of(self, keys: list[tuple[NodeId, int]]) -> None:
+        """The oldest that is over; if all go on, the oldest."""
+        over = (key for key in keys if self._known[key].is_ended or self._known[key].is_cancelled)
+        self._known.pop(next(over, keys[0])).is_cancelled = True
 
     def __len__(self) -> int:
         """How many requests are remembered."""

@@ -24,6 +24,9 @@ class Role(StrEnum):
     FORGOTTEN = "forgotten"
 
 
+GONE = (Role.LEFT, Role.FORGOTTEN)
+
+
 class PromiseState(StrEnum):
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -65,6 +68,15 @@ class Membership:
     inviter: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Whether an operator may command, who said so, and the word by which the operator knows a member."""
+
+    is_granted: bool
+    by: NodeId
+    watchword: bytes
+
+
 @dataclass(frozen=True)
 class State:
     """What a document says, as one immutable value; the same for all who hold the same changes."""
@@ -76,6 +88,7 @@ class State:
     verdicts: frozenset[tuple[Generation, NodeId, Slot]] = frozenset()
     calling: Mapping[NodeId, NodeId] = field(default_factory=dict)
     releases: frozenset[tuple[NodeId, Slot]] = frozenset()
+    grants: Mapping[tuple[str, bytes], Grant] = field(default_factory=dict)
     malformed: int = 0
 
     @cached_property
@@ -92,6 +105,12 @@ class State:
     def name(self) -> str:
         """The deployment's name; all generations share it."""
         return next((spec.name for spec in self.specs.values()), "")
+
+    @cached_property
+    def operators(self) -> Mapping[bytes, Grant]:
+        """Who may command the deployment from outside, by public key: all that may command an instance that lives."""
+        living = {generation.instance for generation in self.specs} - self.removed
+        return {key: grant for (instance, key), grant in self.grants.items() if grant.is_granted and instance in living}
 
     @property
     def is_removed(self) -> bool:
@@ -158,6 +177,11 @@ class State:
     def service(self, slot: Slot) -> Service | None:
         return self.services.get(service_of(slot))
 
+    def wants(self, slot: Slot) -> bool:
+        """Whether the effective spec asks for ``slot``. Which nodes a global service is for, no spec says."""
+        service = self.service(slot)
+        return service is not None and (service.mode is Mode.GLOBAL or slot in self.replicas)
+
     def is_current(self, promise: Promise) -> bool:
         """Whether the promised container is the one that the effective spec wants, whichever generation named it."""
         if self.effective is None:
@@ -198,5 +222,4 @@ class State:
     @cached_property
     def holders(self) -> tuple[NodeId, ...]:
         """The nodes that hold the document or were asked to: neither left nor forgotten."""
-        gone = (Role.LEFT, Role.FORGOTTEN)
-        return tuple(node for node, membership in sorted(self.members.items()) if membership.role not in gone)
+        return tuple(node for node, membership in sorted(self.members.items()) if membership.role not in GONE)

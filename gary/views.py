@@ -174,6 +174,7 @@ def status(state: State, view: View, deployment: str, names: Naming, reports: Ma
             }
             for node in sorted(state.holders, key=lambda node: (names(node), node))
         ],
+        "operators": sorted(key.hex() for key in state.operators),
         "missing": missing(situation, reports),
         "resilience": {"wanted": resilience(state, view), "have": len(live_members(state, view))},
     }

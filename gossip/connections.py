@@ -92,7 +92,10 @@ class Link(Protocol):
 
 
 class LaneEnd:
-    """This node's end of one lane. ``count`` and ``expelled``, to which ``expel`` is told additions, are shared."""
+    """This node's end of one lane.
+
+    Both lanes share ``count`` and ``expelled``, the nodes that are refused: ``expel`` tells of additions.
+    """
 
     def __init__(
         self,
@@ -122,6 +125,7 @@ class LaneEnd:
         self._owing: dict[int, Pipe] = {}
         self._flush_handle: asyncio.Handle | None = None
         self._draining = False
+        self._held = False
         self._closed = False
 
     def open(self, hello: Hello) -> None:
@@ -133,9 +137,14 @@ class LaneEnd:
         """How many connections are in use."""
         return sum(pipe.peer is not None for pipe in self._pipes.values())
 
+    def hold(self) -> None:
+        """Send nothing until ``reconnect``."""
+        self._held = True
+
     def reconnect(self) -> None:
         """Let go of every connection and every dial under way; what waits leaves on new ones."""
-        self._drain()  # and send nothing: what leaves now is lost
+        self._drain()
+        self._held = False
         for dial in tuple(self._dials.values()):
             self._give_up(dial)
         for pipe in tuple(self._pipes.values()):
@@ -207,6 +216,8 @@ class LaneEnd:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        if self._held:
+            return
         dirty, self._dirty = self._dirty, {}
         for peer in dirty:
             self._pump(peer)
@@ -219,7 +230,7 @@ class LaneEnd:
     def _pump(self, peer: Peer) -> None:
         """Move what waits for ``peer`` as far as it goes: onto its connection, or towards a new one."""
         queue = self._queues.get(peer)
-        if not queue:
+        if not queue or self._held:
             return
         pipe = self._best(peer)
         if pipe is not None and self._stalled(pipe):
@@ -336,7 +347,7 @@ class LaneEnd:
         """A connection was made, by our ``dialer`` or (-1) by the peer."""
         if self._closed or pipe_id in self._pipes or pipe_id in self._gone:
             return
-        dial = next((dial for dial in self._dials.values() if dialer > 0 and dial.dialer == dialer), None)
+        dial = self._dial_by(dialer)
         now = self._loop.time()
         proven = self._link.peer_name(pipe_id)
         pipe = self._pipes[pipe_id] = Pipe(pipe_id, dialer, dial, heard=now, used=now, proven=proven)
@@ -344,20 +355,34 @@ class LaneEnd:
             self._count["connections_accepted"] += 1
             pipe.timer = self._loop.call_later(DIAL_TIMEOUT_S, self._drop, pipe)
         if proven is not None and proven in self._expelled:
-            self._refuse_expelled(pipe, proven)
-            return
-        abandoned = dialer > 0 and dial is None
-        # Room is lacking only if hundreds of messages to others wait in this very moment; the peer tries again.
-        if abandoned or not self._link.transmit(pipe_id, framing.encode_hello(self._hello)):
-            self._drop(pipe)
+            self._turn_away(pipe, "dropped_expelled", f"the node {proven} was expelled")
+        elif dialer > 0 and dial is None:
+            self._drop(pipe)  # Its dial was given up.
+        elif dial is not None:
+            self._say_hello(pipe)
 
-    def removed(self, pipe_id: int) -> None:
-        """A connection is gone. The news may have overtaken the last that came from it; what comes later is dropped."""
+    def _say_hello(self, pipe: Pipe) -> bool:
+        """The dialler speaks first: who is called says nothing of itself before it knows by whom."""
+        if self._link.transmit(pipe.id, framing.encode_hello(self._hello)):
+            return True
+        # Room is lacking only if hundreds of messages to others wait in this very moment; the dialler tries again.
+        self._drop(pipe)
+        return False
+
+    def removed(self, pipe_id: int, dialer: int) -> None:
+        """A connection is gone, be it that ``added`` told of it or not. The news may have overtaken the last that came
+        from it; what comes later is dropped.
+        """
         self.readable()
         self._bury(pipe_id)
-        pipe = self._pipes.get(pipe_id)
+        pipe, dial = self._pipes.get(pipe_id), self._dial_by(dialer)
         if pipe is not None and not self._closed:
             self._drop(pipe)
+        elif dial is not None:
+            self._failed(dial, _HUNG_UP)
+
+    def _dial_by(self, dialer: int) -> Dial | None:
+        return next((dial for dial in self._dials.values() if dialer > 0 and dial.dialer == dialer), None)
 
     def _bury(self, pipe_id: int) -> None:
         self._gone[pipe_id] = None
@@ -405,20 +430,20 @@ class LaneEnd:
             self._refuse(pipe, f"not a Gary node of this kind: {error}")
             return
         if pipe.proven is not None and pipe.proven != hello.node:
-            self._count["dropped_impostor"] += 1
-            self._refuse(pipe, f"it calls itself {hello.node}, and its certificate {pipe.proven or 'nothing'}")
-            self._drop(pipe)
+            shown = pipe.proven or "nothing"
+            self._turn_away(pipe, "dropped_impostor", f"it calls itself {hello.node}, and its certificate {shown}")
             return
         if hello.node in self._expelled:
-            self._refuse_expelled(pipe, hello.node)
+            self._turn_away(pipe, "dropped_expelled", f"the node {hello.node} was expelled")
+            return
+        if self._lacks_room(hello.node):
+            self._turn_away(pipe, "guests_refused", "there are too many guests")
             return
         peer, refusal = self._identify(pipe, hello)
         if refusal is not None:
             self._refuse(pipe, refusal)
             return
-        if self._lacks_room(hello.node):
-            self._count["guests_refused"] += 1
-            self._drop(pipe)
+        if pipe.dial is None and not self._say_hello(pipe):
             return
         if pipe.timer is not None:
             pipe.timer.cancel()
@@ -440,13 +465,17 @@ class LaneEnd:
 
     def _refuse(self, pipe: Pipe, reason: str) -> None:
         """Refuse ``pipe``: its dialler hangs up, who needs our hello to see why; until then it goes on without one."""
-        if pipe.dial is not None:
+        if pipe.dial is None:
+            self._say_hello(pipe)
+        else:
             self._failed(pipe.dial, reason)
             self._drop(pipe)
 
-    def _refuse_expelled(self, pipe: Pipe, node: str) -> None:
-        self._count["dropped_expelled"] += 1
-        self._refuse(pipe, f"the node {node} was expelled")
+    def _turn_away(self, pipe: Pipe, cause: str, reason: str) -> None:
+        """Refuse ``pipe`` to somebody to whom nothing is said."""
+        self._count[cause] += 1
+        if pipe.dial is not None:
+            self._failed(pipe.dial, reason)
         self._drop(pipe)
 
     def _settle_duplicates(self, new: Pipe) -> None:

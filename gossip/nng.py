@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from typing import Any
 import pynng as untyped_pynng
 
 from gossip import framing
+from gossip.admission import Doorkeeper
 from gossip.connections import BATCH_BYTES, LaneEnd
 from gossip.dialling import Dial, Dialler, join_address, split_address
 from gossip.errors import TransportError
@@ -40,6 +42,10 @@ DIAGNOSIS_TIMEOUT_S = 0.5
 PORT_PAIR_ATTEMPTS = 64
 RELISTEN_ATTEMPTS = 100
 RELISTEN_DELAY_S = 0.01
+SETTLE_S = 0.01
+"""Between the last message on a connection and its end. nng sends on a thread of its own, and drops what is not sent
+by then; and over TLS it may miss, at the other side, an end that comes in the very moment after a message.
+"""
 COUNTERS = (
     "frames_sent",
     "frames_received",
@@ -69,6 +75,10 @@ _NNG_THREADS = {
     lib.NNG_INIT_NUM_RESOLVER_THREADS: 2,
 }
 _HEADER_BYTES = 4
+_TLS_VERSION = lib.NNG_TLS_1_2
+"""Not 1.3: for that Mbed TLS keeps keys in a table of its own, which this build does not lock. Of handshakes that run
+on several of nng's threads at once about one in a hundred then fails.
+"""
 _REFUSALS = frozenset({b"auth", b"proto", b"timeout"})
 _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
@@ -121,8 +131,11 @@ class _Socket:
         self._scheme = "tcp" if tls is None else "tls+tcp"
         self._tls = tls
         self._listener: Any = None
-        self._address = ("", 0)
+        self._bound = ("", 0)
+        self._door = ""
         self._refused_before = 0
+        # By connection: our dialer, or -1, and the remote address. Written on nng's threads.
+        self._present: dict[int, tuple[int, str]] = {}
         self._message = ffi.new("nng_msg **")
         self._attached = True
 
@@ -131,13 +144,34 @@ class _Socket:
         self._loop = asyncio.get_running_loop()
         self._receive_fd = int(self._pynng.recv_fd)
         self._loop.add_reader(self._receive_fd, end.readable)
-        self._pynng.add_post_pipe_connect_cb(lambda pipe: self._hand_over(end.added, pipe.id, _dialer_of(pipe.pipe)))
-        self._pynng.add_post_pipe_remove_cb(lambda pipe: self._hand_over(end.removed, pipe.id))
+        self._pynng.add_pre_pipe_connect_cb(self._come)
+        self._pynng.add_post_pipe_connect_cb(lambda pipe: self._hand_over(end.added, pipe.id, self._dialer(pipe.id)))
+        self._pynng.add_post_pipe_remove_cb(lambda pipe: self._gone(end, pipe.id))
 
     def detach(self) -> None:
         """Tell nobody from now on."""
         self._attached = False
         self._loop.remove_reader(self._receive_fd)
+
+    def _come(self, pipe: Any) -> None:
+        """Remember what nng has forgotten by the time when it tells the end of a connection. Of one that breaks at once
+        it may tell that before the beginning, or tell no beginning at all.
+        """
+        address = ffi.new("nng_sockaddr *")
+        known = not lib.nng_pipe_get_addr(pipe.pipe, b"remote-address", address)
+        self._present[pipe.id] = _dialer_of(pipe.pipe), _address(address) if known else ""
+
+    def _gone(self, end: LaneEnd, pipe: int) -> None:
+        dialer = self._dialer(pipe)
+        self._present.pop(pipe, None)
+        self._hand_over(end.removed, pipe, dialer)
+
+    def _dialer(self, pipe: int) -> int:
+        return self._present.get(pipe, (-1, ""))[0]
+
+    def remotes(self) -> list[str]:
+        """The addresses (``host:port``) at the other ends of the connections that were made."""
+        return [address for _, address in tuple(self._present.values())]
 
     def _hand_over(self, tell: Callable[..., None], *arguments: int) -> None:
         """Runs on nng's threads, also while the socket closes."""
@@ -147,17 +181,22 @@ class _Socket:
     def listen(self, host: str, port: int) -> int:
         """Listen, and return the port."""
         address = join_address(host, port)
-        listener, bound = ffi.new("nng_listener *"), ffi.new("int *")
+        listener, bound = ffi.new("nng_listener *"), ffi.new("nng_sockaddr *")
         error = lib.nng_listener_create(listener, self._id, f"{self._scheme}://{address}".encode())
         if not error and self._tls is not None:
             error = lib.nng_listener_set_ptr(listener[0], b"tls-config", self._tls.server._tls_config)
         error = error or lib.nng_listener_start(listener[0], 0)
-        error = error or lib.nng_listener_get_int(listener[0], b"tcp-bound-port", bound)
+        error = error or lib.nng_listener_get_addr(listener[0], b"local-address", bound)
         if error:
             lib.nng_listener_close(listener[0])
             raise TransportError(f"cannot listen at {address}: {_reason(error)}")
-        self._listener, self._address = listener[0], (host, int(bound[0]))
-        return int(bound[0])
+        self._door = _address(bound)
+        self._listener, self._bound = listener[0], (host, split_address(self._door)[1])
+        return self._bound[1]
+
+    def door(self) -> str:
+        """The numeric address (``host:port``) at which it listens or did."""
+        return self._door
 
     def renew(self, tls: _Tls) -> None:
         """Show and trust ``tls`` from now on. Who listened does so again only after ``relisten``."""
@@ -169,8 +208,8 @@ class _Socket:
 
     def relisten(self) -> None:
         """Listen again where it did, if it did. Raises ``TransportError``."""
-        if self._listener is None and self._address[0]:
-            self.listen(*self._address)
+        if self._listener is None and self._door:
+            self.listen(*self._bound)
 
     def transmit(self, pipe: int, data: bytes) -> bool:
         pynng.check_err(lib.nng_msg_alloc(self._message, 0))
@@ -263,13 +302,25 @@ def _tls(credentials: Credentials) -> _Tls:
         "auth_mode": pynng.TLSConfig.AUTH_MODE_REQUIRED,
     }
     try:
-        return _Tls(pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown))
+        tls = _Tls(pynng.TLSConfig(server, **shown), pynng.TLSConfig(client, server_name=SERVER_NAME, **shown))
+        for config in (tls.server, tls.client):
+            pynng.check_err(lib.nng_tls_config_version(config._tls_config, _TLS_VERSION, _TLS_VERSION))
+        return tls
     except pynng.NNGException as error:
         raise TransportError(f"the credentials cannot be used: {str(error).lower()}") from error
 
 
 def _dialer_of(pipe: object) -> int:
     return int(lib.nng_dialer_id(lib.nng_pipe_dialer(pipe)))
+
+
+def _address(address: Any) -> str:
+    """``host:port`` of a socket address of nng's."""
+    if address.s_family == lib.NNG_AF_INET6:
+        host = socket.inet_ntop(socket.AF_INET6, bytes(address.s_in6.sa_addr))
+        return join_address(host, socket.ntohs(address.s_in6.sa_port))
+    host = socket.inet_ntop(socket.AF_INET, struct.pack("=I", address.s_in.sa_addr))
+    return join_address(host, socket.ntohs(address.s_in.sa_port))
 
 
 def _reason(error: int) -> str:
@@ -312,6 +363,7 @@ class NngTransport:
         self._address = ""
         self._expelled: set[str] = set()
         self._renewing = asyncio.Lock()
+        self._doorkeeper: Doorkeeper | None = None
 
     @property
     def address(self) -> str:
@@ -326,6 +378,9 @@ class NngTransport:
         self._dialler = Dialler(asyncio.get_running_loop(), self._config.dials_max)
         if self._config.bind:
             self._address = self._listen(receiver, tls)
+            if Doorkeeper.works_here():
+                self._doorkeeper = Doorkeeper(self._remotes)
+                self._doorkeeper.watch([sock.door() for sock in self._sockets.values()])
         else:
             self._attach(receiver, tls)
         instance = os.urandom(framing.INSTANCE_BYTES)
@@ -364,6 +419,9 @@ class NngTransport:
 
     def _detach(self) -> list[_Socket]:
         sockets = list(self._sockets.values())
+        if self._doorkeeper is not None:
+            self._doorkeeper.close()
+            self._doorkeeper = None
         for end in self._ends.values():
             end.close()
         for sock in sockets:
@@ -394,11 +452,17 @@ class NngTransport:
         for end in self._ends.values():
             end.expel(node)
 
+    def _remotes(self) -> list[str]:
+        return [remote for sock in self._sockets.values() for remote in sock.remotes()]
+
     def counters(self) -> Mapping[str, int]:
-        """The totals named in ``COUNTERS``, ``handshakes_refused``, and ``connections``: how many there are now."""
+        """The totals named in ``COUNTERS``, of handshakes those refused and those that had to make way for others, and
+        ``connections``: how many there are now.
+        """
         return {
             **self._count,
             "handshakes_refused": sum(sock.handshakes_refused() for sock in self._sockets.values()),
+            "handshakes_shed": 0 if self._doorkeeper is None else self._doorkeeper.turned_away,
             "connections": sum(end.connections for end in self._ends.values()),
         }
 
@@ -413,6 +477,11 @@ class NngTransport:
             raise TransportError("only a transport that was started with credentials can be given new ones")
         tls = _tls(credentials)
         async with self._renewing:
+            for end in self._ends.values():
+                end.hold()
+            await asyncio.sleep(SETTLE_S)
+            if self._doorkeeper is not None:
+                self._doorkeeper.watch(())
             for lane in Lane:
                 if lane not in self._sockets:
                     raise TransportError("the transport was closed while it was given new credentials")
@@ -420,11 +489,14 @@ class NngTransport:
                 self._ends[lane].reconnect()
                 # The kernel gives the port back at once, as far as anybody has seen.
                 await persevere(self._sockets[lane].relisten, RELISTEN_ATTEMPTS, RELISTEN_DELAY_S)
+            if self._doorkeeper is not None:
+                self._doorkeeper.watch([sock.door() for sock in self._sockets.values()])
 
     async def close(self) -> None:
-        """Close both sockets and end the threads that dial. What was not yet handed to the kernel is lost."""
+        """Close both sockets and end the threads that dial."""
         sockets = self._detach()
         if sockets:
+            await asyncio.sleep(SETTLE_S)
             await asyncio.to_thread(self._let_go, sockets)
 
     def _let_go(self, sockets: list[_Socket]) -> None:

@@ -313,6 +313,7 @@ class TransportContract(ABC):
                 for other in (bob, eve):
                     other.tell(alice, b"before", lane)
                     await alice.heard.all_of([Received(other.id, lane, b"before")])
+            for lane in Lane:
                 alice.tell(eve, b"waiting", lane)
             alice.transport.expel(eve.id)
             for lane in Lane:

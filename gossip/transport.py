@@ -25,9 +25,9 @@ ENTRY_POINT_GROUP = "gary.transports"
 SERVER_NAME = "gary"
 """The alternative name that every node's certificate carries, because TLS wants a server to have a name that the client
 knows before it connects. Which node it is says the common name."""
+
 NOT_TRUSTED = "not trusted"
 """How the reason begins for which a peer is unreachable when certificates do not fit."""
-
 GUEST = "guest:"
 """What the common name of a guest begins with, before 32 hexadecimal digits. A guest is about to join: it dials and is
 never dialled, and several at a time may show one certificate."""
@@ -69,7 +69,7 @@ class Transport(Protocol):
 
     @property
     def address(self) -> str:
-        """``host:port`` at which peers reach this node, empty if it does not listen; known once ``start`` returned."""
+        """``host:port`` at which peers reach this node; empty if it does not listen, or ``start`` has not returned."""
 
     async def start(self, receiver: Receiver) -> None:
         """Listen. Raises ``gossip.errors.TransportError`` when the address cannot be bound."""

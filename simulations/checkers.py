@@ -14,15 +14,15 @@ from crdt import CorruptReplica, MessageLimits, Replica
 from crdt.messages import Push, decode_message
 from gary.assignment import wanted_slots
 from gary.document import Document
-from gary.effects import Effect, StartContainer, StopContainer
+from gary.effects import Effect, Notify, Reply, StartContainer, StopContainer
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot, index_of
-from gary.messages import Invitation, MalformedMessage, Message, Request, Response, Snapshot, Sync, decode
+from gary.messages import Invitation, LedgerStatements, MalformedMessage, Message, Snapshot, Sync, decode
 from gary.permission import permit
 from gary.runtime.base import ContainerState
 from gary.spec import Mode
 from gary.state import PromiseState, Role, State
-from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Write
+from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Table, Write
 from gossip import Lane, Send
 from gossip.messages import Payload
 from gossip.messages import decode as decode_frame
@@ -36,7 +36,8 @@ _READER = b"\xff" * 24
 class Safety:
     """DESIGN's rules 2, 3 and 5 as far as they can be seen from outside. ``canaries``: bytes of documents.
 
-    *Scope*: a document goes to, and lies at, nodes only that its members have named. *Durable before told*: no change
+    *Scope*: a document goes to, and lies at, nodes only that its members have named; nothing of it is shown to others,
+    nor by them, whoever asks what through which node. *Durable before told*: no change
     and no invitation leaves a host whose disk does not have it, no container starts for a promise that is not on the
     disk. *Absence is never permission*: no container of a wanted slot is stopped while nobody else has promised it.
     """
@@ -61,6 +62,11 @@ class Safety:
                 self._leaks(cluster, f"a frame from {host.name} to {peer.node[:6]}", host, peer.node, frame)
             case Send(peer, _, frame):
                 self._leaks(cluster, f"a probe from {host.name}", host, "", frame)
+            case Reply(item=item, error=error) if not _holds_anything(host):
+                said = f"{item} {error}".encode()
+                self._leaks(cluster, f"what {host.name} answers at its socket", host, host.node, said)
+            case Notify(event) if not _holds_anything(host):
+                self._leaks(cluster, f"an event on {host.name}", host, host.node, repr(event).encode())
             case StartContainer(request=request):
                 self._starts(cluster, host, request.labels.deployment, request.labels.slot)
             case StopContainer(container_id=container):
@@ -98,6 +104,11 @@ class Safety:
                 told = pushed.changes if isinstance(pushed, Push) else ()
                 if not told:
                     return
+            case LedgerStatements(statements):
+                untold = set(statements) - set(host.storage.load().records[Table.TRUST].values())
+                if untold:
+                    self._says(cluster, f"{host.name} tells {len(untold)} statements that are not on its disk")
+                return
             case _:
                 return
         if to not in self._named.get(id, ()):
@@ -108,7 +119,7 @@ class Safety:
 
     def _leaks(self, cluster: Cluster, what: str, host: Host, to: NodeId, frame: bytes) -> None:
         for canary in self._canaries:
-            if canary in frame and not any(to in nodes for nodes in self._named.values()) and not _is_relayed(frame):
+            if canary in frame and not any(to in nodes for nodes in self._named.values()):
                 self._says(cluster, f"{what} shows {canary!r} to a node that is no member")
 
     def _name(self, cluster: Cluster, host: Host, id: DeploymentId) -> None:
@@ -176,8 +187,22 @@ class _Read:
 
 
 def liveness(cluster: Cluster) -> list[str]:
-    """What is wrong with a cluster that has had time to recover: everybody sees everybody, and all is whole."""
-    return [*_membership(cluster), *_deployments(cluster)]
+    """What is wrong with a cluster that has had time to recover: everybody sees everybody, and all is whole.
+
+    Who was expelled is out for ever: nobody else sees it, and what it still holds and runs is nobody's business.
+    """
+    return [*_membership(cluster), *_trust(cluster), *_deployments(cluster)]
+
+
+def expelled(cluster: Cluster) -> set[NodeId]:
+    """Whom anybody knows to be out."""
+    return {node for host in cluster.live() if host.agent for node in host.agent.standing.ledger.expulsions}
+
+
+def _staying(cluster: Cluster) -> list[Host]:
+    """The live hosts whose nodes are not expelled."""
+    out = expelled(cluster)
+    return [host for host in cluster.live() if host.node not in out]
 
 
 def growth(cluster: Cluster, seconds: float) -> list[str]:
@@ -201,8 +226,9 @@ def _sizes(cluster: Cluster) -> dict[tuple[str, DeploymentId], int]:
 
 
 def _membership(cluster: Cluster) -> Iterator[str]:
-    truth = sorted(host.node for host in cluster.live())
-    for host in cluster.live():
+    staying = _staying(cluster)
+    truth = sorted(host.node for host in staying)
+    for host in staying:
         assert host.agent is not None
         seen = list(host.agent.alive)
         if seen != truth:
@@ -210,10 +236,26 @@ def _membership(cluster: Cluster) -> Iterator[str]:
             yield f"{host.name} misses {missed} live nodes and sees {extra} that are none"
 
 
+def _trust(cluster: Cluster) -> Iterator[str]:
+    """All have heard the same, and each has a certificate and the secret of the one present root."""
+    digests: set[bytes] = set()
+    for host in _staying(cluster):
+        assert host.agent is not None
+        standing = host.agent.standing
+        digests.add(standing.ledger.digest)
+        if f" by {standing.ledger.present.certificate}>" not in host.credentials.certificate:
+            yield f"{host.name} shows a certificate of another root than the present one"
+        if host.vouches and not standing.vouches:
+            yield f"{host.name} does not vouch for the present root"
+    if len(digests) > 1:
+        yield f"the nodes hold {len(digests)} different ledgers"
+
+
 def _deployments(cluster: Cluster) -> Iterator[str]:
     held: dict[DeploymentId, dict[str, State]] = {}
     heads: dict[DeploymentId, set[tuple[bytes, ...]]] = {}
-    for host in cluster.live():
+    staying = _staying(cluster)
+    for host in staying:
         assert host.agent is not None
         for id, deployment in host.agent.deployments.items():
             held.setdefault(id, {})[host.name] = deployment.state
@@ -232,15 +274,17 @@ def _deployments(cluster: Cluster) -> Iterator[str]:
             continue
         wanted = wanted_slots(state, agent.view(state))
         yield from _containers(cluster, id, wanted)
-        yield from _members(cluster, state, states)
-    known = {c.labels.deployment for host in cluster.live() for c in host.engine.present(cluster.clock.now)}
+        yield from _promises(staying, state, wanted)
+        yield from _members(staying, state, states)
+    known = {c.labels.deployment for host in staying for c in host.engine.present(cluster.clock.now)}
     for id in sorted(known - set(held)):
         yield f"containers of {id[:6]} run, and nobody holds its document"
 
 
 def _containers(cluster: Cluster, id: DeploymentId, wanted: Sequence[Slot]) -> Iterator[str]:
     found: dict[Slot, list[str]] = {slot: [] for slot in wanted}
-    for host in cluster.hosts:
+    out = expelled(cluster)
+    for host in (host for host in cluster.hosts if host.agent is None or host.node not in out):
         for container in host.engine.present(cluster.clock.now):
             if container.labels.deployment == id and container.state is ContainerState.RUNNING:
                 found.setdefault(container.labels.slot, []).append(host.name)
@@ -251,10 +295,19 @@ def _containers(cluster: Cluster, id: DeploymentId, wanted: Sequence[Slot]) -> I
             yield f"{slot} runs {len(where)} times ({', '.join(where)})"
 
 
-def _members(cluster: Cluster, state: State, states: dict[str, State]) -> Iterator[str]:
+def _promises(staying: Sequence[Host], state: State, wanted: Sequence[Slot]) -> Iterator[str]:
+    """Each slot is kept by one live node, which has said so: nothing is about to be written."""
+    live = {host.node for host in staying}
+    for slot in wanted:
+        said = [promise.state.value for promise in state.standing.get(slot, ()) if promise.node in live]
+        if said != [PromiseState.HEALTHY]:
+            yield f"of {slot} the document says: {', '.join(said) or 'nothing'}"
+
+
+def _members(staying: Sequence[Host], state: State, states: dict[str, State]) -> Iterator[str]:
     assert state.spec is not None
     runners = {p.node for p in state.promises if p.state is not PromiseState.WITHDRAWN}
-    live = {host.node: host.name for host in cluster.live()}
+    live = {host.node: host.name for host in staying}
     guards = max(len(runners & set(live)), min(state.spec.resilience, len(live)))
     if len(states) != guards:
         yield f"{state.name} has {len(states)} members ({', '.join(states)}), and {guards} are enough"
@@ -279,9 +332,8 @@ def _messages(frame: bytes) -> Iterator[Message]:
                 yield decoded
 
 
-def _is_relayed(frame: bytes) -> bool:
-    """Whether it carries an operator's question or its answer, which pass through nodes that are no members."""
-    return any(isinstance(message, Request | Response) for message in _messages(frame))
+def _holds_anything(host: Host) -> bool:
+    return host.agent is not None and bool(host.agent.deployments)
 
 
 def _wants(state: State, slot: Slot) -> bool:

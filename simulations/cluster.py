@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from gary.agent import Agent, Settings
 from gary.boot import boot
+from gary.doctor import FREE_BYTES_LOW, DiskFacts
 from gary.effects import (
     Alarm,
     Consult,
+    Dial,
     Effect,
     Exit,
     Expel,
+    Inspect,
     Knock,
     Notify,
     Observe,
@@ -33,15 +36,16 @@ from gary.effects import (
     StopLogs,
 )
 from gary.epochs import CHANGES_PER_EPOCH
-from gary.errors import StorageFailed
+from gary.errors import CommandError, StorageFailed, error_in
 from gary.identity import NodeId
 from gary.runtime.base import Capacity, Container, ContainerState
 from gary.runtime.errors import RuntimeFailure
 from gary.runtime.memory import DEFAULT_CAPACITY, MemoryEngine
 from gary.spec import Spec, to_json
 from gary.storage import MemoryStorage, Write
-from gary.trust.keys import SEED_SIZE_BYTES
+from gary.trust.keys import SEED_SIZE_BYTES, KeyPair
 from gary.trust.notary import Founded
+from gary.trust.operator import Operator
 from gary.trust.standing import found, founding_writes
 from gossip import Lane, Peer, Send, SetTimer, SwimConfig, Timer
 from gossip.transport import Credentials
@@ -52,6 +56,7 @@ from simulations.network import Endpoint, Link, Network
 WALL_S = 1_700_000_000.0
 WRITE_S = 0.002
 LOOK_S = 0.005
+DIAL_S = 0.01
 LOOK_PAUSE_S = 0.05
 ENGINE_RETRY_S = 1.0
 CONSULT_S = 0.1
@@ -122,6 +127,9 @@ class Cluster:
         self._changes_per_epoch = changes_per_epoch
         self._trace = hashlib.sha256()
         self._commands = 0
+        # Its own, so that what operators ask changes nothing about what else happens by chance.
+        self._operators_rng = random.Random(f"operators {seed}")
+        self.operator_key = KeyPair(self._operators_rng.randbytes(SEED_SIZE_BYTES))
         self.watchers: list[Watcher] = []
         self.hosts = [self._host(index, capacity) for index in range(count)]
 
@@ -150,7 +158,7 @@ class Cluster:
             seed = entropy(SEED_SIZE_BYTES)
             founded = notary.answer(found(seed, identity.node), rng)
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded)
+            writes += founding_writes(seed, founded, WALL_S + host.wall_skew_s + self.clock.now)
         host.storage.write(writes)
         stored = replace(host.storage.load(), set_aside=stored.set_aside)
         host.agent = Agent(
@@ -226,14 +234,42 @@ class Cluster:
             self.run(step_s)
         return True
 
+    def act(self, host: Host, call: Callable[[Agent, float], list[Effect]]) -> None:
+        """Let the agent on ``host`` do what none of its own inputs would make it do: an attacker's, for instance."""
+        self._input(host, host.life, call)
+
     # What operators do
 
     def command(self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float = 30.0) -> Reply:
-        """Run a command on ``host`` and let time pass until its answer; raises ``TimeoutError`` if none comes."""
+        """Give a command on ``host`` and let time pass until its answer; raises ``TimeoutError`` if none comes."""
+        try:
+            items = list(self.operator(host, wait_s=wait_s).command(operation, arguments))
+        except CommandError as error:
+            return Reply(self._commands, error=error.to_json())
+        return Reply(self._commands, items[-1] if items else {})
+
+    def operator(self, host: Host, key: KeyPair | None = None, wait_s: float = 30.0) -> Operator:
+        """Somebody with the cluster's operator key, or another one, who sits at ``host``."""
+        return Operator(
+            load=lambda: key or self.operator_key,
+            entropy=self._operators_rng.randbytes,
+            wall_s=lambda: WALL_S + self.clock.now + host.wall_skew_s,
+            ask=lambda operation, arguments: self._ask(host, operation, arguments, wait_s),
+        )
+
+    def _ask(
+        self, host: Host, operation: str, arguments: Mapping[str, Any], wait_s: float
+    ) -> Iterator[Mapping[str, Any]]:
+        """What the agent on ``host`` answers, once it has answered all."""
         number = self.post(host, operation, arguments)
         if not self.run_until(lambda: any(reply.last for reply in host.replies[number]), wait_s, 0.01):
             raise TimeoutError(f"{operation} on {host.name} was not answered in {wait_s} s of virtual time")
-        return host.replies[number][-1]
+        for reply in host.replies.pop(number):
+            error = None if reply.error is None else error_in(reply.error)
+            if error is not None:
+                raise error
+            if reply.item or not reply.last:
+                yield reply.item
 
     def post(self, host: Host, operation: str, arguments: Mapping[str, Any]) -> int:
         """Run a command without waiting; its replies gather in ``host.replies``."""
@@ -355,6 +391,13 @@ class Cluster:
                 self._later(host, life, RENEW_S, lambda a, now: a.renewed(number, "", now))
             case Expel(node):
                 self.network.expel(host.address, node)
+            case Dial(number, address):
+                reason = self.network.reaches(host.address, address)
+                failures = [f"{address}: {reason}"] if reason else []
+                self._later(host, life, DIAL_S, lambda a, now: a.dialled(number, failures, now))
+            case Inspect(number):
+                disk = DiskFacts("the disk", FREE_BYTES_LOW)
+                self._later(host, life, WRITE_S, lambda a, now: a.inspected(number, disk, now))
             case Exit():
                 self.clock.after(0.0, lambda: self.kill(host, with_host=False))
 

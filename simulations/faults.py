@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gary.spec import Spec
 from gary.storage import Table
 from simulations.cluster import Cluster, Host
 from simulations.network import Link
 
-INVITATION_S = 24 * 3600
-"""Longer than clocks jump."""
+INVITATION_S = OVERLAP_S = 24 * 3600
+"""Longer than clocks jump and faults last."""
+ORDER_S = 0.5
+"""How long an operator waits for an answer."""
+HOLDERS_MIN = 2
+"""So many copies of a document have to be left on hosts that are not expelled."""
+RENEWAL_S = 30.0
+"""Within so long after the faults somebody can let others in again."""
 
 
 class BadDay:
@@ -23,6 +30,7 @@ class BadDay:
         self._cluster = cluster
         self._rng = rng
         self._spec = spec
+        self._expelled = ""
         self._kinds: tuple[tuple[int, Callable[[], bool]], ...] = (
             (4, self._host_dies),
             (4, self._host_returns),
@@ -40,6 +48,8 @@ class BadDay:
             (1, self._clock_jumps),
             (3, self._container_ends),
             (3, self._operator_scales),
+            (1, self._operator_expels),
+            (1, self._operator_rotates),
         )
 
     def go_on(self, seconds: float, pause_s: tuple[float, float] = (0.5, 5.0)) -> None:
@@ -53,7 +63,7 @@ class BadDay:
             self._cluster.run(self._rng.uniform(*pause_s))
 
     def end(self) -> None:
-        """Everything works again, and every host has power."""
+        """Everything works again, and every host has power. Who was expelled stays out."""
         cluster = self._cluster
         cluster.heal()
         cluster.network.link = Link()
@@ -61,7 +71,10 @@ class BadDay:
             host.storage.failing = None
             host.engine.come_up()
             if host.agent is None:
-                self._start(host)
+                self._cluster.start(host)
+        cluster.run_until(lambda: bool(self._inviting()), RENEWAL_S)
+        for host in self._staying():
+            self._join(host)
 
     # The faults; each says whether it could strike
 
@@ -93,7 +106,7 @@ class BadDay:
         """At most one disk: a cluster that loses all copies of a document has lost it."""
         if self.happened["disk_is_lost"]:
             return False
-        host = self._rng.choice(self._cluster.live())
+        host = self._rng.choice(self._staying())
         if len(self._holders()) < self._spec.resilience or self._cluster.network.is_cut:
             return False
         self._cluster.kill(host, with_host=False)
@@ -161,20 +174,51 @@ class BadDay:
         service = self._spec.services[0]
         count = self._rng.randint(1, 2 * service.replicas)
         arguments = {"app": self._spec.name, "services": {service.name: count}}
-        self._cluster.post(self._rng.choice(self._cluster.live()), "scale", arguments)
+        self._cluster.post(self._rng.choice(self._holders() or self._cluster.live()), "scale", arguments)
         return True
 
+    def _operator_expels(self) -> bool:
+        """At most one host, and not one without which too few have the document."""
+        if self._expelled:
+            return False
+        host, other = self._rng.choice(self._cluster.live()), self._rng.choice(self._cluster.live())
+        if host is other or len([holder for holder in self._holders() if holder is not host]) < HOLDERS_MIN:
+            return False
+        self._expelled = host.name
+        return self._order(other, "expel", {"node": host.node})
+
+    def _operator_rotates(self) -> bool:
+        return self._order(self._rng.choice(self._staying()), "rotate", {"overlap_s": OVERLAP_S})
+
     # Helpers
+
+    def _order(self, host: Host, operation: str, arguments: Mapping[str, Any]) -> bool:
+        """Give an order about the cluster; whether it was carried out. If not at once, it may be later."""
+        number = self._cluster.post(host, operation, arguments)
+        self._cluster.run(ORDER_S)
+        return any(reply.last and reply.error is None for reply in host.replies[number])
 
     def _start(self, host: Host) -> bool:
         host.storage.failing = None
         self._cluster.start(host)
-        others = [other for other in self._cluster.live() if other is not host]
-        if others and not host.storage.load().records[Table.PEER]:
-            inviting = [other for other in others if other.storage.failing is None]
-            token = self._cluster.invite(self._rng.choice(inviting), expires_s=INVITATION_S)
-            self._cluster.post(host, "join", {"token": token})
+        self._join(host)
         return True
 
+    def _join(self, host: Host) -> None:
+        """Let a host into the cluster that has never been there, or has lost its disk; if anybody can."""
+        inviting = [other for other in self._inviting() if other is not host]
+        if inviting and not host.storage.load().records[Table.PEER]:
+            token = self._cluster.invite(self._rng.choice(inviting), expires_s=INVITATION_S)
+            self._cluster.post(host, "join", {"token": token})
+
+    def _inviting(self) -> list[Host]:
+        """Those that can let others in: they belong to the cluster, vouch for it and can write."""
+        able = [host for host in self._staying() if host.storage.failing is None]
+        return [h for h in able if h.agent and h.agent.standing.vouches and h.storage.load().records[Table.PEER]]
+
     def _holders(self) -> list[Host]:
-        return [host for host in self._cluster.live() if host.agent is not None and host.agent.deployments]
+        return [host for host in self._staying() if host.agent is not None and host.agent.deployments]
+
+    def _staying(self) -> list[Host]:
+        """The live hosts that nobody has expelled."""
+        return [host for host in self._cluster.live() if host.name != self._expelled]

@@ -44,6 +44,7 @@ class Network:
         self._deaf: set[tuple[str, str]] = set()
         self._guests: dict[str, tuple[str, Endpoint]] = {}
         self._expelled: set[tuple[str, str]] = set()
+        self._shut: set[str] = set()
 
     @property
     def is_cut(self) -> bool:
@@ -80,6 +81,10 @@ class Network:
         """``target`` no longer hears ``source``; the other direction stays."""
         self._deaf.add((source, target))
 
+    def shut(self, address: str) -> None:
+        """Nobody connects to ``address`` any more; the connections that there are stay."""
+        self._shut.add(address)
+
     def heal(self) -> None:
         self._sides = {}
         self._deaf.clear()
@@ -102,6 +107,13 @@ class Network:
         self.counters["refused"] += 1
         if origin is not None:
             self._clock.after(2 * delay, lambda: origin.unreachable(peer, refusal))
+
+    def reaches(self, source: str, target: str) -> str:
+        """Why nobody at ``source`` can connect to ``target``; empty if they can."""
+        cut = self._sides.get(source, 0) != self._sides.get(target, 0)
+        if cut or target in self._silent | self._shut or {(source, target), (target, source)} & self._deaf:
+            return "no answer"
+        return "" if target in self._endpoints else "connection refused"
 
     def _refusal(self, source: str, origin: Endpoint | None, peer: Peer, sender: str) -> str | None:
         """Why there is no connection; None if there is one."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from gary.api import _ROUTES, STATUS
+from gary.api import STATUS
 from gary.cli.app import app
 from gary.config import SETTING_NAMES, AgentConfig
+from gary.routes import ROUTES
 from tests.docs_tour import with_block
 
 REPOSITORY = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ def settings() -> str:
 def routes() -> str:
     """Every route of the API with its arguments."""
     rows = ["| method | path | query | body | answer |", "| --- | --- | --- | --- | --- |"]
-    for route in _ROUTES:
+    for route in ROUTES:
         query = ", ".join(f"`{field.name}`" for field in route.query)
         body = ", ".join(f"`{field.name}`" for field in route.body)
         answer = "JSON lines" if route.streams else "JSON"

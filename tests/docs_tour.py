@@ -25,6 +25,7 @@ from gary.cli.app import app
 from gary.cli.client import UnixConnection
 from gary.cli.demo.cluster import DemoAgent, DemoCluster, free_ports
 from gary.cli.demo.engines import ProcessEngine
+from gary.cli.key_file import VARIABLE
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -163,7 +164,7 @@ class Tour:
         words = [self._real(word) for word in shlex.split(typed)]
         output, exit_code = self._shell(
             ["--socket", self._socket(node), *words],
-            {"PORT": str(self._web_port), "NO_COLOR": "1"},
+            {"PORT": str(self._web_port), "NO_COLOR": "1", VARIABLE: str(self._agents[node].key_file)},
             self._directory / target if target else None,
         )
         if arguments.startswith("join"):
@@ -179,7 +180,7 @@ class Tour:
         observer = self._agents["node-2"]
 
         def is_whole_without_it() -> bool:
-            status = observer.client.get("deployments", "shop")
+            status = observer.client.call("status", app="shop")
             return status["state"] == "whole" and all(
                 slot["state"] == "healthy" and slot["node"] != agent.node for slot in status["slots"]
             )
@@ -188,7 +189,7 @@ class Tour:
         return Scene(f"# {agent.name} loses its power; {time.monotonic() - started:.1f} s later:")
 
     def _sees(self, node: str) -> int:
-        nodes = self._agents[node].client.get("nodes")["nodes"]
+        nodes = self._agents[node].client.call("nodes")["nodes"]
         return sum(other["status"] == "alive" for other in nodes)
 
     def _until(self, condition: Callable[[], bool], complaint: str) -> None:

@@ -43,7 +43,8 @@ CORES = {
         *("agent", "node", "inbox", "clock", "events", "requests", "commands"),
         *("cluster", "engines", "advertising", "orphans", "tombstones", "enrolment"),
         *("deployment", "replication", "keeper", "calling", "document", "state", "permission", "facts", "epochs"),
-        *("assignment", "volunteering", "rollout", "reconciler"),
+        *("assignment", "volunteering", "rollout", "reconciler", "acquaintance"),
+        *("trust/credentials", "trust/envelope", "trust/operator", "trust/orders"),
     ),
 }
 NOT_IN_CORES = {"asyncio", "socket", "time", "threading", "secrets", "subprocess", "sqlite3", "datetime"}

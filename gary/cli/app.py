@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gary import __version__
-from gary.cli import agent, demo, deployments, events, nodes, trust
+from gary.cli import agent, demo, deployments, doctor, events, nodes, operators, trust
 from gary.config import default_socket
 
 app = typer.Typer(
@@ -51,5 +51,7 @@ agent.add_to(app)
 nodes.add_to(app)
 trust.add_to(app)
 deployments.add_to(app)
+operators.add_to(app)
 events.add_to(app)
+doctor.add_to(app)
 demo.add_to(app)

@@ -5,68 +5,79 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import re
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from gary.cli.exits import AgentUnreachable
-from gary.errors import CommandError, ErrorCode
+from gary.cli.key_file import load_key
+from gary.errors import CommandError, ErrorCode, error_in
+from gary.routes import ROUTES
+from gary.trust.operator import Operator
 
 ANSWER_TIMEOUT_S = 120.0
 
+SUMMARIES_AT_ONCE = 8
+
 Answer = dict[str, Any]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Client:
-    """Asks the agent at ``socket_path``. Every method raises ``CommandError`` or ``AgentUnreachable``."""
+    """Asks the agent at ``socket_path``, and by way of it others, with the operator's key in ``key_file``.
 
-    def __init__(self, socket_path: Path) -> None:
+    Every method raises ``CommandError``, ``AgentUnreachable`` or ``UnusableKey``.
+    """
+
+    def __init__(self, socket_path: Path, key_file: Path) -> None:
         self.socket_path = socket_path
+        self._operator = Operator(lambda: load_key(key_file), os.urandom, time.time, self._ask, _at_once)
 
-    def get(self, *path: str, **query: object) -> Answer:
-        return self._ask("GET", path, query)
+    def call(self, operation: str, **arguments: Any) -> Answer:
+        """The answer to an operation; the last item of one that answers with several."""
+        answer: Answer = {}
+        for item in self.stream(operation, **arguments):
+            answer = item
+        return answer
 
-    def post(self, *path: str, body: Mapping[str, object]) -> Answer:
-        return self._ask("POST", path, {}, body)
+    def stream(self, operation: str, **arguments: Any) -> Iterator[Answer]:
+        """The items of an answer as they come; ends with it. An error among them is raised like any other.
 
-    def delete(self, *path: str) -> Answer:
-        return self._ask("DELETE", path, {})
+        What is about a deployment is answered by a node that holds it.
+        """
+        return (dict(item) for item in self._operator.command(operation, arguments))
 
-    def stream(
-        self, method: str, *path: str, body: Mapping[str, object] | None = None, **query: object
-    ) -> Iterator[Answer]:
-        """The items of a stream as they come; ends with it. An error in the stream is raised like any other."""
-        with self._request(method, path, query, body, timeout_s=None) as response:
-            for line in response:
-                yield _checked(_decoded(line))
+    def credential(self, app: str) -> str:
+        """What this operator gives to somebody who is to grant it that deployment."""
+        return self._operator.credential(app)
 
-    def _ask(
-        self,
-        method: str,
-        path: tuple[str, ...],
-        query: Mapping[str, object],
-        body: Mapping[str, object] | None = None,
-    ) -> Answer:
-        with self._request(method, path, query, body, timeout_s=ANSWER_TIMEOUT_S) as response:
-            return _checked(_decoded(response.read()))
+    def _ask(self, operation: str, arguments: Mapping[str, Any]) -> Iterator[Answer]:
+        """What this host's own agent answers."""
+        (route,) = (route for route in ROUTES if route.op == operation)
+        url = re.sub(r"\{(\w+)\}", lambda match: quote(str(arguments[match[1]]), safe=""), route.path)
+        asked = {field.name: arguments.get(field.name) for field in route.query}
+        if said := {name: value for name, value in asked.items() if value is not None and value is not False}:
+            url += "?" + urlencode({name: "1" if value is True else value for name, value in said.items()})
+        given = {field.name: arguments[field.name] for field in route.body if arguments.get(field.name) is not None}
+        content = json.dumps(given).encode() if route.body else None
+        with self._request(route.method, url, content, None if route.streams else ANSWER_TIMEOUT_S) as response:
+            if route.streams:
+                yield from (_checked(_decoded(line)) for line in response)
+            else:
+                yield _checked(_decoded(response.read()))
 
     @contextlib.contextmanager
     def _request(
-        self,
-        method: str,
-        path: tuple[str, ...],
-        query: Mapping[str, object],
-        body: Mapping[str, object] | None,
-        timeout_s: float | None,
+        self, method: str, url: str, content: bytes | None, timeout_s: float | None
     ) -> Iterator[http.client.HTTPResponse]:
         connection = UnixConnection(self.socket_path, timeout_s)
-        url = "/v1/" + "/".join(quote(part, safe="") for part in path)
-        given = {name: value for name, value in query.items() if value is not None and value is not False}
-        if given:
-            url += "?" + urlencode({name: "1" if value is True else value for name, value in given.items()})
-        content = None if body is None else json.dumps(body).encode()
         try:
             connection.connect()
         except OSError as error:
@@ -86,6 +97,14 @@ class Client:
             raise AgentUnreachable(message, "its log says why; ask again once it runs") from error
         finally:
             connection.close()
+
+
+def _at_once(function: Callable[[T], R], values: Sequence[T]) -> Iterable[R]:
+    """``map`` on several threads."""
+    if not values:
+        return ()
+    with ThreadPoolExecutor(SUMMARIES_AT_ONCE) as pool:
+        return list(pool.map(function, values))
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -128,13 +147,7 @@ def _decoded(text: bytes) -> Answer:
 
 
 def _checked(answer: Answer) -> Answer:
-    error = answer.get("error")
-    if not isinstance(error, dict):
-        return answer
-    known = {code.value for code in ErrorCode}
-    code = error.get("code")
-    raise CommandError(
-        ErrorCode(code) if code in known else ErrorCode.INTERNAL,
-        str(error.get("message", "the agent refused without a reason")),
-        str(error.get("hint", "")),
-    )
+    error = error_in(answer)
+    if error is not None:
+        raise error
+    return answer

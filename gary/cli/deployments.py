@@ -68,7 +68,7 @@ def deploy(
     spec = _load(file, name, tuple(env_files or ()))
     body = {"spec": to_json(spec), "dry_run": dry_run, "replace": replace}
     with working(f"asking the cluster to take on {spec.name}"):
-        answer = client(context).post("deployments", body=body)
+        answer = client(context).call("deploy", **body)
     _tell_changes(answer, as_json, dry_run=dry_run)
     if not dry_run and not detach:
         _wait(client(context), answer, timeout_s, as_json)
@@ -77,7 +77,7 @@ def deploy(
 @ends_well
 def ps(context: typer.Context, as_json: Json = False) -> None:
     """List the deployments of the cluster."""
-    answer = client(context).get("deployments")
+    answer = client(context).call("ps")
     if as_json:
         print_json(answer)
         return
@@ -86,12 +86,14 @@ def ps(context: typer.Context, as_json: Json = False) -> None:
     show(render.deployments(answer))
     if unanswered := answer.get("unanswered"):
         say(f"{len(unanswered)} more: no node that holds them answered in time")
+    if withheld := answer.get("withheld"):
+        say(f"{len(withheld)} more {'deployment is' if len(withheld) == 1 else 'deployments are'} not yours to see")
 
 
 @ends_well
 def status(context: typer.Context, app: App, as_json: Json = False) -> None:
     """Show a deployment's slots, and what is missing and why."""
-    answer = client(context).get("deployments", app)
+    answer = client(context).call("status", app=app)
     if as_json:
         print_json(answer)
         return
@@ -104,7 +106,7 @@ def status(context: typer.Context, app: App, as_json: Json = False) -> None:
 def promises(context: typer.Context, app: App, as_json: Json = False) -> None:
     """Show who promises what, and what others say about it."""
     with working("asking the members"):
-        answer = client(context).get("deployments", app, "promises")
+        answer = client(context).call("promises", app=app)
     if as_json:
         print_json(answer)
         return
@@ -116,7 +118,7 @@ def promises(context: typer.Context, app: App, as_json: Json = False) -> None:
 @ends_well
 def endpoints(context: typer.Context, app: App, as_json: Json = False) -> None:
     """List where a deployment's ports can be reached now."""
-    answer = client(context).get("deployments", app, "endpoints")
+    answer = client(context).call("endpoints", app=app)
     if as_json:
         print_json(answer)
         return
@@ -139,7 +141,7 @@ def scale(
     """Change how many replicas services have."""
     replicas = split_replicas(services)
     with working(f"scaling {app}"):
-        answer = client(context).post("deployments", app, "scale", body={"services": replicas})
+        answer = client(context).call("scale", app=app, services=replicas)
     _tell_changes(answer, as_json, dry_run=False)
     if not detach:
         _wait(client(context), answer, timeout_s, as_json)
@@ -155,7 +157,7 @@ def release(
 ) -> None:
     """Let others take on a slot held for a node out of sight."""
     app, name = split_slot(slot)
-    answer = client(context).post("deployments", app, "release", body={"slot": name})
+    answer = client(context).call("release", app=app, slot=name)
     if as_json:
         print_json(answer)
     else:
@@ -166,7 +168,7 @@ def release(
 def remove(context: typer.Context, app: App, as_json: Json = False) -> None:
     """Stop a deployment everywhere. Named volumes stay."""
     with working(f"removing {app}"):
-        answer = client(context).delete("deployments", app)
+        answer = client(context).call("remove", app=app)
     if as_json:
         print_json(answer)
     else:
@@ -188,9 +190,7 @@ def logs(
 
     app, service, index = split_source(source)
     prefixes = Prefixes(coloured=sys.stdout.isatty())
-    items = client(context).stream(
-        "GET", "deployments", app, "logs", service=service, index=index, follow=follow, tail=tail
-    )
+    items = client(context).stream("logs", app=app, service=service, index=index, follow=follow, tail=tail)
     for item in items:
         if as_json:
             print_json(item)

@@ -27,7 +27,7 @@ def events(
     """Print what happened, oldest first."""
     from gary.cli import render
 
-    for item in client(context).stream("GET", "events", app=deployment, follow=follow):
+    for item in client(context).stream("events", app=deployment, follow=follow):
         if as_json:
             print_json(item)
         else:

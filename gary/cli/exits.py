@@ -29,6 +29,7 @@ EXIT_CODES = {
     ErrorCode.NAME_TAKEN: REFUSED,
     ErrorCode.CONFLICT: REFUSED,
     ErrorCode.REFUSED: REFUSED,
+    ErrorCode.ELSEWHERE: FAILED,
     ErrorCode.UNAVAILABLE: FAILED,
     ErrorCode.TIMEOUT: FAILED,
     ErrorCode.INTERNAL: FAILED,

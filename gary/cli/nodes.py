@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 @ends_well
 def nodes(context: typer.Context, as_json: Json = False) -> None:
     """List the nodes of the cluster as this node sees them."""
-    answer = client(context).get("nodes")
+    answer = client(context).call("nodes")
     if as_json:
         print_json(answer)
         return
@@ -63,7 +63,7 @@ def join(
     if given is None and peer is None:
         raise BadInput("no token is given: --token-file FILE", hint="'gary invite' on a node of the cluster makes one")
     with working(f"asking {peer or 'the node that made the invitation'}"):
-        answer = client(context).post("join", body={"peer": peer, "token": given})
+        answer = client(context).call("join", peer=peer, token=given)
     if as_json:
         print_json(answer)
     else:
@@ -97,7 +97,7 @@ def leave(
 ) -> None:
     """Move this node's containers elsewhere, then leave."""
     left = False
-    for item in client(context).stream("POST", "leave", body={"timeout_s": timeout_s}):
+    for item in client(context).stream("leave", timeout_s=timeout_s):
         left = bool(item.get("left", left))
         if as_json:
             print_json(item)
@@ -115,7 +115,7 @@ def version(context: typer.Context, as_json: Json = False) -> None:
     from gary import __version__
 
     try:
-        answer = client(context).get("version")
+        answer = client(context).call("version")
     except AgentUnreachable as error:
         if as_json:
             print_json({"version": __version__})

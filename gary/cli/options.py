@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from gary.cli.client import Client
 from gary.cli.exits import BadInput
+from gary.cli.key_file import default_key_file
 
 Json = Annotated[bool, typer.Option("--json", help="Print the agent's answer as JSON.")]
 App = Annotated[str, typer.Argument(metavar="APP", help="The deployment's name.")]
@@ -20,7 +22,7 @@ def example(*lines: str) -> str:
 
 
 def client(context: typer.Context) -> Client:
-    return Client(context.obj)
+    return Client(context.obj, default_key_file(os.environ))
 
 
 def split_slot(text: str) -> tuple[str, str]:

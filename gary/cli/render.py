@@ -14,6 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gary.doctor import Finding, Verdict
+
 Answer = Mapping[str, Any]
 
 _GOOD, _UNDERWAY, _BAD, _QUIET = "green", "yellow", "red", "dim"
@@ -41,6 +43,7 @@ _STYLES = {
     "unknown": _QUIET,
 }
 _ID_SHOWN = 12
+_SIGNS = {Verdict.OK: ("✓", _GOOD), Verdict.WARNING: ("!", _UNDERWAY), Verdict.PROBLEM: ("✗", _BAD)}
 
 
 def nodes(answer: Answer) -> RenderableType:
@@ -104,6 +107,8 @@ def status(answer: Answer) -> RenderableType:
         f"  held by {_cell(resilience.get('have'))}, wanted {_cell(resilience.get('wanted'))} or more",
     )
     parts: list[RenderableType] = [head, "", services(answer), "", slots(answer), "", members(answer)]
+    if keys := list(_list(answer.get("operators"))):
+        parts += ["", Text("Commanded through other nodes by"), *(Text(f"  {key}") for key in keys)]
     if lines := missing(answer):
         parts += ["", Text("Missing", _BAD), *(Text(f"  {line}") for line in lines)]
     return Group(*parts)
@@ -183,6 +188,18 @@ def missing(answer: Answer) -> list[str]:
         lines.append(_because(f"{slot} {_cell(row.get('state'))}{node}", row.get("reason"), asked_about.pop(slot, {})))
     lines += [_because(f"{slot} missing", "", row) for slot, row in asked_about.items()]
     return lines
+
+
+def findings(found: Iterable[Finding]) -> RenderableType:
+    """What the doctor says; what it would do about it stands below what it has found."""
+    table = _table("", "CHECK", "FOUND")
+    for finding in found:
+        sign, style = _SIGNS[finding.verdict]
+        words = Text(_cell(finding.what))
+        if finding.verdict is not Verdict.OK:
+            words.append("".join(f"\n{_cell(line)}" for line in (finding.why, finding.remedy) if line), _QUIET)
+        _add(table, Text(f"{sign} {finding.verdict.value}", style), _cell(finding.check), words)
+    return table
 
 
 def promises(answer: Answer) -> RenderableType:

@@ -51,12 +51,11 @@ def invite(
     """
     agent = client(context)
     if list_all:
-        answer = agent.get("invitations")
+        answer = agent.call("invitations")
     elif revoke is not None:
-        answer = agent.delete("invitations", revoke)
+        answer = agent.call("revoke", invitation=revoke)
     else:
-        body = {"uses": uses, "expires_s": seconds(expires), "vouch": vouch}
-        answer = agent.post("invitations", body=body)
+        answer = agent.call("invite", uses=uses, expires_s=seconds(expires), vouch=vouch)
     if as_json:
         print_json(answer)
     elif list_all:
@@ -84,7 +83,7 @@ def expel(
     empty state directory and an invitation.
     """
     with working(f"expelling {node}"):
-        answer = client(context).post("nodes", node, "expel", body={})
+        answer = client(context).call("expel", node=node)
     if as_json:
         print_json(answer)
     else:
@@ -111,7 +110,7 @@ def rotate(
     come back. Expel nodes that you do not know first.
     """
     with working("making a new root"):
-        answer = client(context).post("rotate", body={"overlap_s": float(seconds(overlap)), "urgent": no_overlap})
+        answer = client(context).call("rotate", overlap_s=float(seconds(overlap)), urgent=no_overlap)
     if as_json:
         print_json(answer)
         return

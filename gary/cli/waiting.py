@@ -137,7 +137,7 @@ def wait_until_whole(
 
 def _ask(client: Client, app: str) -> Status | None:
     try:
-        return client.get("deployments", app)
+        return client.call("status", app=app)
     except AgentUnreachable:
         return None
     except CommandError as error:

@@ -1,4 +1,4 @@
-"""Asking other nodes what this one does not know: all of them, or one after the other until one answers."""
+"""Asking other nodes what this one does not know."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from gary.identity import NodeId
 ANSWERS_WAIT_S = 1.0
 
 Answered = Callable[[Mapping[NodeId, Json]], None]
-Settled = Callable[[Mapping[str, Any] | None], None]
 
 
 def gather(host: Asking, nodes: Sequence[NodeId], operation: str, arguments: Mapping[str, Any], done: Answered) -> None:
@@ -36,46 +35,18 @@ def gather(host: Asking, nodes: Sequence[NodeId], operation: str, arguments: Map
             if not waiting:
                 finish(host.clock.now)
 
-        _ask(host, node, operation, arguments, settle, lambda: settle(None))
+        host.requests.ask(
+            node,
+            operation,
+            arguments,
+            host.clock.now,
+            timeout_s=ANSWERS_WAIT_S,
+            heard=lambda item, last: settle(item),
+            failed=lambda error: settle(None),
+        )
 
     deadline = host.clock.after(ANSWERS_WAIT_S, finish)
     for node in nodes:
         ask(node)
     if not nodes:
         finish(host.clock.now)
-
-
-def ask_in_turn(
-    host: Asking, nodes: Sequence[NodeId], operation: str, arguments: Mapping[str, Any], settle: Settled
-) -> None:
-    """``settle`` with the first answer; with None if the first three do not answer, or there is nobody to ask."""
-    if not nodes:
-        settle(None)
-        return
-    _ask(
-        host,
-        nodes[0],
-        operation,
-        arguments,
-        settle,
-        lambda: ask_in_turn(host, nodes[1:3], operation, arguments, settle),
-    )
-
-
-def _ask(
-    host: Asking,
-    node: NodeId,
-    operation: str,
-    arguments: Mapping[str, Any],
-    heard: Settled,
-    failed: Callable[[], None],
-) -> None:
-    host.requests.ask(
-        node,
-        operation,
-        arguments,
-        host.clock.now,
-        timeout_s=ANSWERS_WAIT_S,
-        heard=lambda item, last: heard(item),
-        failed=lambda error: failed(),
-    )

@@ -74,7 +74,7 @@ class ClusterCommands:
 
     def version(self, command: Command) -> None:
         settings = self._host.settings
-        node = {"node": self._host.node, "name": settings.name}
+        node = {"node": self._host.node, "name": settings.name, "cluster": self._host.swim.cluster.hex()}
         command.responder.end({"version": settings.version, "protocol": PROTOCOL, **node})
 
     def nodes(self, command: Command) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gary.effects import Reply
 from gary.errors import CommandError, ErrorCode
+from gary.identity import NodeId
 from gary.requests import Responder
 
 Json = dict[str, Any]
@@ -16,17 +17,20 @@ TEXT_SIZE_MAX = 512
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``is_relayed``: another node passed it on, so this one must answer it or refuse."""
+    """``asker``: the node that wants to know; ``operator``: the public key that has ordered it. A command of this
+    node's own socket has neither.
+    """
 
     operation: str
     arguments: Mapping[str, Any]
     responder: Responder
-    is_relayed: bool
+    asker: NodeId = ""
+    operator: bytes = b""
 
     def text(self, key: str) -> str:
-        """The argument ``key``; raises ``CommandError`` if it is no text, empty or too long."""
+        """The argument ``key``; raises ``CommandError`` if it is no text, empty, too long or not to be printed."""
         value = self.arguments.get(key)
-        if not isinstance(value, str) or not value or len(value) > TEXT_SIZE_MAX:
+        if not isinstance(value, str) or not 0 < len(value) <= TEXT_SIZE_MAX or not value.isprintable():
             raise CommandError(ErrorCode.BAD_REQUEST, f"{key!r} is missing or is no text", "see 'gary --help'")
         return value
 

@@ -9,8 +9,9 @@ from gary import spec as specs
 from gary.advertising import Settings
 from gary.clock import Clock
 from gary.commands.command import Command, Json
+from gary.commands.finding import Finding
 from gary.commands.host import Holding
-from gary.commands.relays import Relays
+from gary.commands.operators import credential_in
 from gary.deployment import Deployment
 from gary.document import Document
 from gary.errors import CommandError, ErrorCode
@@ -20,6 +21,8 @@ from gary.spec import Mode, Spec, SpecError
 
 DURABLE_WAIT_S = 20.0
 MEMBERS_MAX = 128
+INSTANCE_SIZE_BYTES = 16
+"""Enough that nobody guesses one: whoever knows it has seen the document."""
 
 
 class Host(Holding, Protocol):
@@ -50,21 +53,13 @@ class Host(Holding, Protocol):
 class DeploymentCommands:
     """``deploy`` may found a deployment; the others are about one whose document this node holds."""
 
-    def __init__(self, host: Host, relays: Relays) -> None:
+    def __init__(self, host: Host, finding: Finding) -> None:
         self._host = host
-        self._relays = relays
+        self._finding = finding
 
     def deploy(self, command: Command) -> None:
-        host = self._host
-        try:
-            spec = specs.from_json(command.arguments.get("spec"))
-        except SpecError as error:
-            raise CommandError(
-                ErrorCode.BAD_REQUEST, f"the spec is refused: {error}", "'gary deploy' checks the file"
-            ) from error
-        if any(service.mode is Mode.GLOBAL for service in spec.services) and len(host.alive) > MEMBERS_MAX:
-            message = f"a global service would make {len(host.alive)} members; a document has at most {MEMBERS_MAX}"
-            raise CommandError(ErrorCode.REFUSED, message, "use replicas, or constraints that fewer nodes satisfy")
+        """A deploy at this node's own socket."""
+        host, spec = self._host, self._spec(command)
         id = host.id_of(spec.name)
         deployment = host.deployments.get(id)
         if deployment is not None and deployment.state.is_removed:
@@ -72,14 +67,36 @@ class DeploymentCommands:
             raise CommandError(ErrorCode.CONFLICT, message, "try again in a moment")
         if deployment is not None:
             self._update(deployment, spec, command)
-        elif not command.is_relayed and [node for node in host.responsible(id) if node != host.node]:
-            self._relays.relay(spec.name, id, command)
-        else:
-            self._create(id, spec, command)
+            return
+        elsewhere = self._finding.elsewhere(spec.name, id)
+        if elsewhere.code is not ErrorCode.NOT_FOUND:
+            raise elsewhere
+        self._create(id, spec, command)
+
+    def update(self, command: Command, deployment: Deployment) -> None:
+        """A deploy that an operator has sent to a member."""
+        spec = self._spec(command)
+        if spec.name != deployment.name:
+            message = f"the order is about {deployment.name!r}, and its spec about {spec.name!r}"
+            raise CommandError(ErrorCode.BAD_REQUEST, message)
+        self._update(deployment, spec, command)
+
+    def _spec(self, command: Command) -> Spec:
+        try:
+            spec = specs.from_json(command.arguments.get("spec"))
+        except SpecError as error:
+            raise CommandError(
+                ErrorCode.BAD_REQUEST, f"the spec is refused: {error}", "'gary deploy' checks the file"
+            ) from error
+        nodes = len(self._host.alive)
+        if any(service.mode is Mode.GLOBAL for service in spec.services) and nodes > MEMBERS_MAX:
+            message = f"a global service would make {nodes} members; a document has at most {MEMBERS_MAX}"
+            raise CommandError(ErrorCode.REFUSED, message, "use replicas, or constraints that fewer nodes satisfy")
+        return spec
 
     def scale(self, command: Command, deployment: Deployment) -> None:
         counts = command.arguments.get("services")
-        if not isinstance(counts, dict) or not counts:
+        if not isinstance(counts, dict) or not counts or not all(isinstance(service, str) for service in counts):
             raise CommandError(ErrorCode.BAD_REQUEST, "nothing to scale", "say SERVICE=N")
         assert deployment.state.spec is not None
         try:
@@ -120,13 +137,16 @@ class DeploymentCommands:
             return
         if host.is_draining:
             raise CommandError(ErrorCode.REFUSED, "this node is leaving", "deploy through another node")
+        operator = credential_in(command) if command.arguments.get("operator") else None
         document = host.blank_document()
         draft = document.draft()
         draft.found()
         for instance in host.tombstones.instances(id):
             draft.remove(instance)
-        generation = Generation(host.random_hex(8), next_clock(host.clock.wall_s(), 0), host.node)
+        generation = Generation(host.random_hex(INSTANCE_SIZE_BYTES), next_clock(host.clock.wall_s(), 0), host.node)
         draft.deploy(generation, spec)
+        if operator is not None:
+            draft.grant(generation.instance, operator.key, operator.watchword)
         draft.stay(host.node)
         document.commit(draft)
         change = document.replica.heads()[0]

@@ -32,8 +32,8 @@ class Holding(Protocol):
     deployments: dict[DeploymentId, Deployment]
     tombstones: Tombstones
 
-    def id_of(self, name: str) -> DeploymentId:
-        """The deployment id of ``name`` in this cluster."""
+    def id_of(self, app: str) -> DeploymentId:
+        """The deployment id of ``app``, a name or a pseudonym, in this cluster."""
 
     def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]:
         """The nodes that advertise to hold that document, sorted."""
@@ -45,6 +45,11 @@ def held(host: Holding, command: Command) -> Deployment:
     if deployment is None:
         raise not_held()
     return deployment
+
+
+def is_fellow(deployment: Deployment, node: NodeId) -> bool:
+    """Whether ``node`` may know what the document says: by that very document."""
+    return node in deployment.state.holders
 
 
 def not_held() -> CommandError:

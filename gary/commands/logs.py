@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gary.advertising import Settings
-from gary.commands.command import Command
-from gary.commands.host import Asking, Holding, held
+from gary.commands.command import Command, Json
+from gary.commands.host import Asking, Holding
 from gary.commands.streams import Stream, Streams
 from gary.deployment import Deployment
 from gary.effects import ReadLogs, StopLogs
@@ -63,15 +63,18 @@ class Logs:
                 self._read(deployment, slots, command, stream)
             else:
                 body = {**command.arguments, "deployment": deployment.id, "slots": slots}
-                self._streams.feed(stream, node, "local_logs", body)
+                self._streams.feed(stream, node, "local_logs", body, _line_in)
         self._streams.end_if_done(stream)
 
-    def local_logs(self, command: Command) -> None:
-        """What this node's own containers write, for another node."""
-        deployment = held(self._host, command)
-        slots = command.arguments.get("slots") or []
+    def local_logs(self, command: Command, deployment: Deployment) -> None:
+        """What this node's own containers write, for a fellow member."""
+        slots = command.arguments.get("slots")
+        if not isinstance(slots, list):
+            raise CommandError(ErrorCode.BAD_REQUEST, "'slots' is no list")
         own = [promise.slot for promise in deployment.state.promises_of(self._host.node) if promise.slot in slots]
         stream = self._streams.begin(command.responder)
+        if command.says("follow"):
+            command.responder.item({})
         self._read(deployment, own, command, stream)
         self._streams.end_if_done(stream)
 
@@ -128,3 +131,11 @@ class Logs:
         for number in [number for number, out in self._outputs.items() if out.stream.responder is responder]:
             del self._outputs[number]
             self._host.emit([StopLogs(number)])
+
+
+def _line_in(said: Mapping[str, Any]) -> Json | None:
+    """A line as a fellow sends it; None for what is none."""
+    if isinstance(said.get("lost"), int):
+        return {"lost": said["lost"]}
+    line = {key: said.get(key) for key in ("slot", "node_name", "stream", "line")}
+    return line if all(isinstance(text, str) for text in line.values()) else None

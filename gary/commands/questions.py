@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from gary import views
 from gary.assignment import View, keepings, live_members
-from gary.commands.asking import Answered, ask_in_turn, gather
+from gary.commands.asking import Answered, gather
 from gary.commands.command import Command, Json
-from gary.commands.host import Asking, Holding, held, not_held
+from gary.commands.finding import Finding
+from gary.commands.host import Asking, Holding
 from gary.deployment import Deployment
 from gary.engines import Engines
 from gary.errors import CommandError, ErrorCode
@@ -34,45 +34,30 @@ class Host(Asking, Holding, Protocol):
 
 
 class Questions:
-    """``report`` and ``summary`` are what nodes ask each other; the rest is what people ask."""
+    """``report`` is what members ask each other; the rest is what people ask."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, finding: Finding) -> None:
         self._host = host
+        self._finding = finding
 
     # All deployments
 
     def ps(self, command: Command) -> None:
+        """The deployments that this node holds, and where the others are, of which it knows no more than ids."""
         host = self._host
-        own = {id: d for id, d in host.deployments.items() if d.state.effective is not None}
-        found = [self._summarise(deployment) for deployment in own.values()]
-        elsewhere = [id for id in host.swim.directory.names() if id not in host.deployments]
-        unanswered: list[DeploymentId] = []
-        open = len(elsewhere)
+        own = [deployment for deployment in host.deployments.values() if deployment.state.effective is not None]
+        foreign = [id for id in host.swim.directory.names() if id not in host.deployments]
+        elsewhere = [self._finding.whereabouts(id) for id in foreign]
+        unanswered = [place["deployment"] for place in elsewhere if not place["holders"] and not place["removed"]]
+        command.responder.end(
+            {
+                "deployments": sorted(map(self._summarise, own), key=lambda summary: str(summary["name"])),
+                "elsewhere": [place for place in elsewhere if place["holders"]],
+                "unanswered": unanswered,
+            }
+        )
 
-        def settle(id: DeploymentId, answer: Mapping[str, Any] | None) -> None:
-            nonlocal open
-            open -= 1
-            if answer is None and not host.tombstones.instances(id):
-                unanswered.append(id)
-            elif answer is not None:
-                found.append(dict(answer))
-            if not open:
-                finish()
-
-        def finish() -> None:
-            ordered = sorted(found, key=lambda summary: str(summary["name"]))
-            command.responder.end({"deployments": ordered, "unanswered": sorted(unanswered)})
-
-        for id in elsewhere:
-            alive = [node for node in host.responsible(id) if node in host.alive]
-            ask_in_turn(host, alive, "summary", {"deployment": id}, partial(settle, id))
-        if not elsewhere:
-            finish()
-
-    def summary(self, command: Command) -> None:
-        deployment = held(self._host, command)
-        if deployment.state.effective is None:
-            raise not_held()
+    def summary(self, command: Command, deployment: Deployment) -> None:
         command.responder.end(self._summarise(deployment))
 
     def _summarise(self, deployment: Deployment) -> Json:
@@ -108,8 +93,8 @@ class Questions:
 
     # Reports
 
-    def report(self, command: Command) -> None:
-        command.responder.end(self._own_report(held(self._host, command)))
+    def report(self, command: Command, deployment: Deployment) -> None:
+        command.responder.end(self._own_report(deployment))
 
     def _with_reports(self, deployment: Deployment, done: Answered) -> None:
         """``done`` with the report of every live member that answers, this node's own among them."""

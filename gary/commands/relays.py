@@ -1,105 +1,69 @@
-"""How a command gets to a node that holds the document.
-
-The node in between is an envelope: it keeps, caches and logs nothing of the answer. A relayed command is not relayed
-again.
-"""
+"""Passing on what operators and nodes say to each other in envelopes: this node reads, keeps and logs nothing of it."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
 
 from gary.commands.command import Command
-from gary.commands.host import Asking, Holding
-from gary.deployment import Deployment
+from gary.commands.host import Asking
 from gary.errors import CommandError, ErrorCode
-from gary.identity import DeploymentId, NodeId
 from gary.requests import Responder
+from gary.trust.envelope import ENVELOPE_SIZE_BYTES_MAX
 
+ORDER = "order"
+"""The operation of a request that carries an envelope."""
 RELAY_WAIT_S = 30.0
 
 
-class Host(Asking, Holding, Protocol):
-    """The node in between."""
-
-    rng: random.Random
-
-    def display_name(self, node: NodeId) -> str: ...
-
-
 class Relays:
-    """The commands that are with other nodes at the moment."""
+    """The envelopes whose answers are awaited."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Asking) -> None:
         self._host = host
         self._open: list[tuple[Responder, int]] = []
 
-    def deployment(self, command: Command) -> Deployment | None:
-        """The deployment that ``command`` names, if this node holds it; else the command is on its way to another."""
-        host, name = self._host, command.text("app")
-        id = host.id_of(name)
-        deployment = host.deployments.get(id)
-        if deployment is not None and not deployment.state.is_removed and deployment.state.spec is not None:
-            return deployment
-        if deployment is not None or command.is_relayed:
-            raise _no_such(name)
-        self.relay(name, id, command)
-        return None
+    def relay(self, command: Command) -> None:
+        """Carry an envelope to the node that it is for, and back what that node seals."""
+        host, responder, node = self._host, command.responder, command.text("node")
+        if node not in host.alive or node == host.node:
+            message = f"node {node} is not reachable from here"
+            raise CommandError(ErrorCode.UNAVAILABLE, message, "'gary nodes' shows which are")
+        wait_s = command.arguments.get("timeout_s")
 
-    def relay(self, name: str, id: DeploymentId, command: Command) -> None:
-        """Let a node answer that is responsible for the deployment; raises ``CommandError`` if none can."""
-        host = self._host
-        responsible = [node for node in host.responsible(id) if node != host.node]
-        if not responsible:
-            raise _no_such(name)
-        alive = [node for node in responsible if node in host.alive]
-        if not alive and host.tombstones.instances(id):
-            raise _no_such(name)
-        if not alive:
-            names = ", ".join(host.display_name(node) for node in responsible)
-            message = f"deployment {name!r} is held by {names} alone, and none of them is reachable"
-            raise CommandError(ErrorCode.UNAVAILABLE, message, "bring one of them back, or choose another name")
-        host.rng.shuffle(alive)
-        self._ask_in_turn(alive, command)
+        def heard(item: Mapping[str, Any], last: bool) -> None:
+            sealed = item.get("sealed")
+            if isinstance(sealed, bytes):
+                (responder.end if last else responder.item)({"sealed": base64.b64encode(sealed).decode()})
+            elif last:
+                responder.fail(CommandError(ErrorCode.INTERNAL, f"node {node} gave an answer that nobody can read"))
+
+        request = host.requests.ask(
+            node,
+            ORDER,
+            {"envelope": _envelope(command)},
+            host.clock.now,
+            timeout_s=float(wait_s) if isinstance(wait_s, int | float) else RELAY_WAIT_S,
+            heard=heard,
+            failed=responder.fail,
+        )
+        self._open = [entry for entry in self._open if not entry[0].is_cancelled]
+        self._open.append((responder, request))
 
     def cancel(self, responder: Responder) -> None:
         for listening, request in [entry for entry in self._open if entry[0] is responder]:
             self._open.remove((listening, request))
             self._host.requests.cancel(request)
 
-    def _ask_in_turn(self, nodes: Sequence[NodeId], command: Command) -> None:
-        host, responder = self._host, command.responder
-        heard_anything = False
 
-        def heard(item: Mapping[str, Any], last: bool) -> None:
-            nonlocal heard_anything
-            heard_anything = True
-            (responder.end if last else responder.item)(item)
-
-        def failed(error: CommandError) -> None:
-            name = str(command.arguments.get("app", ""))
-            is_elsewhere = error.code in (ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND) and not heard_anything
-            if is_elsewhere and len(nodes) > 1:
-                self._ask_in_turn(nodes[1:], command)
-            elif is_elsewhere and host.tombstones.instances(host.id_of(name)):
-                # What is left of it is with nodes that have not heard of its removal yet.
-                responder.fail(_no_such(name))
-            else:
-                responder.fail(error)
-
-        request = host.requests.ask(
-            nodes[0],
-            command.operation,
-            command.arguments,
-            host.clock.now,
-            timeout_s=RELAY_WAIT_S,
-            heard=heard,
-            failed=failed,
-        )
-        self._open = [entry for entry in self._open if not entry[0].is_cancelled]
-        self._open.append((responder, request))
-
-
-def _no_such(name: str) -> CommandError:
-    return CommandError(ErrorCode.NOT_FOUND, f"there is no deployment {name!r}", "'gary ps' lists what there is")
+def _envelope(command: Command) -> bytes:
+    given = command.arguments.get("envelope")
+    try:
+        envelope = base64.b64decode(given, validate=True) if isinstance(given, str) else b""
+    except (binascii.Error, ValueError):
+        envelope = b""
+    if not 0 < len(envelope) <= ENVELOPE_SIZE_BYTES_MAX:
+        raise CommandError(ErrorCode.BAD_REQUEST, "'envelope' is no envelope in base64, or too large a one")
+    return envelope

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gary.commands.command import Json
 from gary.commands.host import Asking
 from gary.errors import CommandError
 from gary.identity import NodeId
 from gary.requests import Responder
 
 FIRST_ITEM_WAIT_S = 3.0
+
+
+Read = Callable[[Mapping[str, Any]], Json | None]
+"""Makes of what another node has sent what it may mean; None: nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,12 +41,13 @@ class Streams:
         self._open.append(stream)
         return stream
 
-    def feed(self, stream: Stream, node: NodeId, operation: str, arguments: Mapping[str, Any]) -> None:
-        """Let another node's answer flow into ``stream``."""
+    def feed(self, stream: Stream, node: NodeId, operation: str, arguments: Mapping[str, Any], read: Read) -> None:
+        """Let another node's answer flow into ``stream``, as far as ``read`` can make something of it."""
 
         def heard(item: Mapping[str, Any], last: bool) -> None:
-            if item:
-                stream.responder.item(item)
+            known = read(item) if item else None
+            if known is not None:
+                stream.responder.item(known)
             if last:
                 self.close(stream)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from gary.clock import Clock
-from gary.cluster import Cluster
 from gary.commands.command import Command, Json
+from gary.commands.finding import Addressing, addressees
 from gary.errors import CommandError, ErrorCode
 from gary.identity import NodeId
 from gary.trust import tokens
+from gary.trust.credentials import BadCredential, read_key
 from gary.trust.invitations import USES_MAX, Invitation, Invitations, TooManyInvitations
-from gary.trust.keys import PUBLIC_SIZE_BYTES
 from gary.trust.membership import Membership
 from gary.trust.standing import Standing
 from gary.trust.tokens import Token
@@ -25,19 +24,15 @@ NAMED_MAX = 5
 ID_LENGTH_MIN = 4
 
 
-class Host(Protocol):
+class Host(Addressing, Protocol):
     """The node whose cluster it is."""
 
     node: NodeId
     clock: Clock
     swim: Swim
-    cluster: Cluster
     standing: Standing
     invitations: Invitations
     membership: Membership
-
-    @property
-    def alive(self) -> Mapping[NodeId, int]: ...
 
     def tell(self, kind: str, message: str) -> None: ...
 
@@ -143,7 +138,7 @@ class TrustCommands:
             command.responder.end({"expelled": node, "name": known[0].name})
             return
         done = {"expelled": node, "name": self._host.cluster.display_name(node)}
-        self._host.membership.expel(node, _operator(command), lambda: command.responder.end(done))
+        self._host.membership.expel(node, command.operator, lambda: command.responder.end(done))
 
     def _member(self, wanted: str) -> NodeId:
         """The one member, alive or not, whose name or id that is, or how its id begins."""
@@ -187,24 +182,24 @@ class TrustCommands:
 
     def admit(self, command: Command) -> None:
         self._has_to_vouch()
-        key = _operator(command, "key")
-        if not key:
-            raise CommandError(ErrorCode.BAD_REQUEST, "that is no operator's key", "'gary key' prints one's own")
+        key = _key(command)
         self._host.membership.admit(key, lambda: command.responder.end({"admitted": key.hex()}))
 
     def _has_to_vouch(self) -> None:
+        """Raises ``CommandError``, ``elsewhere`` if another node can do it."""
         host = self._host
         if host.standing.vouches:
             return
         vouchers = [
-            host.cluster.display_name(node)
-            for node in host.alive
-            if (profile := host.cluster.profile(node)) is not None and profile.vouches
+            node for node in host.alive if (profile := host.cluster.profile(node)) is not None and profile.vouches
         ]
-        hint = f"give the command on one that does: {', '.join(vouchers[:NAMED_MAX])}"
         if not vouchers:
-            hint = "no node that does is reachable"
-        raise CommandError(ErrorCode.REFUSED, "this node does not vouch for the cluster", hint)
+            hint = "bring a node back that does: 'gary nodes'"
+            raise CommandError(ErrorCode.UNAVAILABLE, "neither this node nor any other vouches for the cluster", hint)
+        names = ", ".join([host.cluster.display_name(node) for node in vouchers[:NAMED_MAX]])
+        message = "this node does not vouch for the cluster"
+        details = {"holders": addressees(host, vouchers)}
+        raise CommandError(ErrorCode.ELSEWHERE, message, f"give the command on one that does: {names}", details)
 
 
 def _whole(command: Command, key: str, least: int, most: int, default: int) -> int:
@@ -214,11 +209,9 @@ def _whole(command: Command, key: str, least: int, most: int, default: int) -> i
     return value
 
 
-def _operator(command: Command, key: str = "operator") -> bytes:
-    """The public key in an argument; empty if there is none."""
-    value = command.arguments.get(key, "")
+def _key(command: Command) -> bytes:
+    """The operator's public key that the command gives. Raises ``CommandError``."""
     try:
-        public = bytes.fromhex(value) if isinstance(value, str) else b""
-    except ValueError:
-        public = b""
-    return public if len(public) == PUBLIC_SIZE_BYTES else b""
+        return read_key(command.text("key"))
+    except BadCredential as error:
+        raise CommandError(ErrorCode.BAD_REQUEST, str(error), "'gary key' prints its owner's") from error

@@ -85,8 +85,7 @@ class Door:
             self._host.tell("trust", f"{self._host.display_name(member)} got no certificate: {reason}")
             reply(Rejection(reason))
             return
-        ledger = self._host.standing.ledger
-        had_vouched = application.has_vouched(ledger.predecessor(ledger.present.public))
+        had_vouched = application.has_vouched(self._host.standing.ledger.handing_down())
         self._certify(application, reply, gives_secret=application.vouches and had_vouched)
 
     def _why_not(self, application: Application) -> str:

@@ -6,7 +6,7 @@ key that it will speak TLS with, and proves by a signature that this key belongs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,8 @@ class BadEntry(GaryError):
 @dataclass(frozen=True, slots=True)
 class Application:
     """``node key``, its ``tls_public`` (DER), and the signature that makes them one. ``vouches``: whether the node
-    wants to hold the root's secret half; a member that had the secret of the root before shows by ``proof`` that it
-    may. ``name``: what its operator calls it.
+    wants to hold the root's secret half; a member that has the secret of ``vouched``, a root before, shows that by
+    ``proof``. ``name``: what its operator calls it.
     """
 
     public: bytes
@@ -41,6 +41,7 @@ class Application:
     signature: bytes
     vouches: bool
     name: str
+    vouched: bytes = b""
     proof: bytes = b""
 
     @property
@@ -52,9 +53,9 @@ class Application:
         """The node's own key has signed for the key that is to be certified."""
         return is_signed(self.public, _PURPOSE + self.tls_public, self.signature)
 
-    def has_vouched(self, root: bytes) -> bool:
-        """The node has shown that it holds the secret half of ``root``."""
-        return is_signed(root, _PROOF + self.public, self.proof)
+    def has_vouched(self, roots: Collection[bytes]) -> bool:
+        """The node has shown that it holds the secret half of one of ``roots``."""
+        return self.vouched in roots and is_signed(self.vouched, _PROOF + self.public, self.proof)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +83,16 @@ class Rejection:
 Entry = Application | Admittance | Rejection
 
 
-def apply(
-    key: KeyPair, tls_public: bytes, name: str, *, vouches: bool, predecessor: KeyPair | None = None
-) -> Application:
-    """The application of the node that owns ``key``. ``predecessor``: the root before, if the node vouched for it."""
-    proof = b"" if predecessor is None else predecessor.sign(_PROOF + key.public)
-    return Application(key.public, tls_public, key.sign(_PURPOSE + tls_public), vouches, name, proof)
+def apply(key: KeyPair, tls_public: bytes, name: str, *, vouches: bool, vouched: KeyPair | None = None) -> Application:
+    """The application of the node that owns ``key``. ``vouched``: a root before, if the node has its secret."""
+    shown = (b"", b"") if vouched is None else (vouched.public, vouched.sign(_PROOF + key.public))
+    return Application(key.public, tls_public, key.sign(_PURPOSE + tls_public), vouches, name, *shown)
 
 
 def encode(entry: Entry) -> bytes:
     match entry:
-        case Application(public, tls_public, signature, vouches, name, proof):
-            fields: list[Any] = [VERSION, "apply", public, tls_public, signature, vouches, name, proof]
+        case Application(public, tls_public, signature, vouches, name, vouched, proof):
+            fields: list[Any] = [VERSION, "apply", public, tls_public, signature, vouches, name, vouched, proof]
         case Admittance(cluster, secret, founding, statements, issuer, certificate, root_secret):
             root = [founding.public, founding.certificate]
             fields = [VERSION, "admit", cluster, secret, root, list(statements), issuer, certificate, root_secret]
@@ -135,9 +134,19 @@ def decode(data: bytes) -> Entry:
 
 def _entry(fields: list[Any]) -> Entry:
     match fields:
-        case ["apply", bytes(public), bytes(tls), bytes(signature), bool(vouches), str(name), bytes(proof), *_]:
+        case [
+            "apply",
+            bytes(public),
+            bytes(tls),
+            bytes(signature),
+            bool(vouches),
+            str(name),
+            bytes(vouched),
+            bytes(proof),
+            *_,
+        ]:
             if len(public) == PUBLIC_SIZE_BYTES and len(tls) <= TLS_PUBLIC_SIZE_BYTES_MAX and len(name) <= 64:
-                return Application(public, tls, signature, vouches, name, proof)
+                return Application(public, tls, signature, vouches, name, vouched, proof)
         case [
             "admit",
             bytes(cluster),

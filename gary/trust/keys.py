@@ -28,6 +28,23 @@ class BadSeal(GaryError):
     """The peer's mistake: bytes that were not sealed to this key, or were changed on the way."""
 
 
+class Channel:
+    """What the owners of two key pairs share: each opens what the other sealed, and nobody else makes or reads it."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+
+    def seal(self, message: bytes, entropy: Callable[[int], bytes]) -> bytes:
+        return bytes(self._box.encrypt(message, entropy(Box.NONCE_SIZE)))
+
+    def open(self, sealed: bytes) -> bytes:
+        """Raises ``BadSeal``."""
+        try:
+            return bytes(self._box.decrypt(sealed))
+        except (CryptoError, ValueError, TypeError) as error:
+            raise BadSeal("not sealed by the other end, or changed on the way") from error
+
+
 class KeyPair:
     """``seed``: 32 secret bytes that are all of it. ``public`` is what others know it by."""
 
@@ -50,6 +67,13 @@ class KeyPair:
         except (CryptoError, ValueError, TypeError) as error:
             raise BadSeal("not sealed to this key, or changed on the way") from error
 
+    def channel(self, public: bytes) -> Channel:
+        """What this pair shares with the owner of ``public``. Raises ``BadSeal`` for what is no key."""
+        try:
+            return Channel(Box(self._signing.to_curve25519_private_key(), _sealing_key(public)))
+        except (CryptoError, ValueError, TypeError) as error:
+            raise BadSeal("nothing can be sealed to what is no key") from error
+
 
 def is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the owner of ``public`` has signed ``message`` so."""
@@ -64,10 +88,14 @@ def seal(public: bytes, message: bytes, entropy: Callable[[int], bytes]) -> byte
     """``message`` for the owner of ``public`` alone, by nobody in particular. Raises ``BadSeal`` for what is no key."""
     once = PrivateKey(entropy(PrivateKey.SIZE))
     try:
-        box = Box(once, VerifyKey(public).to_curve25519_public_key())
+        box = Box(once, _sealing_key(public))
     except (CryptoError, ValueError, TypeError) as error:
         raise BadSeal("nothing can be sealed to what is no key") from error
     return bytes(once.public_key) + bytes(box.encrypt(message, entropy(Box.NONCE_SIZE)))
+
+
+def _sealing_key(public: bytes) -> PublicKey:
+    return VerifyKey(public).to_curve25519_public_key()
 
 
 def node_id_of(public: bytes) -> NodeId:

@@ -32,52 +32,64 @@ class Ledger:
         self._signed: dict[bytes, Signed] = {}
         self._parents: dict[bytes, tuple[bytes, Rotation]] = {}
         self._unsupported: dict[bytes, Signed] = {}
-        self.digest = b""
-        """Equal for two ledgers exactly if they hold the same."""
+        self._digest = b""
         for raw in known:
-            self._take(read(raw, cluster))
-        self._measure()
+            self.hear(raw)
 
     # What comes in
 
-    def hear(self, raw: bytes) -> list[Signed]:
-        """Take in a statement. What is new by it: nothing, itself, or also what had waited for it.
+    def news(self, raw: bytes) -> Signed | None:
+        """The statement, if it is new and of a root that is known: what is to be written down before it is taken in.
 
-        Raises ``BadStatement``, also when there are too many; the ledger is as it was.
+        One of a root that is not known yet waits for the rotation that names it. Raises ``BadStatement``, also when
+        there are too many; the ledger is as it was.
         """
         signed = read(raw, self.cluster)
-        if signed.id in self._signed or signed.id in self._unsupported:
-            return []
+        if signed.id in self._signed:
+            return None
         if len(self._signed) >= STATEMENTS_MAX:
             raise BadStatement("the ledger is full")
-        taken = self._take(signed)
-        self._measure()
-        return taken
+        if self._is_root(signed.signer):
+            return signed
+        self._unsupported[signed.id] = signed
+        if len(self._unsupported) > UNSUPPORTED_MAX:
+            del self._unsupported[next(iter(self._unsupported))]
+        return None
 
-    def _take(self, signed: Signed) -> list[Signed]:
-        """A statement of a root that is not known yet waits for the rotation that names it."""
-        if signed.signer not in self._roots():
-            self._unsupported[signed.id] = signed
-            if len(self._unsupported) > UNSUPPORTED_MAX:
-                del self._unsupported[next(iter(self._unsupported))]
-            return []
+    def take(self, signed: Signed) -> bool:
+        """From now on this news counts. Whether it still was news."""
+        is_new = signed.id not in self._signed
         self._signed[signed.id] = signed
-        if not isinstance(signed.statement, Rotation):
-            return [signed]
-        new = signed.statement.root.public
-        if new == self.founding.public or new in self._parents:
-            return [signed]
-        self._parents[new] = (signed.signer, signed.statement)
-        taken = [signed]
-        for waiting in [one for one in self._unsupported.values() if one.signer == new]:
-            del self._unsupported[waiting.id]
-            taken += self._take(waiting)
-        return taken
+        if is_new and isinstance(signed.statement, Rotation):
+            new = signed.statement.root.public
+            if not self._is_root(new):
+                self._parents[new] = (signed.signer, signed.statement)
+        self._digest = b""
+        return is_new
+
+    def ready(self) -> list[bytes]:
+        """The statements that waited for a root which is known by now; they wait no longer, and are news."""
+        ready = [signed for signed in self._unsupported.values() if self._is_root(signed.signer)]
+        for signed in ready:
+            del self._unsupported[signed.id]
+        return [signed.raw for signed in ready]
+
+    def hear(self, raw: bytes) -> None:
+        """Take in a statement, and all that had waited for it. Raises ``BadStatement``."""
+        heard = [raw]
+        while heard:
+            signed = self.news(heard.pop())
+            if signed is not None:
+                self.take(signed)
+                heard += self.ready()
 
     # Comparing
 
-    def _measure(self) -> None:
-        self.digest = hashlib.sha256(b"".join(sorted(self._signed))).digest()[:DIGEST_SIZE_BYTES]
+    @property
+    def digest(self) -> bytes:
+        """Equal for two ledgers exactly if they hold the same."""
+        self._digest = self._digest or hashlib.sha256(b"".join(sorted(self._signed))).digest()[:DIGEST_SIZE_BYTES]
+        return self._digest
 
     @property
     def ids(self) -> tuple[bytes, ...]:
@@ -123,6 +135,20 @@ class Ledger:
         found = self._parents.get(public)
         return b"" if found is None else found[0]
 
+    def handing_down(self) -> tuple[bytes, ...]:
+        """The roots of which a voucher may have the present one's secret half, too, the latest first.
+
+        They are the one before it, and what was named before that, back to a root that was named in haste: secrets
+        that are older may be in the wrong hands. A node may have been away while several were named.
+        """
+        line = self._line(self.present.public)
+        oldest = len(line) - 2
+        while oldest > 0 and not self._parents[line[oldest]][1].is_urgent:
+            oldest -= 1
+        others = {public: self._line(public) for public in self._roots() if public != line[-1]}
+        known = [public for public, other in others.items() if oldest >= 0 and line[oldest] in other]
+        return tuple(sorted(known, key=lambda public: (-len(others[public]), public)))
+
     @property
     def expulsions(self) -> Mapping[NodeId, Sequence[Expulsion]]:
         """Who is out, and every statement that says so."""
@@ -148,6 +174,9 @@ class Ledger:
                 if other in against and any(statement.by == node for statement in statements)
             )
         )
+
+    def _is_root(self, public: bytes) -> bool:
+        return public == self.founding.public or public in self._parents
 
     def _roots(self) -> dict[bytes, Root]:
         return {self.founding.public: self.founding} | {new: named[1].root for new, named in self._parents.items()}

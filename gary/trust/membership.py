@@ -18,6 +18,7 @@ from gary.trust.entering import Entering
 from gary.trust.entry import Admittance, Application, BadEntry, Entry, addressee, decode, decode_answer, encode_answer
 from gary.trust.invitations import Invitation
 from gary.trust.notary import Answer, CertifyGuest, GuestCertified, Succeed, Succeeded
+from gary.trust.pacing import Pacing
 from gary.trust.renewal import Renewal
 from gary.trust.spreading import Spreading
 from gary.trust.standing import RootSecret
@@ -31,6 +32,8 @@ URGENT_OVERLAP_S = 30.0
 """As long as it takes to help over everybody who is there."""
 INVITATION_ID_SIZE_BYTES = 16
 TELL_AGAIN_S = 600.0
+REFUSED_S = 60.0
+"""For so long a peer's refusal counts: it is tried again more often."""
 REINVITE = "An invitation helps: 'gary invite' on one of them, then 'gary join --token' here."
 
 Done = Callable[[], None]
@@ -67,7 +70,8 @@ class Membership:
         self.entering = Entering(host)
         self.renewal = Renewal(host)
         self.spreading = Spreading(host, self._took)
-        self._tell_at = 0.0
+        self._told = Pacing(TELL_AGAIN_S)
+        self._refused_at = float("-inf")
 
     def start(self) -> None:
         for node in self._host.standing.ledger.expulsions:
@@ -128,13 +132,18 @@ class Membership:
     def refused(self, address: str, reason: str) -> None:
         """Nobody was reached there. If it was a peer, certificates are why, and it is all alone, it was left behind."""
         host = self._host
-        is_peer = address in host.enrolment.addresses
-        is_left_behind = is_peer and reason.startswith(NOT_TRUSTED) and host.is_isolated
-        if not is_left_behind or host.clock.now < self._tell_at:
+        if not (reason.startswith(NOT_TRUSTED) and address in host.enrolment.addresses and host.is_isolated):
             return
-        self._tell_at = host.clock.now + TELL_AGAIN_S
-        words = "the peers of this node refuse its certificate: was the cluster's root changed while it was away?"
-        host.tell("trust", f"{words} {REINVITE}")
+        self._refused_at = host.clock.now
+        if self._told.allows("refused", host.clock.now):
+            words = "the peers of this node refuse its certificate: was the cluster's root changed while it was away?"
+            host.tell("trust", f"{words} {REINVITE}")
+
+    @property
+    def is_left_behind(self) -> bool:
+        """All alone, because peers refuse this node's certificate."""
+        host = self._host
+        return host.is_isolated and host.clock.now < self._refused_at + REFUSED_S
 
     # What this node's operator wants; it has to vouch
 
@@ -195,7 +204,7 @@ class Membership:
         """Be a node of the cluster that ``issuer`` let this one into. Raises ``BadStatement``."""
         host = self._host
         is_another = admittance.cluster != host.standing.ledger.cluster
-        writes = host.standing.admitted(tls_key, admittance)
+        writes = host.standing.admitted(tls_key, admittance, host.clock.wall_s())
         writes += host.invitations.forget_all() if is_another else []
         writes += host.enrolment.joined(admittance.cluster, admittance.secret)
         writes.append(PutRecord(Table.PEER, issuer.node, issuer.address.encode()))

@@ -17,7 +17,6 @@ from gary.messages import Entry as EntryMessage
 from gary.messages import Message
 from gary.trust import host
 from gary.trust.entry import Admittance, Rejection, apply, encode
-from gary.trust.keys import KeyPair
 from gary.trust.notary import Answer, Certified, Certify, Examine, Keys, MakeKeys
 from gary.trust.standing import Tls
 from gary.trust.statements import BadStatement
@@ -94,15 +93,9 @@ class Renewal:
             self._get()
 
     @property
-    def _predecessor(self) -> KeyPair | None:
-        """The root before the present one, if this node vouched for it."""
-        ledger = self._host.standing.ledger
-        secret = self._host.standing.secret(ledger.predecessor(ledger.present.public))
-        return None if secret is None else secret.key
-
-    @property
     def _lacks_secret(self) -> bool:
-        return self._host.settings.vouches and not self._host.standing.vouches and self._predecessor is not None
+        standing = self._host.standing
+        return self._host.settings.vouches and not standing.vouches and standing.former_secret is not None
 
     def _get(self) -> None:
         """A certificate of the present root: from this node itself if it can, else from one that vouches."""
@@ -127,12 +120,13 @@ class Renewal:
             and profile.ledger == digest
         ]
         if vouchers:
+            former, vouches = host.standing.former_secret, host.settings.vouches
             application = apply(
                 host.key,
                 self._keys.tls_public,
                 host.settings.name,
-                vouches=host.settings.vouches,
-                predecessor=self._predecessor,
+                vouches=vouches,
+                vouched=None if former is None else former.key,
             )
             self._asked = host.rng.choice(vouchers)
             host.send(self._asked, EntryMessage(encode(application)))
@@ -153,7 +147,8 @@ class Renewal:
         if keys is None or root != host.standing.ledger.present.public:
             return
         self._keys = None
-        tls = Tls(keys.tls_key, host.standing.chain(root, answer.certificate), root)
+        chain, made_s = host.standing.chain(root, answer.certificate), int(host.clock.wall_s())
+        tls = Tls(keys.tls_key, chain, root, made_s)
         host.persist([host.standing.certified(tls)], lambda at: self._look_again(0.0))
 
     def answered(self, sender: NodeId, entry: Admittance | Rejection) -> None:
@@ -175,10 +170,14 @@ class Renewal:
     def _examined(self, keys: Keys, entry: Admittance) -> None:
         host = self._host
         try:
-            writes = host.standing.admitted(keys.tls_key, entry)
+            writes = host.standing.renewed(keys.tls_key, entry, host.clock.wall_s())
         except BadStatement as error:
             host.tell("trust", f"a certificate cannot be used: {error}")
             return
         self._keys = None
-        host.persist(writes, lambda at: self._look_again(0.0))
-        host.standing_changed()
+
+        def durable(at: float) -> None:
+            self._look_again(0.0)
+            host.standing_changed()
+
+        host.persist(writes, durable)

@@ -7,13 +7,12 @@ whatever either side of a partition has said. Nothing is sent while all digests 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from gary.cluster import Cluster
 from gary.identity import NodeId
 from gary.messages import CompareLedger, LedgerStatements, Message
-from gary.storage import Write
 from gary.trust import host
 from gary.trust.pacing import Pacing
 from gary.trust.statements import BadStatement, Signed, Statement
@@ -53,34 +52,38 @@ class Spreading:
 
     def state(self, statement: Statement, done: Callable[[], None]) -> None:
         """Say it in the name of the cluster's root; ``done`` once it is durable here and on its way."""
-        self._keep(*self._host.standing.state(statement), done)
+        self._keep(self._host.standing.sign(statement), done)
 
     def heard(self, raw: bytes) -> None:
         """A statement came from somebody. One that is known already, or is none, goes no further."""
         try:
-            new, writes = self._host.standing.hear(raw)
+            signed = self._host.standing.news(raw)
         except BadStatement:
             self._host.counters["statements_refused"] += 1
             return
-        if new:
-            self._keep(new, writes, lambda: None)
+        if signed is not None:
+            self._keep(signed, lambda: None)
 
-    def _keep(self, new: Sequence[Signed], writes: Sequence[Write], done: Callable[[], None]) -> None:
-        host = self._host
+    def _keep(self, signed: Signed, done: Callable[[], None]) -> None:
+        """Nothing follows from it, and it is in no answer and no digest, before it is on the disk (rule 3)."""
+        host, standing = self._host, self._host.standing
+        cluster = standing.ledger.cluster
 
         def durable(at: float) -> None:
-            for signed in new:
+            if standing.take(signed, cluster):
                 host.broadcast(signed.id.hex(), signed.raw)
                 self._took(signed)
-            host.standing_changed()
+                host.standing_changed()
             done()
+            for raw in standing.ledger.ready():
+                self.heard(raw)
 
-        host.persist(writes, durable)
+        host.persist([standing.write_down(signed)], durable)
 
     # Comparing
 
     def differs(self, node: NodeId) -> None:
-        """``node`` advertises something: if its ledger is another one, compare soon with it or somebody like it."""
+        """``node`` is back, or advertises something: if its ledger is another one, compare soon with it or its like."""
         if not self._deadline and self._other_digest(node):
             delay_s = COMPARE_AFTER_S * self._host.rng.uniform(0.5, 1.5)
             self._deadline = self._host.clock.after(delay_s, lambda now: self._compare())

@@ -35,11 +35,14 @@ class BadStanding(GaryError):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What peers are shown, PEM. ``issuer``: the public key of the root that signed ``certificate``."""
+    """What peers are shown, PEM. ``issuer``: the public key of the root that signed ``certificate``. ``made_s``: when,
+    in seconds since 1970 by this node's clock.
+    """
 
     key: str = field(repr=False)
     certificate: str
     issuer: bytes
+    made_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,12 @@ def found(seed: bytes, node: NodeId) -> Found:
     return Found(root_name(KeyPair(seed).public), node)
 
 
-def founding_writes(seed: bytes, founded: Founded) -> list[Write]:
-    """What makes that cluster durable."""
+def founding_writes(seed: bytes, founded: Founded, wall_s: float) -> list[Write]:
+    """What makes that cluster durable, at ``wall_s`` (seconds since 1970)."""
     public = KeyPair(seed).public
     return [
         _put_root(Root(public, founded.root_certificate)),
-        _put_tls(Tls(founded.tls_key, founded.certificate, public)),
+        _put_tls(Tls(founded.tls_key, founded.certificate, public, int(wall_s))),
         _put_secret(public, RootSecret(seed, founded.root_key)),
     ]
 
@@ -93,12 +96,13 @@ class Standing:
         self._key = key
         try:
             match _unpack(records[_ROOT]), _unpack(records[_TLS]):
-                case [bytes(public), str(certificate)], [str(tls_key), str(shown), bytes(issuer)]:
-                    founding, self.tls = Root(public, certificate), Tls(tls_key, shown, issuer)
+                case [bytes(public), str(certificate)], [str(tls_key), str(shown), bytes(issuer), int(made_s)]:
+                    founding, self.tls = Root(public, certificate), Tls(tls_key, shown, issuer, made_s)
                 case _:
                     raise BadStanding("the node's certificate on the disk is none")
             statements = [raw for _, raw in _under(_STATEMENT, records)]
             self.ledger = Ledger(cluster, founding, statements)
+            self._unwritten: set[bytes] = set()
             self._secrets = {bytes.fromhex(hex): RootSecret.decode(raw) for hex, raw in _under(_SECRET, records)}
         except (KeyError, ValueError, BadStatement) as error:
             raise BadStanding(f"the node's standing on the disk cannot be read: {error!r}") from error
@@ -116,6 +120,11 @@ class Standing:
     @property
     def present_secret(self) -> RootSecret | None:
         return self._secrets.get(self.ledger.present.public)
+
+    @property
+    def former_secret(self) -> RootSecret | None:
+        """With which this node can show that it may have the secret of the present root."""
+        return next((self._secrets[root] for root in self.ledger.handing_down() if root in self._secrets), None)
 
     @property
     def is_certified(self) -> bool:
@@ -137,16 +146,26 @@ class Standing:
 
     # What changes it
 
-    def hear(self, raw: bytes) -> tuple[list[Signed], list[Write]]:
-        """A statement of the cluster's: what is new by it. Raises ``BadStatement``."""
-        new = self.ledger.hear(raw)
-        return new, [_put_statement(signed) for signed in new]
-
-    def state(self, statement: Statement) -> tuple[list[Signed], list[Write]]:
-        """Say it in the name of the present root, for which this node vouches."""
+    def sign(self, statement: Statement) -> Signed:
+        """``statement`` in the name of the present root, for which this node vouches."""
         secret = self.present_secret
         assert secret is not None, "only a voucher speaks for the cluster"
-        return self.hear(sign(statement, secret.key, self.ledger.cluster).raw)
+        return sign(statement, secret.key, self.ledger.cluster)
+
+    def news(self, raw: bytes) -> Signed | None:
+        """A statement that the ledger lacks and that nobody is writing down yet. Raises ``BadStatement``."""
+        signed = self.ledger.news(raw)
+        return None if signed is None or signed.id in self._unwritten else signed
+
+    def write_down(self, signed: Signed) -> Write:
+        """What makes it durable; then it can be taken in."""
+        self._unwritten.add(signed.id)
+        return PutRecord(Table.TRUST, _STATEMENT + signed.id.hex(), signed.raw)
+
+    def take(self, signed: Signed, cluster: bytes) -> bool:
+        """From now on it counts in ``cluster``, if that still is this node's. Whether it still was news."""
+        self._unwritten.discard(signed.id)
+        return cluster == self.ledger.cluster and self.ledger.take(signed)
 
     def keep_secret(self, root: bytes, secret: RootSecret) -> Write:
         self._secrets[root] = secret
@@ -156,8 +175,14 @@ class Standing:
         self.tls = tls
         return _put_tls(tls)
 
-    def admitted(self, tls_key: str, admittance: Admittance) -> list[Write]:
-        """Somebody who vouches has certified this node's ``tls_key``, for the same cluster again or for another.
+    def renewed(self, tls_key: str, admittance: Admittance, wall_s: float) -> list[Write]:
+        """Somebody who vouches for the present root has certified this node's ``tls_key``. Raises ``BadStatement``."""
+        secret = self._opened(admittance)
+        writes = [self.certified(Tls(tls_key, admittance.certificate, admittance.issuer, int(wall_s)))]
+        return writes if secret is None else [*writes, self.keep_secret(admittance.issuer, secret)]
+
+    def admitted(self, tls_key: str, admittance: Admittance, wall_s: float) -> list[Write]:
+        """Somebody who vouches has let this node in and certified its ``tls_key``, for the same cluster or another.
 
         Raises ``BadStatement`` for an admittance that does not fit together, and then nothing has changed.
         """
@@ -166,7 +191,7 @@ class Standing:
         secret = self._opened(admittance)
         if not is_known:
             raise BadStatement("the certificate is of a root that nobody has named")
-        tls = Tls(tls_key, admittance.certificate, admittance.issuer)
+        tls = Tls(tls_key, admittance.certificate, admittance.issuer, int(wall_s))
         is_same = (ledger.cluster, ledger.founding) == (self.ledger.cluster, self.ledger.founding)
         writes = [] if is_same else self._forget()
         for raw in self.ledger.raws if is_same else ():
@@ -197,7 +222,7 @@ class Standing:
     def _forget(self) -> list[Write]:
         """Give up what binds this node to its cluster."""
         names = [_SECRET + root.hex() for root in sorted(self._secrets)]
-        names += [_STATEMENT + id.hex() for id, _ in self.ledger.items()]
+        names += [_STATEMENT + id.hex() for id in sorted({*self.ledger.ids, *self._unwritten})]
         self._secrets = {}
         return [DeleteRecord(Table.TRUST, name) for name in names]
 
@@ -211,15 +236,11 @@ def _put_root(root: Root) -> Write:
 
 
 def _put_tls(tls: Tls) -> Write:
-    return PutRecord(Table.TRUST, _TLS, msgpack.packb([tls.key, tls.certificate, tls.issuer]))
+    return PutRecord(Table.TRUST, _TLS, msgpack.packb([tls.key, tls.certificate, tls.issuer, tls.made_s]))
 
 
 def _put_secret(root: bytes, secret: RootSecret) -> Write:
     return PutRecord(Table.TRUST, _SECRET + root.hex(), secret.encode())
-
-
-def _put_statement(signed: Signed) -> Write:
-    return PutRecord(Table.TRUST, _STATEMENT + signed.id.hex(), signed.raw)
 
 
 def _unpack(data: bytes) -> object:

@@ -38,7 +38,7 @@ TABLE_WIDTH = 100
 
 def joins(issuer: DemoAgent, guests: int, at_once: int) -> tuple[float, list[float]]:
     """Seconds for all, and for each."""
-    text = issuer.client.post("invitations", body={"uses": guests})["token"]
+    text = issuer.client.call("invite", uses=guests)["token"]
     token = read(str(text))
     make = load_transport("nng")
     made = answer(MakeKeys(token.guest_number))
@@ -69,7 +69,7 @@ def joins(issuer: DemoAgent, guests: int, at_once: int) -> tuple[float, list[flo
 
 def whole_joins(issuer: DemoAgent, others: Sequence[DemoAgent]) -> list[float]:
     """Seconds of ``gary join``, one after the other."""
-    token = str(issuer.client.post("invitations", body={"uses": len(others)})["token"])
+    token = str(issuer.client.call("invite", uses=len(others))["token"])
     taken = []
     for agent in others:
         socket = str(agent.state_dir / "agent.sock")

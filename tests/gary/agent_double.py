@@ -13,6 +13,10 @@ from gary.api import Answer, Api, Arguments
 from gary.connections import Limits
 from gary.control import ControlSocket
 
+CLUSTER = b"c" * 16
+FIRST_QUESTIONS: dict[str, Answer] = {"version": {"cluster": CLUSTER.hex()}, "holders": {"here": True, "holders": []}}
+"""What the command line asks before a command about a deployment; answered even if nothing is prepared."""
+
 
 @dataclass
 class PreparedCommands:
@@ -27,9 +31,14 @@ class PreparedCommands:
     asked: list[tuple[str, Arguments]] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
 
+    @property
+    def given(self) -> list[tuple[str, Arguments]]:
+        """The commands in order, without the questions that came before them."""
+        return [(op, args) for op, args in self.asked if op not in FIRST_QUESTIONS or op in self.answers]
+
     async def call(self, op: str, args: Arguments) -> Answer:
         self.asked.append((op, args))
-        answer = self.answers.get(op, {})
+        answer = self.answers.get(op, FIRST_QUESTIONS.get(op, {}))
         if isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if isinstance(answer, BaseException):

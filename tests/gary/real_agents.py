@@ -31,7 +31,7 @@ class RealAgent:
         self.log = directory / "log"
         [self.port] = free_ports(1)
         self.address = f"127.0.0.1:{self.port}"
-        self.client = Client(self.state_dir / "agent.sock")
+        self.client = Client(self.state_dir / "agent.sock", directory / "home" / ".config" / "gary" / "operator.key")
         self._flags = flags
         self._umask = umask
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +50,7 @@ class RealAgent:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment(),
+                env=self.environment(),
                 cwd=REPOSITORY,
                 umask=self._umask,
                 start_new_session=True,
@@ -73,7 +73,7 @@ class RealAgent:
             input=given or "",
             capture_output=True,
             text=True,
-            env=self._environment(),
+            env=self.environment(),
             cwd=REPOSITORY,
             timeout=WAIT_S,
             check=False,
@@ -90,7 +90,7 @@ class RealAgent:
 
     def _answers(self) -> bool:
         try:
-            self.client.get("version")
+            self.client.call("version")
         except AgentUnreachable:
             return False
         return True
@@ -104,7 +104,8 @@ class RealAgent:
     def _command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "gary", *words]
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Of its own process, and of the commands that are given to it."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GARY_")}
         return kept | {"HOME": str(self.directory / "home"), "TMPDIR": str(self.directory / "tmp"), "NO_COLOR": "1"}
 

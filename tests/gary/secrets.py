@@ -33,10 +33,13 @@ def assert_unseen(secrets: Secrets, places: Places) -> None:
     """That no place has any secret in any form."""
     assert secrets
     assert places
+    names = {secret: name for name, secret in reversed(list(secrets.items()))}
+    everything = b"\n".join(places.values())
     found = [
         f"{name} as {form} in {place}"
-        for name, secret in secrets.items()
+        for secret, name in names.items()
         for form, pattern in forms(secret).items()
+        if pattern in everything
         for place, content in places.items()
         if pattern in content
     ]

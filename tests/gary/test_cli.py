@@ -23,14 +23,17 @@ from gary import __version__
 from gary.cli import render, terminal
 from gary.cli.app import app
 from gary.cli.exits import NotWhole
+from gary.cli.key_file import VARIABLE
 from gary.cli.prefixes import Prefixes
 from gary.cli.reference import reference
 from gary.cli.waiting import SETTLE_S, Verdict, Watch, wait_until_whole
 from gary.config import decode
 from gary.errors import CommandError, ErrorCode
-from tests.gary.agent_double import AgentDouble, PreparedCommands
+from gary.identity import pseudonym
+from tests.gary.agent_double import CLUSTER, AgentDouble, PreparedCommands
 
 REPOSITORY = Path(__file__).parents[2]
+SHOP = pseudonym("shop", CLUSTER)
 COMPOSE = """\
 name: shop
 services:
@@ -118,6 +121,7 @@ ANSWERS: dict[str, dict[str, object]] = {
             | {"state": "degraded", "members": ["node-a"]},
         ],
         "unanswered": ["1"],
+        "withheld": [],
     },
     "status": _status(
         "degraded",
@@ -207,7 +211,7 @@ def test_a_command_shows_the_answer_to_a_person(agent: AgentDouble, commands: Pr
     assert result.exit_code == 0
     for words in _SHOWN[op]:
         assert words in result.stdout
-    assert [asked for asked, _ in commands.asked] == [op]
+    assert [asked for asked, _ in commands.given] == [op]
 
 
 @pytest.mark.parametrize("op", list(_COMMANDS))
@@ -271,7 +275,7 @@ def test_deploy_tells_the_changes_and_waits_until_all_is_whole(
     assert "durable on node-a, node-b" in result.stderr
     assert "web/2 starting on node-b\n" in result.stderr
     assert "web/2 healthy on node-b\n" in result.stderr
-    op, args = commands.asked[0]
+    op, args = commands.given[0]
     assert (op, args["dry_run"], args["replace"]) == ("deploy", False, False)
     spec = args["spec"]
     assert isinstance(spec, dict)
@@ -285,8 +289,8 @@ def test_a_dry_run_and_a_detached_deploy_do_not_wait(
     commands.answers = {"deploy": DEPLOYED}
     result = _gary(agent, "deploy", compose_file, flag)
     assert result.exit_code == 0
-    assert [op for op, _ in commands.asked] == ["deploy"]
-    assert commands.asked[0][1]["dry_run"] is (flag == "--dry-run")
+    assert [op for op, _ in commands.given] == ["deploy"]
+    assert commands.given[0][1]["dry_run"] is (flag == "--dry-run")
 
 
 def test_an_unchanged_file_changes_nothing(agent: AgentDouble, commands: PreparedCommands, compose_file: Path) -> None:
@@ -303,7 +307,7 @@ def test_deploy_takes_names_variables_and_standard_input(
     text = COMPOSE.replace("nginx", "${IMAGE}")
     result = _gary(agent, "deploy", "-", "--name", "other", "--env-file", tmp_path / "vars", "--detach", text=text)
     assert result.exit_code == 0, result.stderr
-    spec = commands.asked[0][1]["spec"]
+    spec = commands.given[0][1]["spec"]
     assert isinstance(spec, dict)
     assert spec["name"] == "other"
     assert "from-file" in json.dumps(spec)
@@ -328,7 +332,7 @@ def test_scale_waits_like_deploy(agent: AgentDouble, commands: PreparedCommands)
     scaled = {"service": "web", "action": "scale", "detail": "2 -> 3"}
     commands.answers = {"scale": DEPLOYED | {"created": False, "changes": [scaled]}, "status": WHOLE}
     result = _gary(agent, "scale", "shop", "web=3")
-    assert (result.exit_code, commands.asked[0]) == (0, ("scale", {"app": "shop", "services": {"web": 3}}))
+    assert (result.exit_code, commands.given[0]) == (0, ("scale", {"app": SHOP, "services": {"web": 3}}))
     assert "shop: changed\n  ~ web: 2 -> 3\n" in result.stdout
 
 
@@ -376,8 +380,8 @@ def test_logs_of_several_slots_are_merged_with_their_names_before_them(
     result = _gary(agent, "logs", "shop/web", "--tail", "5")
     assert result.stdout == "web/1 | one\nworker/10 | two [bold]\nweb/1     | \n"
     assert result.stderr == "(3 lines were lost on the way)\n"
-    asked = {"app": "shop", "service": "web", "index": None, "follow": False, "tail": 5}
-    assert commands.asked == [("logs", asked)]
+    asked = {"app": SHOP, "service": "web", "index": None, "follow": False, "tail": 5}
+    assert commands.given == [("logs", asked)]
     assert [json.loads(line) for line in _gary(agent, "logs", "shop", "--json").stdout.splitlines()] == lines
 
 
@@ -402,7 +406,7 @@ def test_leave_tells_its_progress_and_fails_if_it_ends_before_the_end(
     commands.answers = {"leave": [{"message": "moving web/1"}, {"left": True}]}
     result = _gary(agent, "leave", "--timeout", "5")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "left the cluster\n", "moving web/1\n")
-    assert commands.asked == [("leave", {"timeout_s": 5.0})]
+    assert commands.given == [("leave", {"timeout_s": 5.0})]
     commands.answers = {"leave": [{"message": "moving web/1"}]}
     assert _gary(agent, "leave").exit_code == 1
     commands.answers = {"leave": [{"message": "m"}, CommandError(ErrorCode.TIMEOUT, "not all moved")]}
@@ -436,7 +440,7 @@ class _Answers:
     def __init__(self, *answers: object) -> None:
         self._answers = list(answers)
 
-    def get(self, *_path: str) -> Any:
+    def call(self, *_operation: str, **_arguments: str) -> Any:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -506,11 +510,11 @@ def test_an_answer_of_any_other_version_can_be_shown(data: st.DataObject) -> Non
 
 
 def _spawn(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("GARY_")} | environment
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GARY_") or key == VARIABLE}
     return subprocess.Popen(
         [sys.executable, "-m", "gary", *arguments],
         cwd=REPOSITORY,
-        env=variables,
+        env=kept | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -566,7 +570,7 @@ def test_a_wrong_setting_keeps_the_agent_from_starting() -> None:
 def test_the_command_starts_without_what_it_does_not_need() -> None:
     code = (
         "import sys, gary.cli.app; "
-        "heavy = {'rich', 'aiohttp', 'asyncio', 'pynng', 'automerge', 'yaml', 'msgpack', 'pydantic'}; "
+        "heavy = {'rich', 'aiohttp', 'asyncio', 'pynng', 'automerge', 'yaml', 'msgpack', 'pydantic', 'nacl'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
     ended = subprocess.run(
@@ -577,7 +581,7 @@ def test_the_command_starts_without_what_it_does_not_need() -> None:
 
 def test_every_command_has_help_with_an_example_and_speaks_json() -> None:
     _, *sections = reference().split("\n## `gary ")
-    assert len(sections) == 19
+    assert len(sections) == 22
     for section in sections:
         name = section.partition("`")[0]
         assert f"Example:\n    gary {name}" in section

@@ -15,7 +15,7 @@ from gary.facts import MAPS, Fact, decode_number, encode_carried
 from gary.identity import Claim, Generation
 from gary.permission import author_of, permit
 from gary.spec import encode
-from gary.state import Membership, Promise, PromiseState, Role, State
+from gary.state import Grant, Membership, Promise, PromiseState, Role, State
 from tests.gary.facts import G1, G2, G3, INSTANCE, A, B, C, Copy, merge_all, promise, service, spec, state
 
 ACTOR_A = bytes.fromhex(A) + b"process1"
@@ -30,6 +30,15 @@ def membership(role: str, inviter: str = A) -> bytes:
 
 
 # Who may write what
+
+
+KEY, WATCHWORD = b"k" * 32, b"w" * 16
+OPERATOR = f"{INSTANCE}/{KEY.hex()}"
+
+
+def grant(by: str = A) -> bytes:
+    packed: bytes = msgpack.packb([True, by, WATCHWORD])
+    return packed
 
 
 @pytest.mark.parametrize(
@@ -49,6 +58,8 @@ def membership(role: str, inviter: str = A) -> bytes:
         ("verdicts", f"{G2}/{A}/web/1", None, b"\xc3"),
         ("calling", B, b"old", b"new"),
         ("releases", f"{B}/web/1", None, b"new"),
+        ("operators", OPERATOR, None, grant()),
+        ("operators", OPERATOR, grant(B), msgpack.packb([False, A, b""])),
         ("breaks", A, b"\x01", b"\x02"),
         ("carried", f"{A}/promises/{B}/web/1", None, encode_carried(Fact(0, 7, b"any"))),
         ("meta", "epoch", None, b"\x01"),
@@ -85,6 +96,14 @@ def test_a_node_may_state_what_is_its_own(name: str, key: str, before: bytes | N
         ("meta", "epoch", None, b"\x00"),
         ("meta", "epoch", None, b"junk"),
         ("meta", "epoch", b"\x01", b"\x02"),
+        ("operators", OPERATOR, None, grant(B)),
+        ("operators", OPERATOR, grant(), b"junk"),
+        ("operators", f"{INSTANCE}/{KEY.hex().upper()}", None, grant()),
+        ("operators", f"{INSTANCE}/{KEY.hex()[2:]}", None, grant()),
+        ("operators", f"/{KEY.hex()}", None, grant()),
+        ("operators", OPERATOR, None, msgpack.packb([True, A, b"short"])),
+        ("operators", OPERATOR, None, msgpack.packb([False, A, b"w" * 16])),
+        ("operators", OPERATOR, None, msgpack.packb(["yes", A, b"w" * 16])),
         ("nonsense", A, None, b""),
     ],
 )
@@ -142,6 +161,8 @@ def everything(copy: Copy) -> Draft:
     draft.call(C)
     draft.call("")
     draft.release(C, "web/2")
+    draft.grant(INSTANCE, KEY, WATCHWORD)
+    draft.revoke(INSTANCE, b"r" * 32)
     return draft
 
 
@@ -158,7 +179,38 @@ def test_what_a_draft_states_is_read_back_and_taken_in_by_others() -> None:
     assert said.verdicts == {(G2, A, "web/1")}
     assert said.calling == {C: A, "": A}
     assert said.releases == {(C, "web/2")}
+    assert said.operators == {KEY: Grant(True, A, WATCHWORD)}
+    assert said.grants[INSTANCE, b"r" * 32] == Grant(False, A, b"")
     assert said.malformed == 0
+
+
+def test_who_may_command_is_who_was_granted_a_life_that_goes_on() -> None:
+    copy = Copy(A)
+    for instance, key in (("life1", KEY), ("life2", b"2" * 32), ("life3", b"3" * 32)):
+        draft = copy.draft()
+        draft.deploy(Generation(instance, 7, A), spec())
+        draft.grant(instance, key, WATCHWORD)
+        copy.write(draft)
+    draft = copy.draft()
+    draft.remove("life2")
+    draft.revoke("life3", b"3" * 32)
+    copy.write(draft)
+    assert set(copy.state.operators) == {KEY}
+
+
+def test_a_grant_and_a_revocation_at_the_same_time_leave_all_with_the_same() -> None:
+    copies = [Copy(A), Copy(B)]
+    copies[0].write(everything(copies[0]))
+    merge_all(copies)
+    for copy, is_granted in zip(copies, (True, False), strict=True):
+        draft = copy.draft()
+        if is_granted:
+            draft.grant(INSTANCE, KEY, b"W" * 16)
+        else:
+            draft.revoke(INSTANCE, KEY)
+        copy.write(draft)
+    merge_all(copies)
+    assert copies[0].state == copies[1].state
 
 
 def test_stating_the_same_again_writes_nothing() -> None:
@@ -256,9 +308,8 @@ def test_any_bytes_in_any_register_are_a_fact_or_counted(writes: list[tuple[str,
         copy.document.replica.put({(name, key): value})
     said = copy.state
     assert promise(A, "db/7") in said.promises
-    facts = sum(
-        map(len, (said.specs, said.removed, said.members, said.promises, said.verdicts, said.calling, said.releases))
-    )
+    kinds = (said.specs, said.removed, said.members, said.promises, said.verdicts, said.calling, said.releases)
+    facts = sum(map(len, (*kinds, said.grants)))
     registers = sum(len(copy.document.replica.items(name)) for name in MAPS if name != "meta")
     assert facts + said.malformed == registers
 

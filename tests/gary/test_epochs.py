@@ -369,6 +369,23 @@ def test_calls_and_releases_last_as_long_as_the_promise_that_they_are_about() ->
     assert copies[0].state.releases == {(B, "web/2")}
 
 
+def test_who_was_granted_and_who_was_revoked_stays_so_in_every_epoch() -> None:
+    copies = deployment(A, B, C)
+    write(copies[0], lambda draft: draft.grant(INSTANCE, b"k" * 32, b"w" * 16))
+    write(copies[0], lambda draft: draft.grant(INSTANCE, b"r" * 32, b"w" * 16))
+    meet(*copies)
+    write(copies[1], lambda draft: draft.revoke(INSTANCE, b"r" * 32))
+    meet(*copies)
+    for _ in range(3):
+        begin(copies[0])
+        meet(*copies)
+        assert all(set(copy.state.operators) == {b"k" * 32} for copy in copies)
+    write(copies[2], lambda draft: draft.revoke(INSTANCE, b"k" * 32))
+    begin(copies[1])
+    meet(*copies)
+    assert all(copy.state.operators == {} for copy in copies)
+
+
 # Bad input
 
 

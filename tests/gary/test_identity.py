@@ -13,6 +13,7 @@ from gary.identity import (
     index_of,
     is_node_id,
     next_clock,
+    pseudonym,
     rendezvous,
     service_of,
     slot_order,
@@ -93,11 +94,20 @@ def test_any_slot_can_be_sorted(slot: str) -> None:
     assert slot_order(slot) >= ("",)
 
 
-def test_a_deployments_id_depends_on_its_name_and_the_clusters_secret() -> None:
-    ids = {deployment_id(name, secret) for name in ("shop", "blog") for secret in (b"1" * 32, b"2" * 32)}
-    assert len(ids) == 4
+def test_a_deployments_id_depends_on_its_name_the_cluster_and_the_clusters_secret() -> None:
+    pseudonyms = {pseudonym(name, cluster) for name in ("shop", "blog") for cluster in (b"c" * 16, b"d" * 16)}
+    assert len(pseudonyms) == 4
+    ids = {deployment_id(known, secret) for known in pseudonyms for secret in (b"1" * 32, b"2" * 32)}
+    assert len(ids) == 8
     assert all(is_node_id(id) for id in ids)
-    assert deployment_id("shop", b"1" * 32) in ids
+    assert deployment_id(pseudonym("shop", b"c" * 16), b"1" * 32) in ids
+
+
+def test_a_pseudonym_shows_nothing_of_the_name_and_no_name_is_one() -> None:
+    known = pseudonym("shop", b"c" * 16)
+    assert known.startswith("~")
+    assert is_node_id(known[1:])
+    assert pseudonym(known, b"c" * 16) != known
 
 
 @pytest.mark.parametrize("value", ["", "0" * 31, "0" * 33, "G" * 32, "A" * 32, b"0" * 32, 5, None, ["0"] * 32])

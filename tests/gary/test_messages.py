@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from gary.advertisements import Profile, decode_profile, encode_profile
 from gary.messages import (
     Acceptance,
+    Acquaintance,
     Behind,
     CallForVolunteers,
     Cancel,
     ContactAnswer,
     ContactQuery,
+    Dismissed,
     Gone,
     Invitation,
     MalformedMessage,
@@ -40,6 +42,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 texts = st.lists(words, max_size=3).map(tuple)
 reals = st.floats(-1e9, 1e9)
 ports = st.tuples(st.integers(1, 65535), st.sampled_from(["tcp", "udp"]))
+proofs = st.lists(st.binary(max_size=16), max_size=3).map(tuple)
 requirements = st.builds(
     Requirement,
     st.sampled_from(list(RuntimeName)),
@@ -71,8 +74,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Acceptance, numbers, ids, texts, st.lists(st.tuples(words, words), max_size=3).map(tuple)),
     st.builds(ContactQuery, numbers, ids),
     st.builds(ContactAnswer, numbers, ids, reals),
-    st.builds(Orphans, ids, texts),
-    st.builds(Released, ids, texts),
+    st.builds(Orphans, ids, texts, proofs),
+    st.builds(Released, ids, texts, proofs),
+    st.builds(Acquaintance, ids, proofs, st.booleans()),
+    st.builds(Dismissed, ids, numbers, numbers),
     st.builds(Request, numbers, words, st.binary(max_size=20)),
     st.builds(Response, numbers, numbers, st.booleans(), st.binary(max_size=20)),
     st.builds(Cancel, numbers),

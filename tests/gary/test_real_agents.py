@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from gary.api import _ROUTES
 from gary.cli.client import UnixConnection
+from gary.routes import ROUTES
 from gary.trust import tokens
 from gary.trust.standing import RootSecret
 from tests.gary import secrets
@@ -42,6 +42,7 @@ services:
     command: sh -c 'seq -f %0100g 60000; exec sleep 1000'
     stop_grace_period: 0s
 """
+TRUST = ("certificate", "roots", "expulsions")
 LINES = 60_000
 
 
@@ -55,6 +56,7 @@ class Story:
     listening: dict[str, set[str]] = field(default_factory=dict)
     expected: dict[str, set[str]] = field(default_factory=dict)
     logged: list[str] = field(default_factory=list)
+    examined: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +78,23 @@ def _played(directory: Path) -> Story:
         story.secrets |= _secrets_of(one, "as members") | _secrets_of(two, "as members")
         keeper = next(agent for agent in (one, two) if _kept(agent, "writer"))
         story.logged = keeper.gary("logs", "shop/writer").stdout.splitlines()
-        _run(story, one, "invite", "--list", "--json")
         _run(story, one, "rotate", "--json")
         for agent in (one, two):
-            for words in (("nodes",), ("ps",), ("status", "shop"), ("promises", "shop"), ("events",), ("version",)):
-                _run(story, agent, *words, "--json")
+            story.examined[agent.directory.name] = _findings(_run(story, agent, "doctor", "--json"))
             story.places |= _answers(agent)
             story.modes |= {str(p): p.lstat().st_mode for p in [agent.state_dir, *agent.state_dir.rglob("*")]}
             story.listening[agent.directory.name] = _listening(agent.pid)
             story.expected[agent.directory.name] = {f"127.0.0.1:{agent.port + lane}" for lane in (0, 1)}
         _run(story, two, "remove", "shop", "--json")
-        one.until(lambda: not json.loads(one.gary("ps", "--json").stdout)["deployments"], "it was not removed")
+        one.until(lambda: not one.client.call("ps")["deployments"], "it was not removed")
     del story.places["gary invite --json on one"]  # This is what it is for.
     story.places |= processes
     for agent in (one, two):
         story.places |= secrets.files_under(agent.directory, but=agent.state_dir)
         story.secrets |= _secrets_of(agent, "at last")
+    key_file = one.directory / "home" / ".config" / "gary" / "operator.key"
+    story.secrets["the operator's key"] = bytes.fromhex(story.places.pop(str(key_file)).split()[-1].decode())
+    story.modes[str(key_file)] = key_file.stat().st_mode
     return story
 
 
@@ -108,16 +111,21 @@ def _has_checked_and_ended(*agents: RealAgent) -> bool:
     return {"check", "exit", "health"} <= found and max(written, default=0) == LINES * 101
 
 
+def _findings(told: str) -> dict[str, str]:
+    """What was found by each check, with its verdict."""
+    return {row["check"]: f"{row['verdict']}: {row['what']}" for row in json.loads(told)["findings"]}
+
+
 def _kept(agent: RealAgent, service: str) -> bool:
     """Whether ``agent`` keeps the service's only slot."""
-    slots = json.loads(agent.gary("status", "shop", "--json").stdout)["slots"]
+    slots = agent.client.call("status", app="shop")["slots"]
     return any(slot["slot"] == f"{service}/1" and slot["node_name"] == agent.directory.name for slot in slots)
 
 
 def _answers(agent: RealAgent) -> dict[str, bytes]:
     """All that can be read at its socket."""
     found = {}
-    for target in [*(route.path for route in _ROUTES if route.method == "GET"), "/metrics"]:
+    for target in [*(route.path for route in ROUTES if route.method == "GET"), "/metrics"]:
         connection = UnixConnection(agent.client.socket_path, 10.0)
         connection.request("GET", target.replace("{app}", "shop"))
         with connection.getresponse() as response:
@@ -157,12 +165,12 @@ def _listening(pid: int) -> set[str]:
 
 
 def test_no_secret_is_seen_outside_the_state_directories(story: Story) -> None:
-    expected = {"the token", "the guest's number", "the seed of one at first", "the cluster's secret of two at last"}
+    expected = {"the token", "the guest's number", "the operator's key", "the seed of one at first"}
     assert expected <= story.secrets.keys()
     tls_keys = {secret for name, secret in story.secrets.items() if re.fullmatch(r"the TLS key of one \w+ \w+", name)}
     roots = {secret for name, secret in story.secrets.items() if name.startswith("the seed of root")}
     assert (len(tls_keys), len(roots)) == (2, 3), "the two agents had a root each, and then a new one in common"
-    assert {"GET /metrics on one", "gary events --json on two"} <= story.places.keys()
+    assert {"GET /metrics on one", "GET /v1/events on two"} <= story.places.keys()
     assert any(place.startswith("cmdline of") for place in story.places)
     assert any(b"gary.trust.notary" in content for content in story.places.values()), "children were watched, too"
     secrets.assert_unseen(story.secrets, story.places)
@@ -170,7 +178,17 @@ def test_no_secret_is_seen_outside_the_state_directories(story: Story) -> None:
 
 def test_whatever_the_umask_the_state_directory_is_for_the_agent_s_user_alone(story: Story) -> None:
     names = {Path(path).name for path in story.modes}
-    assert {"lock", "gary.sqlite", "gary.sqlite-wal", "exit", "check", "health", "record.json", "stdout"} <= names
+    assert {
+        "operator.key",
+        "lock",
+        "gary.sqlite",
+        "gary.sqlite-wal",
+        "exit",
+        "check",
+        "health",
+        "record.json",
+        "stdout",
+    } <= names
     expected = {stat.S_IFDIR: 0o700, stat.S_IFREG: 0o600, stat.S_IFSOCK: 0o660}
     wrong = {path: oct(mode) for path, mode in story.modes.items() if stat.S_IMODE(mode) != expected[stat.S_IFMT(mode)]}
     assert not wrong
@@ -178,6 +196,17 @@ def test_whatever_the_umask_the_state_directory_is_for_the_agent_s_user_alone(st
 
 def test_nothing_is_lost_of_what_a_container_has_written(story: Story) -> None:
     assert [int(line.rpartition("|")[2]) for line in story.logged] == list(range(1, LINES + 1))
+
+
+def test_the_doctor_finds_two_agents_in_order(story: Story) -> None:
+    one, two = story.examined["one"], story.examined["two"]
+    names = ["agent", "engine process", "disk", "privacy", "clock", "versions", *TRUST, "address", "members"]
+    assert (list(one), list(two)) == (names, names)
+    sound = set(names) - {"disk"}  # How full the disk of this machine is is its own affair.
+    assert {one[check].partition(":")[0] for check in sound} == {"ok"}
+    assert one["address"] == f"ok: {min(story.expected['one'])} is reached by two"
+    assert one["clock"] == "ok: within 0.1 s of two"
+    assert two["members"] == "ok: the other one is alive"
 
 
 def test_an_agent_listens_for_gossip_and_for_nothing_else(story: Story) -> None:

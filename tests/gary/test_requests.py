@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.errors import CommandError, ErrorCode
+from gary.errors import CommandError, ErrorCode, error_in
 from gary.identity import NodeId
 from gary.messages import Cancel, MalformedMessage, Request, Response
 from gary.requests import (
@@ -22,7 +22,6 @@ from gary.requests import (
     Requests,
     Serving,
     arguments_of,
-    error_from,
 )
 from tests.gary.facts import A, B
 
@@ -204,12 +203,16 @@ def test_bytes_that_break_decoders_are_malformed(body: bytes) -> None:
 
 @given(st.one_of(anything, st.fixed_dictionaries({"code": anything, "message": anything, "hint": anything})))
 def test_any_error_of_another_node_can_be_shown(value: object) -> None:
-    assert error_from(value).code in set(ErrorCode)
+    error = error_in({"error": value})
+    assert error is not None
+    assert error.code in set(ErrorCode)
+    assert error.to_json()
 
 
 @given(st.sampled_from(list(ErrorCode)), st.text(max_size=10))
 def test_an_error_crosses_the_network_unchanged(code: ErrorCode, text: str) -> None:
-    error = error_from(CommandError(code, text, text).to_json()["error"])
+    error = error_in(CommandError(code, text, text).to_json())
+    assert error is not None
     assert (error.code, error.message, error.hint) == (code, text, text)
 
 
@@ -260,6 +263,20 @@ def test_what_is_remembered_of_answers_is_bounded_and_a_stream_under_way_is_not_
         assert serving.accept(A, Request(id, "logs", b"\x80"), sent.append) is not None
     assert len(serving) <= ANSWERS_REMEMBERED_MAX
     assert stream.is_cancelled
+
+
+def test_who_asks_very_often_has_nothing_forgotten_but_its_own() -> None:
+    serving, sent = Serving(), list[Response]()
+    stream = serving.accept(A, Request(0, "logs", b"\x80"), sent.append)
+    answered = serving.accept(A, Request(1, "status", b"\x80"), sent.append)
+    assert stream is not None
+    assert answered is not None
+    answered.end({})
+    for id in range(4 * ANSWERS_REMEMBERED_MAX):
+        assert serving.accept(B, Request(id, "logs", b"\x80"), sent.append) is not None
+    assert not stream.is_cancelled
+    assert serving.accept(A, Request(1, "status", b"\x80"), sent.append) is None
+    assert len(sent) == 2
 
 
 @given(st.randoms(use_true_random=False), st.floats(0.0, 0.6), st.integers(1, 4))

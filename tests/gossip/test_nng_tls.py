@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import ssl
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pynng as untyped_pynng
 import pytest
 
+from gossip import connections
 from gossip.dialling import split_address
 from gossip.errors import TransportError
-from gossip.nng import NngTransport, persevere
-from gossip.testing import Node, Recorder, node_id
-from gossip.transport import Credentials, Lane, Peer, TransportConfig
+from gossip.nng import persevere
+from gossip.testing import Node, node_id
+from gossip.transport import GUEST, SERVER_NAME, Credentials, Lane, Peer, TransportConfig
 from tests.gossip.certificates import Authority
+from tests.gossip.sockets import ClockAhead, eventually, run, run_with_clock, started
 
 pynng: Any = untyped_pynng
-TIMEOUT_S = 10.0
 ONE, OTHER, THIRD = node_id(1), node_id(2), node_id(3)
-
-
-@contextlib.asynccontextmanager
-async def started(node: str, credentials: Credentials | None) -> AsyncIterator[Node]:
-    transport = NngTransport(TransportConfig(node, "127.0.0.1:0", credentials=credentials))
-    heard = Recorder(TIMEOUT_S)
-    await transport.start(heard)
-    try:
-        yield Node(node, transport, heard)
-    finally:
-        await transport.close()
 
 
 def counted(node: Node) -> int:
@@ -72,9 +63,7 @@ async def test_a_stranger_gets_no_frame_through_and_is_counted(stranger: str) ->
     shown = strangers(authority)[stranger]
     async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, shown) as other:
         other.tell(one, b"let me in")
-        async with asyncio.timeout(TIMEOUT_S):
-            while not counted(one):  # nng counts on a thread of its own  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await eventually(lambda: counted(one) > 0)
         async with started(THIRD, authority.credentials(THIRD)) as third:
             third.tell(one, b"I am expected")
             await one.heard.frame(b"I am expected")
@@ -134,9 +123,10 @@ async def test_connections_that_only_the_old_roots_allow_end_with_them(authority
             asking.tell(asked, b"hello")
             await asked.heard.frame(b"hello")
         await one.transport.renew(new.credentials(ONE))
-        async with asyncio.timeout(TIMEOUT_S):
-            while one.transport.counters()["connections"] or other.transport.counters()["connections"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        for asking, asked in ((one, other), (other, one)):
+            asking.tell(asked, b"still there?")
+            assert (await asking.heard.failure(asked.peer)).reason
+            assert {received.frame for received in asked.heard.frames} == {b"hello"}
 
 
 @pytest.mark.parametrize("part", ["certificate", "key", "roots"])
@@ -170,12 +160,130 @@ async def test_a_port_is_tried_again_for_a_while_and_then_given_up_with_the_reas
 async def test_who_was_turned_away_before_a_renewal_stays_counted(authority: Authority) -> None:
     async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, Authority().credentials(OTHER)) as other:
         other.tell(one, b"let me in")
-        async with asyncio.timeout(TIMEOUT_S):
-            while not counted(one):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await eventually(lambda: counted(one) > 0)
         before = counted(one)
         await one.transport.renew(authority.credentials(ONE))
         assert counted(one) >= before
+
+
+async def test_tls_1_3_which_is_not_safe_on_several_threads_is_not_spoken(authority: Authority, tmp_path: Path) -> None:
+    shown = authority.credentials(OTHER)
+    (tmp_path / "shown.pem").write_text(shown.certificate + shown.key)
+    context = ssl.create_default_context(cadata=authority.root)
+    context.load_cert_chain(tmp_path / "shown.pem")
+    async with started(ONE, authority.credentials(ONE)) as one:
+        host, port = split_address(one.transport.address)
+        _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=SERVER_NAME)
+        assert writer.get_extra_info("ssl_object").version() == "TLSv1.2"
+        writer.transport.abort()
+
+
+# -- the expelled, and guests
+
+
+async def test_whoever_shows_the_certificate_of_an_expelled_node_is_told_nothing(authority: Authority) -> None:
+    async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, authority.credentials(OTHER)) as other:
+        one.transport.expel(OTHER)
+        other.tell(one, b"let me in")
+        assert (await other.heard.failure(one.peer)).reason == "not a Gary node: it hung up before its hello"
+        assert one.transport.counters()["dropped_expelled"] == 1
+        assert one.heard.frames == []
+
+
+async def test_an_expelled_node_is_refused_with_new_credentials_too(authority: Authority) -> None:
+    async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, authority.credentials(OTHER)) as other:
+        one.transport.expel(OTHER)
+        for node in (one, other):
+            await node.transport.renew(authority.credentials(node.id))
+        other.tell(one, b"let me in")
+        assert (await other.heard.failure(one.peer)).reason
+        assert one.heard.frames == []
+
+
+GUEST_NAME = GUEST + OTHER
+
+
+@pytest.mark.parametrize(("shown", "claimed"), [(GUEST_NAME, OTHER), (OTHER, GUEST_NAME), (GUEST + THIRD, GUEST_NAME)])
+async def test_a_guest_is_nobody_else_and_nobody_else_a_guest(authority: Authority, shown: str, claimed: str) -> None:
+    async with (
+        started(ONE, authority.credentials(ONE)) as one,
+        started(claimed, authority.credentials(shown)) as impostor,
+    ):
+        impostor.tell(one, b"let me in")
+        assert (await impostor.heard.failure(one.peer)).reason
+        assert one.transport.counters()["dropped_impostor"] == 1
+        assert one.heard.frames == []
+
+
+async def test_a_guest_that_listens_is_not_taken_for_the_node_that_is_called(authority: Authority) -> None:
+    async with (
+        started(ONE, authority.credentials(ONE)) as one,
+        started(GUEST_NAME, authority.credentials(GUEST_NAME)) as guest,
+    ):
+        for peer in (Peer("", guest.transport.address), Peer(OTHER, guest.transport.address)):
+            one.transport.send(peer, Lane.PROBE, b"a secret")
+            assert (await one.heard.failure(peer)).reason == "a guest answers there, which is nobody to be dialled"
+        assert guest.heard.frames == []
+
+
+async def test_guests_are_few_and_take_no_members_place(authority: Authority) -> None:
+    config = TransportConfig(ONE, "127.0.0.1:0", connections_max=1, credentials=authority.credentials(ONE))
+    async with contextlib.AsyncExitStack() as stack:
+        one = await stack.enter_async_context(run(config))
+        other = await stack.enter_async_context(started(OTHER, authority.credentials(OTHER)))
+        other.tell(one, b"a member")
+        await one.heard.frame(b"a member")
+
+        names = [GUEST + node_id(100 + number // 6) for number in range(connections.GUESTS_MAX)]
+        names += [names[0]] * (connections.GUESTS_OF_NAME_MAX - 6)
+        shown = {name: replace(config, node=name, bind="", credentials=authority.credentials(name)) for name in names}
+        for number, name in enumerate(names):
+            guest = await stack.enter_async_context(run(shown[name]))
+            guest.tell(one, b"%d" % number)
+            if number < connections.GUESTS_MAX:
+                await one.heard.frame(b"%d" % number)
+            else:
+                await guest.heard.failure(one.peer)
+        assert one.transport.counters()["guests_refused"] == len(names) - connections.GUESTS_MAX
+        assert one.transport.counters()["connections_evicted"] == 0
+        one.tell(other, b"still connected")
+        await other.heard.frame(b"still connected")
+        assert one.transport.counters()["dials"] == 0
+
+
+async def test_guests_of_one_name_leave_room_for_others(authority: Authority) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        one = await stack.enter_async_context(started(ONE, authority.credentials(ONE)))
+        config = TransportConfig(GUEST_NAME, "", credentials=authority.credentials(GUEST_NAME))
+        for number in range(connections.GUESTS_OF_NAME_MAX):
+            guest = await stack.enter_async_context(run(config))
+            guest.tell(one, b"%d" % number)
+            await one.heard.frame(b"%d" % number)
+        guest = await stack.enter_async_context(run(config))
+        guest.tell(one, b"one more")
+        await guest.heard.failure(one.peer)
+        name = GUEST + THIRD
+        guest = await stack.enter_async_context(
+            run(replace(config, node=name, credentials=authority.credentials(name)))
+        )
+        guest.tell(one, b"another name")
+        await one.heard.frame(b"another name")
+
+
+def test_a_guest_that_stays_for_long_is_shown_the_door() -> None:
+    async def test(loop: ClockAhead) -> None:
+        authority = Authority()
+        config = TransportConfig(GUEST_NAME, "", credentials=authority.credentials(GUEST_NAME))
+        async with started(ONE, authority.credentials(ONE)) as one, run(config) as guest:
+            guest.tell(one, b"may I join?")
+            await one.heard.frame(b"may I join?")
+            loop.ahead_s += connections.GUEST_STAY_S
+            await eventually(lambda: one.transport.counters()["connections"] == 0)
+
+    run_with_clock(test)
+
+
+# -- whoever else connects
 
 
 async def test_garbage_half_handshakes_and_idle_connections_hold_up_nobody(authority: Authority) -> None:

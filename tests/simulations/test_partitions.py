@@ -211,6 +211,4 @@ def scale(cluster: Cluster, host: Host, replicas: int) -> Any:
 
 
 def events(cluster: Cluster, host: Host) -> list[dict[str, Any]]:
-    number = cluster.post(host, "events", {"app": ""})
-    assert cluster.run_until(lambda: any(reply.last for reply in host.replies[number]), 5.0)
-    return [dict(reply.item) for reply in host.replies[number] if not reply.last]
+    return [dict(item) for item in cluster.operator(host).command("events", {})]

@@ -235,9 +235,7 @@ def test_a_node_that_is_no_member_answers_as_the_members_do(seed: int) -> None:
 
 
 def stream(cluster: Cluster, host: Host, operation: str, arguments: dict[str, Any]) -> list[Any]:
-    number = cluster.post(host, operation, arguments)
-    assert cluster.run_until(lambda: any(reply.last for reply in host.replies[number]), 5.0)
-    return [reply.item for reply in host.replies[number] if not reply.last]
+    return list(cluster.operator(host).command(operation, arguments))
 
 
 @seeds

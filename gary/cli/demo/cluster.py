@@ -19,6 +19,7 @@ from pathlib import Path
 from gary.cli.client import Client
 from gary.cli.demo.engines import Engine
 from gary.cli.exits import AgentUnreachable
+from gary.cli.key_file import FILE_NAME
 from gary.errors import GaryError
 
 START_TIMEOUT_S = 30.0
@@ -45,7 +46,12 @@ class DemoAgent:
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = Client(self.state_dir / "agent.sock")
+        self.client = Client(self.state_dir / "agent.sock", self.key_file)
+
+    @property
+    def key_file(self) -> Path:
+        """The operator's key of the demo: nobody's own."""
+        return self.state_dir.with_name(FILE_NAME)
 
     @property
     def log(self) -> Path:
@@ -78,7 +84,7 @@ class DemoCluster:
                 if not agent.is_running or time.monotonic() > deadline:
                     raise DemoFailed(f"the agent {agent.name} did not start; the end of its log:\n{_end_of(agent.log)}")
                 try:
-                    agent.node = str(agent.client.get("version")["node"])
+                    agent.node = str(agent.client.call("version")["node"])
                 except AgentUnreachable:
                     time.sleep(LOOK_INTERVAL_S)
 

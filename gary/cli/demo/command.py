@@ -104,9 +104,9 @@ def _form(cluster: DemoCluster, view: View) -> Mapping[str, float]:
     first, *others = cluster.agents
     started = time.monotonic()
     view.tell(f"Joining {len(others)} of them to {first.name} …")
-    invitation = first.client.post("invitations", body={"uses": len(others)})
+    invitation = first.client.call("invite", uses=len(others))
     for agent in others:
-        agent.client.post("join", body={"token": invitation["token"]})
+        agent.client.call("join", token=invitation["token"])
     for agent in cluster.agents:
         _until(lambda agent=agent: _alive(agent) == len(cluster.agents), f"{agent.name} did not see all others")  # type: ignore[misc]
     return {f"{len(cluster.agents)} nodes know each other": time.monotonic() - started}
@@ -122,7 +122,7 @@ def _deploy(cluster: DemoCluster, engine: Engine, view: View) -> Mapping[str, fl
     sponsor = cluster.agents[0]
     view.tell(f"Deploying {wanted} replicas by way of {sponsor.name} …")
     started = time.monotonic()
-    sponsor.client.post("deployments", body={"spec": to_json(spec), "dry_run": False, "replace": False})
+    sponsor.client.call("deploy", spec=to_json(spec))
     status = _watch(sponsor, spec.name, view, started, lambda status: _healthy(status) == wanted)
     elapsed_s = time.monotonic() - started
     view.tell(f"  {wanted} are healthy after {elapsed_s:.1f} s: {_holders(status)}.")
@@ -156,7 +156,7 @@ def _lose_a_node(cluster: DemoCluster, view: View) -> Mapping[str, float]:
 def _remove(cluster: DemoCluster, view: View) -> Mapping[str, float]:
     view.tell("Removing the deployment …")
     started = time.monotonic()
-    cluster.agents[1].client.delete("deployments", "demo")
+    cluster.agents[1].client.call("remove", app="demo")
     _until(lambda: cluster.containers_count() == 0, "containers are still there after the removal")
     return {"removed everywhere": time.monotonic() - started}
 
@@ -187,7 +187,7 @@ def _watch(agent: DemoAgent, app: str, view: View, started: float, done: Callabl
 
 def _status(agent: DemoAgent, app: str) -> Answer | None:
     try:
-        return agent.client.get("deployments", app)
+        return agent.client.call("status", app=app)
     except CommandError as error:
         if error.code in _PASSING:
             return None
@@ -206,7 +206,7 @@ def _until(condition: Callable[[], bool], otherwise: str) -> None:
 
 def _alive(agent: DemoAgent) -> int:
     try:
-        return sum(node.get("status") == "alive" for node in agent.client.get("nodes")["nodes"])
+        return sum(node.get("status") == "alive" for node in agent.client.call("nodes")["nodes"])
     except AgentUnreachable:
         return 0
 

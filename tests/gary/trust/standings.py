@@ -18,7 +18,7 @@ def founded(key: KeyPair) -> list[Write]:
     seed = key.public
     answer = notary.answer(found(seed, node_id_of(key.public)), random.Random(0))
     assert isinstance(answer, Founded)
-    return founding_writes(seed, answer)
+    return founding_writes(seed, answer, 0.0)
 
 
 def standing_of(key: KeyPair) -> Standing:

@@ -53,3 +53,20 @@ def test_any_bytes_are_no_seal_no_key_and_no_signature(data: bytes) -> None:
 def test_a_key_pair_does_not_show_its_secret() -> None:
     assert (b"o" * 32).hex() not in repr(OURS)
     assert "oooo" not in repr(OURS)
+
+
+@given(st.binary(max_size=200))
+def test_what_two_share_nobody_else_makes_or_reads(message: bytes) -> None:
+    third = KeyPair(b"x" * 32)
+    sealed = OURS.channel(THEIRS.public).seal(message, os.urandom)
+    assert THEIRS.channel(OURS.public).open(sealed) == message
+    for stranger in (third.channel(OURS.public), third.channel(THEIRS.public), OURS.channel(third.public)):
+        with pytest.raises(BadSeal):
+            stranger.open(sealed)
+    with pytest.raises(BadSeal):
+        THEIRS.channel(OURS.public).open(message)
+
+
+def test_nothing_is_shared_with_what_is_no_key() -> None:
+    with pytest.raises(BadSeal):
+        OURS.channel(b"short")

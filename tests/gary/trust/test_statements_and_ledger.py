@@ -71,7 +71,7 @@ def test_a_statement_of_somebody_who_is_no_root_is_nobody_s_word() -> None:
 
 def test_strangers_cannot_fill_the_ledger() -> None:
     made = ledger(*(said(Expulsion(A, f"{n}", B, b"", n), KEYS[3]) for n in range(UNSUPPORTED_MAX * 3)))
-    assert made.hear(said(EXPULSION))
+    made.hear(said(EXPULSION))
     assert set(made.expulsions) == {A}
 
 
@@ -105,6 +105,45 @@ def test_the_longer_line_of_roots_wins() -> None:
     short, long = (KEYS[1], KEYS[2]) if lowest == KEYS[1].public else (KEYS[2], KEYS[1])
     made = ledger(said(rotation(short)), said(rotation(long)), said(rotation(KEYS[3]), long))
     assert made.present.public == KEYS[3].public
+
+
+def test_news_counts_when_it_is_taken_in_and_not_before() -> None:
+    made = ledger()
+    digest = made.digest
+    named, by_the_new = said(rotation(KEYS[1])), said(EXPULSION, KEYS[1])
+    assert made.news(by_the_new) is None
+    news = made.news(named)
+    assert news is not None
+    assert made.ready() == []
+    assert (made.present.public, made.ids, made.digest) == (KEYS[0].public, (), digest)
+    assert made.take(news)
+    assert made.present.public == KEYS[1].public
+    assert made.digest != digest
+    assert made.news(named) is None
+    assert not made.take(news)
+    assert made.ready() == [by_the_new]
+    assert made.ready() == []
+    assert made.news(by_the_new) is not None
+    assert not made.expulsions
+
+
+def test_a_root_s_secret_is_handed_down_to_the_vouchers_of_those_before_it_until_one_was_stolen() -> None:
+    assert ledger().handing_down() == ()
+    one, two = said(rotation(KEYS[1])), said(rotation(KEYS[2]), KEYS[1])
+    made = ledger(one, two)
+    assert made.handing_down() == (KEYS[1].public, KEYS[0].public)
+    made.hear(said(rotation(KEYS[3], is_urgent=True), KEYS[2]))
+    assert made.handing_down() == (KEYS[2].public, KEYS[1].public, KEYS[0].public)
+    made.hear(said(rotation(KEYS[4]), KEYS[3]))
+    assert made.handing_down() == (KEYS[3].public,)
+
+
+def test_a_root_that_lost_against_another_one_is_handed_the_next_secret_like_the_winner() -> None:
+    winner, loser = sorted(KEYS[1:3], key=lambda key: key.public)
+    made = ledger(said(rotation(winner)), said(rotation(loser)))
+    assert made.handing_down() == (loser.public, KEYS[0].public)
+    made.hear(said(rotation(KEYS[3]), winner))
+    assert set(made.handing_down()) == {winner.public, loser.public, KEYS[0].public}
 
 
 def test_a_root_that_names_one_of_its_own_line_changes_nothing() -> None:

@@ -19,7 +19,7 @@ OURS, THEIRS = KeyPair(b"o" * 32), KeyPair(b"t" * 32)
 TOKEN = Token(b"c" * 16, A, ("10.0.0.1:7946", "[fd00::1]:7946"), B, 1_700_003_600, "<root>", "<guest>", b"n" * 32)
 ENTRIES: list[Entry] = [
     apply(OURS, b"tls public", "node-1", vouches=True),
-    apply(OURS, b"tls public", "node-1", vouches=False, predecessor=THEIRS),
+    apply(OURS, b"tls public", "node-1", vouches=False, vouched=THEIRS),
     Admittance(b"c" * 16, b"s" * 32, Root(OURS.public, "<root>"), (b"one", b"two"), OURS.public, "<leaf>", b"sealed"),
     Rejection("the invitation is used up"),
 ]
@@ -95,9 +95,13 @@ def test_an_application_is_genuine_only_if_the_node_s_own_key_has_signed_for_the
 
 
 def test_who_had_vouched_can_show_it_and_nobody_else() -> None:
-    had = apply(OURS, b"tls public", "node-1", vouches=True, predecessor=THEIRS)
-    assert had.has_vouched(THEIRS.public)
-    assert not had.has_vouched(OURS.public)
-    assert not apply(OURS, b"tls public", "node-1", vouches=True).has_vouched(THEIRS.public)
-    borrowed = Application(THEIRS.public, b"x", b"", True, "n", had.proof)
-    assert not borrowed.has_vouched(THEIRS.public)
+    had = apply(OURS, b"tls public", "node-1", vouches=True, vouched=THEIRS)
+    roots = (THEIRS.public, bytes(32))
+    assert had.has_vouched(roots)
+    assert not had.has_vouched([OURS.public])
+    assert not had.has_vouched([])
+    assert not apply(OURS, b"tls public", "node-1", vouches=True).has_vouched(roots)
+    borrowed = Application(THEIRS.public, b"x", b"", True, "n", had.vouched, had.proof)
+    assert not borrowed.has_vouched(roots)
+    unproven = Application(OURS.public, b"x", b"", True, "n", THEIRS.public, b"")
+    assert not unproven.has_vouched(roots)

@@ -1,0 +1,260 @@
+"""One member of a deployment: what it starts, stops and says, and what has to be on its disk before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from gary.acquaintance import proofs
+from gary.calling import ANSWERS_WAIT_S
+from gary.deployment import Deployment
+from gary.identity import NodeId, Slot
+from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Released, Snapshot
+from gary.replication import COMPARE_S
+from gary.runtime.base import Container, ContainerState, Labels
+from gary.spec import fingerprint
+from gary.state import PromiseState
+from tests.gary.facts import G1, G2, G3, A, B, C, promise, room, service, spec
+from tests.gary.members import ID, Member, group, later, talk
+
+
+def begin_anew(member: Member, snapshot: bytes) -> Member:
+    """The same node with nothing on its disk, given a document that a fellow has."""
+    anew = Member(member.node, member.present, has_engine=True)
+    anew.deployment = Deployment(ID, anew.open_document(snapshot), anew, anew.now, is_restored=False)
+    return anew
+
+
+def container(member: Member, slot: Slot, state: ContainerState = ContainerState.RUNNING) -> Container:
+    labels = Labels(ID, slot, str(G1), fingerprint(service()), member.node)
+    return Container(f"c-{slot}", slot, labels, state)
+
+
+def started(member: Member) -> list[Slot]:
+    return [request.labels.slot for request in member.started]
+
+
+def stopped(member: Member) -> list[Slot]:
+    return [container.labels.slot for container in member.stopped]
+
+
+# Durable before told, and before done
+
+
+def test_a_slot_that_a_node_claims_is_started_when_the_claim_is_on_its_disk() -> None:
+    members = group(A, B)
+    members[A].write(lambda draft: draft.deploy(G2, spec(service(replicas=3), resilience=1)))
+    talk(members)
+    members[A].has_engine = True
+    members[A].here = [container(members[A], "web/1")]
+    members[A].deployment.invited(B, Invitation(1, ID, ("web/3",), b""), members[A].now)
+    members[A].deployment.evaluate(members[A].now)
+    assert started(members[A]) == []
+    members[A].flush()
+    members[A].deployment.evaluate(members[A].now)
+    assert started(members[A]) == ["web/3"]
+
+
+def test_a_promise_that_comes_with_an_invitation_is_kept_when_the_document_is_on_the_disk() -> None:
+    members = group(A, B)
+    anew = begin_anew(members[A], members[B].document.replica.save())
+    anew.deployment.save(anew.now)
+    anew.deployment.invited(B, Invitation(1, ID, (), b""), anew.now)
+    anew.deployment.evaluate(anew.now)
+    assert started(anew) == []
+    anew.flush()
+    anew.deployment.evaluate(anew.now)
+    assert started(anew) == ["web/1"]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_promise_of_its_own_that_a_node_hears_of_from_a_fellow_is_kept_when_it_is_on_its_disk(epoch: int) -> None:
+    members = group(A, B)
+    members[A].write(lambda draft: draft.deploy(G2, spec(service(replicas=3), resilience=1)))
+    talk(members)
+    old = members[A].document.replica.save()
+    members[A].deployment.invited(B, Invitation(1, ID, ("web/3",), b""), members[A].now)
+    talk(members)
+    go_on_alone(members[B], epoch)
+    anew = members[A] = begin_anew(members[A], old)
+    anew.deployment.save(anew.now)
+    anew.flush()
+    anew.deployment.evaluate(anew.now)
+    assert started(anew) == ["web/1"]
+    anew.has_disk = False
+    anew.deployment.compare(anew.now)
+    talk(members)
+    assert anew.document.epoch == epoch
+    assert [promise.slot for promise in anew.document.state.promises_of(A)] == ["web/1", "web/3"]
+    assert started(anew) == ["web/1"]
+    anew.flush()
+    anew.deployment.evaluate(anew.now)
+    assert started(anew) == ["web/1", "web/3"]
+
+
+def go_on_alone(member: Member, epoch: int) -> None:
+    present, member.present = member.present, [member.node]
+    while member.document.epoch < epoch:
+        member.fill()
+        member.flush()
+        member.deployment.evaluate(member.now)
+    member.present = present
+
+
+# A disk that takes nothing
+
+
+def test_a_member_that_cannot_write_looks_for_nobody_and_does_when_it_can() -> None:
+    member = group(A)[A]
+    member.present = [A, B]
+    member.write(lambda draft: draft.deploy(G2, spec(service(replicas=3), resilience=1)))
+    member.fail()
+    for _ in range(10):
+        member.now += 10.0
+        member.deployment.evaluate(member.now)
+    assert not [message for _, message in member.sent if isinstance(message, CallForVolunteers | Invitation)]
+    member.deployment.rewrite()
+    member.flush()
+    member.deployment.evaluate(member.now)
+    assert isinstance(member.sent[-1][1], CallForVolunteers)
+
+
+def test_what_fellows_say_to_a_member_that_cannot_write_piles_up_nowhere() -> None:
+    members = group(A, B)
+    members[A].write(lambda draft: draft.judge(G1, "web/1"))
+    members[A].fail()
+    for _ in range(50):
+        members[B].deployment.compare(members[B].now)
+        members[A].deployment.compare(members[A].now)
+        talk({B: members[B]})
+        later(members, COMPARE_S)
+    assert members[A].deployment.unwritten == 1
+    members[A].deployment.rewrite()
+    members[A].flush()
+    later(members, 2 * COMPARE_S)
+    talk(members)
+    assert members[B].document.state == members[A].document.state
+
+
+# Invitations
+
+
+def call(member: Member, answers: Sequence[NodeId]) -> None:
+    """It asks for volunteers, ``answers`` have room, and it chooses among them."""
+    member.deployment.evaluate(member.now)
+    while not (calls := [message for _, message in member.sent if isinstance(message, CallForVolunteers)]):
+        assert member.now < 110.0  # Another member, if there is one, has the first word.
+        member.now += 1.0
+        member.flush()
+        member.deployment.evaluate(member.now)
+    asked = calls[0]
+    member.sent.clear()
+    for node in answers:
+        member.deployment.calling.offer(node, Offer(asked.id, ID, room(node)))
+    member.now += ANSWERS_WAIT_S
+    member.deployment.evaluate(member.now)
+
+
+def invited(member: Member) -> dict[NodeId, tuple[Slot, ...]]:
+    return {to: message.slots for to, message in member.sent if isinstance(message, Invitation)}
+
+
+def test_who_is_chosen_is_invited_when_that_is_durable() -> None:
+    member = group(A)[A]
+    member.present = [A, B, C]
+    member.write(lambda draft: draft.deploy(G2, spec(service(replicas=3), resilience=1)))
+    member.flush()
+    call(member, [B, C])
+    assert invited(member) == {}
+    member.flush()
+    assert sorted(invited(member).values()) == [("web/2",), ("web/3",)]
+
+
+def test_nobody_is_invited_for_what_is_not_wanted_any_more_when_the_choice_is_durable() -> None:
+    member = group(A)[A]
+    member.present = [A, B, C]
+    member.write(lambda draft: draft.deploy(G2, spec(service(replicas=3), resilience=1)))
+    member.flush()
+    call(member, [B, C])
+    member.write(lambda draft: draft.deploy(G3, spec(service(replicas=2), resilience=1)))
+    member.flush()
+    assert list(invited(member).values()) == [("web/2",)]
+
+
+def test_nobody_is_invited_with_the_document_of_an_epoch_that_is_over() -> None:
+    members = group(A, B)
+    members[A].present = [A, B, C]
+    members[A].write(lambda draft: draft.deploy(G2, spec(service(replicas=3), resilience=1)))
+    members[A].flush()
+    call(members[A], [B, C])
+    go_on_alone(members[B], 1)
+    members[A].hear(B, Snapshot(ID, 1, members[B].document.replica.save()))
+    assert members[A].document.epoch == 1
+    members[A].flush()
+    assert invited(members[A]) == {}
+
+
+# Containers that no promise speaks of
+
+
+@pytest.mark.parametrize("state", [ContainerState.RUNNING, ContainerState.EXITED])
+def test_a_container_on_a_slot_beyond_the_replicas_is_stopped_though_nobody_keeps_the_slot(
+    state: ContainerState,
+) -> None:
+    member = group(A)[A]
+    member.has_engine = True
+    member.here = [container(member, "web/1"), container(member, "web/7", state)]
+    member.deployment.evaluate(member.now)
+    assert stopped(member) == ["web/7"]
+    assert {promise.slot for promise in member.document.state.promises} == {"web/1"}
+
+
+def test_a_container_that_still_runs_is_kept_when_whoever_had_its_slot_instead_is_gone() -> None:
+    members = group(A, B)
+    member = members[A]
+    members[B].write(lambda draft: draft.promise(promise(B, "web/1", lamport=1)))
+    member.write(lambda draft: draft.promise(replace(member.keeps, state=PromiseState.WITHDRAWN)))
+    talk(members)
+    member.present, member.missing_since = [A], member.now
+    member.has_engine = True
+    member.here = [container(member, "web/1")]
+    member.deployment.evaluate(member.now)
+    assert stopped(member) == []
+    assert [promise.slot for promise in member.document.state.promises_of(A)] == ["web/1"]
+
+
+def test_a_container_of_a_slot_that_was_handed_over_is_stopped_though_its_new_keeper_is_gone() -> None:
+    member = group(A)[A]
+    withdrawn = replace(member.keeps, state=PromiseState.WITHDRAWN)
+    member.write(lambda draft: draft.promise(withdrawn))
+    member.flush()
+    member.has_engine, member.is_draining = True, True
+    member.here = [container(member, "web/1")]
+    member.deployment.evaluate(member.now)
+    assert stopped(member) == ["web/1"]
+
+
+def test_an_ended_container_on_a_slot_that_is_wanted_stays_while_nobody_keeps_the_slot() -> None:
+    member = group(A)[A]
+    member.write(lambda draft: draft.deploy(G2, spec(service(replicas=2), resilience=1)))
+    member.has_engine = True
+    member.here = [container(member, "web/1"), container(member, "web/2", ContainerState.EXITED)]
+    member.deployment.evaluate(member.now)
+    assert stopped(member) == []
+
+
+def test_who_has_containers_and_no_document_hears_which_of_them_nobody_wants() -> None:
+    member = group(A)[A]
+    member.present = [A, B]
+    member.write(lambda draft: draft.deploy(G2, spec(service(replicas=2), resilience=1)))
+    member.flush()
+    state = member.document.state
+    asked = Orphans(ID, ("web/1", "web/2", "web/3"), proofs(state, B, A))
+    member.deployment.orphans(B, asked, member.now)
+    assert [message for _, message in member.sent if isinstance(message, Released)] == [
+        Released(ID, ("web/1", "web/3"), proofs(state, A, B))
+    ]
+    member.flush()
+    assert invited(member) == {B: ()}
