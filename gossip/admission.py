@@ -33,6 +33,8 @@ once get into each other's way.
 """
 PATIENCE_S: Final = 10.0
 """Who has not shaken hands in this time is hung up on, within as much again. A count takes less than a millisecond."""
+SECOND_LOOK_S: Final = 0.05
+"""This long after the kernel told of somebody, nng has accepted who came with them."""
 SHUT_OUT_S: Final = 0.1
 """How long, at least, the door is shut for the sources of whom some were too many."""
 _SOURCES_SHUT_OUT_MAX: Final = 32
@@ -96,6 +98,7 @@ class Doorkeeper:
         self._leaving: frozenset[str] = frozenset()
         self._count_at = 0
         self._inspection = self._loop.call_later(PATIENCE_S, self._inspect)
+        self._second_look: asyncio.TimerHandle | None = None
         self._reopening: asyncio.TimerHandle | None = None
         self.turned_away = 0
 
@@ -126,12 +129,21 @@ class Doorkeeper:
         self.watch(())
         self._loop.remove_reader(self._arrivals.fileno())
         self._arrivals.close()
-        self._inspection.cancel()
-        if self._reopening is not None:
-            self._reopening.cancel()
+        for timer in (self._inspection, self._second_look, self._reopening):
+            if timer is not None:
+                timer.cancel()
 
     def _knocked(self) -> None:
         self._arrivals.poll(0)
+        self._look()
+        if self._second_look is None:
+            self._second_look = self._loop.call_later(SECOND_LOOK_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._second_look = None
+        self._look()
+
+    def _look(self) -> None:
         if self._lowest_free() >= self._count_at:
             self._count()
 

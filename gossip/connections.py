@@ -28,6 +28,10 @@ STALL_LIMIT_S = {Lane.PROBE: 5.0, Lane.BULK: 30.0}
 """A connection whose window has been full for this long is replaced by the next send: TCP itself needs minutes to
 notice that a peer vanished, and after a partition up to two more to try again.
 """
+ACCEPTED_OF_NODE_MAX = 4
+"""Connections on one lane that one node may have made; the oldest goes. It needs one, and two for a moment."""
+STRANGERS_MAX = 64
+"""Accepted connections that have not said hello; the oldest goes."""
 GUESTS_MAX = 64
 """Connections of guests at one time on one lane; more are refused, and no guest takes a node's place."""
 GUESTS_OF_NAME_MAX = 32
@@ -61,6 +65,11 @@ class Pipe:
     full_since: float | None = None
     timer: asyncio.TimerHandle | None = None
     retiring: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """Who is at the other end, as far as anybody has said."""
+        return self.proven if self.peer is None else self.peer.node
 
 
 class Link(Protocol):
@@ -196,7 +205,7 @@ class LaneEnd:
         for peer in [waiting for waiting in self._queues if waiting.node == node]:
             self._discard(peer, "dropped_expelled")
         for pipe in tuple(self._pipes.values()):
-            if node == (pipe.peer.node if pipe.peer is not None else pipe.proven):
+            if pipe.name == node:
                 self._drop(pipe)
 
     def _discard(self, peer: Peer, cause: str) -> None:
@@ -354,12 +363,34 @@ class LaneEnd:
         if dial is None:
             self._count["connections_accepted"] += 1
             pipe.timer = self._loop.call_later(DIAL_TIMEOUT_S, self._drop, pipe)
-        if proven is not None and proven in self._expelled:
-            self._turn_away(pipe, "dropped_expelled", f"the node {proven} was expelled")
-        elif dialer > 0 and dial is None:
+            self._limit_strangers()
+        if dialer > 0 and dial is None:
             self._drop(pipe)  # Its dial was given up.
-        elif dial is not None:
+        elif (proven is None or self._admit(pipe, proven)) and dial is not None:
             self._say_hello(pipe)
+
+    def _limit_strangers(self) -> None:
+        strangers = [pipe for pipe in self._pipes.values() if pipe.dial is None and pipe.peer is None]
+        if len(strangers) > STRANGERS_MAX:
+            self._count["connections_surplus"] += 1
+            self._drop(strangers[0])
+
+    def _admit(self, pipe: Pipe, name: str) -> bool:
+        """Whether ``name`` may have ``pipe``, which is turned away if not. Of one node's the oldest makes room."""
+        if name in self._expelled:
+            self._turn_away(pipe, "dropped_expelled", f"the node {name} was expelled")
+            return False
+        others = [other for other in self._pipes.values() if other is not pipe and other.dialer <= 0]
+        same = [other for other in others if other.name == name]
+        if name.startswith(GUEST):
+            guests = sum(other.name is not None and other.name.startswith(GUEST) for other in others)
+            if guests >= GUESTS_MAX or len(same) >= GUESTS_OF_NAME_MAX:
+                self._turn_away(pipe, "guests_refused", "there are too many guests")
+                return False
+        elif pipe.dialer <= 0 and len(same) >= ACCEPTED_OF_NODE_MAX:
+            self._count["connections_surplus"] += 1
+            self._drop(same[0])
+        return True
 
     def _say_hello(self, pipe: Pipe) -> bool:
         """The dialler speaks first: who is called says nothing of itself before it knows by whom."""
@@ -433,11 +464,7 @@ class LaneEnd:
             shown = pipe.proven or "nothing"
             self._turn_away(pipe, "dropped_impostor", f"it calls itself {hello.node}, and its certificate {shown}")
             return
-        if hello.node in self._expelled:
-            self._turn_away(pipe, "dropped_expelled", f"the node {hello.node} was expelled")
-            return
-        if self._lacks_room(hello.node):
-            self._turn_away(pipe, "guests_refused", "there are too many guests")
+        if pipe.proven is None and not self._admit(pipe, hello.node):
             return
         peer, refusal = self._identify(pipe, hello)
         if refusal is not None:
@@ -496,13 +523,6 @@ class LaneEnd:
             if surplus.dialer > 0 and not surplus.retiring:
                 surplus.retiring = True
                 surplus.timer = self._loop.call_later(RETIRE_DELAY_S, self._drop, surplus)
-
-    def _lacks_room(self, node: str) -> bool:
-        """Whether ``node`` is one guest too many."""
-        if not node.startswith(GUEST):
-            return False
-        guests = [pipe.peer.node for pipe in self._pipes.values() if pipe.peer and pipe.peer.node.startswith(GUEST)]
-        return len(guests) >= GUESTS_MAX or guests.count(node) >= GUESTS_OF_NAME_MAX
 
     def _evict(self, newest: Pipe) -> None:
         """Let the least recently used connection make room for ``newest``. Guests are counted by themselves."""

@@ -55,6 +55,7 @@ COUNTERS = (
     "dials_failed",
     "connections_accepted",
     "connections_evicted",
+    "connections_surplus",
     "connections_stalled",
     "guests_refused",
     "dropped_overflow",
@@ -79,7 +80,15 @@ _TLS_VERSION = lib.NNG_TLS_1_2
 """Not 1.3: for that Mbed TLS keeps keys in a table of its own, which this build does not lock. Of handshakes that run
 on several of nng's threads at once about one in a hundred then fails.
 """
-_REFUSALS = frozenset({b"auth", b"proto", b"timeout"})
+_HANDSHAKES = {
+    b"auth": "handshakes_refused",
+    b"proto": "handshakes_foreign",
+    b"timeout": "handshakes_abandoned",
+    b"disconnect": "handshakes_abandoned",
+    b"other": "handshakes_abandoned",
+}
+"""Under which names this counts what nng's listeners count of handshakes that came to nothing: the certificate would
+not do, or it was no TLS; it was no node; the other side went away."""
 _NEVER_MS = 2**31 - 1
 _RECEIVE_BUFFER_MESSAGES = {Lane.PROBE: 64, Lane.BULK: 8}
 _SEND_BUFFER_MESSAGES = 128
@@ -133,7 +142,7 @@ class _Socket:
         self._listener: Any = None
         self._bound = ("", 0)
         self._door = ""
-        self._refused_before = 0
+        self._handshakes_before: Counter[str] = Counter(dict.fromkeys(_HANDSHAKES.values(), 0))
         # By connection: our dialer, or -1, and the remote address. Written on nng's threads.
         self._present: dict[int, tuple[int, str]] = {}
         self._message = ffi.new("nng_msg **")
@@ -202,7 +211,7 @@ class _Socket:
         """Show and trust ``tls`` from now on. Who listened does so again only after ``relisten``."""
         self._tls = tls
         if self._listener is not None:
-            self._refused_before = self.handshakes_refused()
+            self._handshakes_before = self.handshakes_failed()
             lib.nng_listener_close(self._listener)
             self._listener = None
 
@@ -258,20 +267,21 @@ class _Socket:
             raise TransportError(_reason(error))
         return int(dialer.id)
 
-    def handshakes_refused(self) -> int:
-        """Connections that nng did not accept because their certificates, or what they said at all, would not do."""
+    def handshakes_failed(self) -> Counter[str]:
+        """Handshakes of others with this node that came to nothing, by reason; of many nng counts ten a second."""
+        failed = self._handshakes_before.copy()
         if self._listener is None:
-            return self._refused_before
+            return failed
         root = ffi.new("nng_stat **")
         pynng.check_err(lib.nng_stats_get(root))
         try:
             stat = lib.nng_stat_child(lib.nng_stat_find_listener(root[0], self._listener))
-            refused = self._refused_before
             while stat != ffi.NULL:
-                if ffi.string(lib.nng_stat_name(stat)) in _REFUSALS:
-                    refused += int(lib.nng_stat_value(stat))
+                reason = _HANDSHAKES.get(bytes(ffi.string(lib.nng_stat_name(stat))))
+                if reason is not None:
+                    failed[reason] += int(lib.nng_stat_value(stat))
                 stat = lib.nng_stat_next(stat)
-            return refused
+            return failed
         finally:
             lib.nng_stats_free(root[0])
 
@@ -456,12 +466,13 @@ class NngTransport:
         return [remote for sock in self._sockets.values() for remote in sock.remotes()]
 
     def counters(self) -> Mapping[str, int]:
-        """The totals named in ``COUNTERS``, of handshakes those refused and those that had to make way for others, and
-        ``connections``: how many there are now.
+        """The totals named in ``COUNTERS``, those of handshakes that came to nothing, of which ``handshakes_shed`` were
+        too many or too slow, and ``connections``: how many there are now.
         """
+        handshakes = [sock.handshakes_failed() for sock in self._sockets.values()]
         return {
             **self._count,
-            "handshakes_refused": sum(sock.handshakes_refused() for sock in self._sockets.values()),
+            **{reason: sum(failed[reason] for failed in handshakes) for reason in _HANDSHAKES.values()},
             "handshakes_shed": 0 if self._doorkeeper is None else self._doorkeeper.turned_away,
             "connections": sum(end.connections for end in self._ends.values()),
         }

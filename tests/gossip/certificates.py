@@ -21,6 +21,7 @@ class Authority:
         self._name = name
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.root = _pem(self._sign(name, self._key.public_key(), is_root=True, age_days=1, days=3650))
+        self.key = _pem_of_key(self._key)
 
     def credentials(
         self, node: str, *, trusts: tuple[str, ...] = (), age_days: float = 1, days: float = 3650
@@ -28,10 +29,7 @@ class Authority:
         """For ``node``; ``trusts``: other roots than this one. Valid since ``age_days`` and for ``days`` from then."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(node, key.public_key(), is_root=False, age_days=age_days, days=days)
-        secret = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return Credentials(_pem(certificate), secret.decode(), trusts or (self.root,))
+        return Credentials(_pem(certificate), _pem_of_key(key), trusts or (self.root,))
 
     def _sign(
         self, name: str, key: ec.EllipticCurvePublicKey, *, is_root: bool, age_days: float, days: float
@@ -53,6 +51,13 @@ class Authority:
 
 def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
+
+
+def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> str:
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return secret.decode()
 
 
 def _pem(certificate: x509.Certificate) -> str:
