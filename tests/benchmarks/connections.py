@@ -35,11 +35,13 @@ NEW_PEERS = 100
 WARM_MESSAGES = 2000
 CONNECTED = (64, 256)
 STORM_PEERS = 64
+STORM_MEMBERS = 16
 STORM_PROCESSES = 4
 STORM_REST_S = 10.0
 IDLE_AGENTS = 30
 IDLE_REST_S = 15.0
 IDLE_MEASURED_S = 30.0
+LOOK_S = 0.1
 TABLE_WIDTH = 110
 FORMS = ("plain", "tls")
 
@@ -123,47 +125,76 @@ async def _settled(measure: Callable[[], float]) -> None:
 
 
 def storm(authority: Authority) -> Figures:
-    """All peers of one agent restart at once: until it has heard of every one's new life, and what it suspects.
+    """All peers of one node restart at once: until it has heard of every new life, and what it suspects meanwhile.
 
-    The peers are calm: on hosts of their own each would have a core for what it tells the others.
+    The peers are calm: on hosts of their own each would have a core for what it tells the others. Then the same with
+    members of which none is calm, as many as the cores of one machine can carry.
     """
+    return _storm_around_one(authority) | _storm_of_all(authority)
+
+
+def _storm_around_one(authority: Authority) -> Figures:
     ports = free_ports(STORM_PEERS + 1)
-    addresses = {node_id(number): f"127.0.0.1:{port}" for number, port in enumerate(ports, start=1)}
-    observer, *peers = addresses
-    seeds = ((observer, addresses[observer]),)
-    plans = [Plan(one, addresses[one], 1, seeds, authority.shown(one), is_calm=True) for one in peers]
-    watching = Child([Plan(observer, addresses[observer], 1, (), authority.shown(observer))])
-    watching.wait_until_ready()
+    observer, *peers = [(node_id(number), f"127.0.0.1:{port}") for number, port in enumerate(ports, start=1)]
+    plans = [Plan(*peer, 1, (observer,), authority.shown(peer[0]), is_calm=True) for peer in peers]
+    watching = Child([Plan(*observer, 1, (), authority.shown(observer[0]))])
     children = [Child(plans[number::STORM_PROCESSES]) for number in range(STORM_PROCESSES)]
     try:
-        for child in children:
+        for child in (watching, *children):
             child.wait_until_ready()
-        _until(lambda: watching.report()[0]["alive"] == STORM_PEERS + 1, "all have joined")
+        _until(partial(_see_all, [watching], STORM_PEERS + 1), "all have joined")
         time.sleep(STORM_REST_S)  # what a join leaves behind is over
-        before = watching.report()[0]
+        [before] = watching.report()
         began = time.monotonic()
         for child in children:
             child.restart()
-
-        def are_back() -> bool:
-            said = watching.report()[0]
-            ago = time.monotonic() - began
-            return all(said["epochs"].get(one) == 2 and said["heard_s_ago"].get(one, 1e9) < ago for one in peers)
-
-        _until(are_back, "all are back")
+        _until(lambda: watching.report()[0]["second_lives"] == STORM_PEERS, "all are back")
         took = time.monotonic() - began
-        for child in children:
-            child.wait_until_restarted()
         time.sleep(STORM_REST_S)  # a suspicion would have come by now
-        after = watching.report()[0]
+        [after] = watching.report()
     finally:
         for child in (watching, *children):
             child.kill()
     return {
-        f"storm of {STORM_PEERS} restarts, all heard again after s": took,
-        "storm, suspicions at the one who stayed": after["suspicions"] - before["suspicions"],
-        "storm, deaths declared by it": after["deaths"] - before["deaths"],
+        f"storm of {STORM_PEERS} around one, all heard again after s": took,
+        f"storm of {STORM_PEERS} around one, suspicions": after["suspicions"] - before["suspicions"],
+        f"storm of {STORM_PEERS} around one, deaths declared": after["deaths"] - before["deaths"],
     }
+
+
+def _storm_of_all(authority: Authority) -> Figures:
+    ports = free_ports(STORM_MEMBERS)
+    members = [(node_id(number), f"127.0.0.1:{port}") for number, port in enumerate(ports, start=1)]
+    seeds = [tuple(members[(number + step) % STORM_MEMBERS] for step in (1, 7, 11)) for number in range(STORM_MEMBERS)]
+    plans = [Plan(*one, 1, near, authority.shown(one[0])) for one, near in zip(members, seeds, strict=True)]
+    children = [Child(plans[number::STORM_PROCESSES]) for number in range(STORM_PROCESSES)]
+    try:
+        for child in children:
+            child.wait_until_ready()
+        _until(partial(_see_all, children, STORM_MEMBERS), "all have joined")
+        time.sleep(STORM_REST_S)
+        for child in children:
+            child.restart()
+        for child in children:
+            child.wait_until_restarted()
+        began = time.monotonic()
+        _until(partial(_all_heard, children), "each was heard by another")
+        took = time.monotonic() - began
+        time.sleep(STORM_REST_S)
+        said = [one for child in children for one in child.report()]
+    finally:
+        for child in children:
+            child.kill()
+    return {
+        f"storm of all {STORM_MEMBERS}, each heard again after s": took,
+        f"storm of all {STORM_MEMBERS}, nodes with a suspicion": sum(one["suspicions"] > 0 for one in said),
+        f"storm of all {STORM_MEMBERS}, deaths declared": sum(one["deaths"] for one in said),
+    }
+
+
+def _all_heard(children: Sequence[Child]) -> bool:
+    said = [one for child in children for one in child.report()]
+    return {node for one in said for node in one["heard"]} >= {one["node"] for one in said}
 
 
 def idle(authorities: dict[str, Authority | None]) -> Figures:
@@ -181,7 +212,7 @@ def idle(authorities: dict[str, Authority | None]) -> Figures:
                 children.append(Child([Plan(one, address, 1, seeds, shown)]))
             for child in children:
                 child.wait_until_ready()
-            _until(partial(_see_all, children), "all see all")
+            _until(partial(_see_all, children, IDLE_AGENTS), "all see all")
             time.sleep(IDLE_REST_S)
             before = [_cpu_s(child.pid) for child in children]
             time.sleep(IDLE_MEASURED_S)
@@ -195,8 +226,8 @@ def idle(authorities: dict[str, Authority | None]) -> Figures:
     return figures
 
 
-def _see_all(children: Sequence[Child]) -> bool:
-    return all(child.report()[0]["alive"] == IDLE_AGENTS for child in children)
+def _see_all(children: Sequence[Child], count: int) -> bool:
+    return all(one["alive"] == count for child in children for one in child.report())
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
@@ -204,7 +235,7 @@ def _until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain until {what}")
-        time.sleep(0.05)
+        time.sleep(LOOK_S)
 
 
 def _resident_kb(pid: int) -> float:
