@@ -198,7 +198,7 @@ def _all_heard(children: Sequence[Child]) -> bool:
 
 
 def idle(authorities: dict[str, Authority | None]) -> Figures:
-    """CPU that each agent of a cluster at rest takes, in percent of a core: median over the agents."""
+    """CPU that each agent of a cluster at rest takes, in percent of a core: mean over the agents."""
     figures = {}
     for form, authority in authorities.items():
         ports = free_ports(IDLE_AGENTS)
@@ -217,7 +217,7 @@ def idle(authorities: dict[str, Authority | None]) -> Figures:
             before = [_cpu_s(child.pid) for child in children]
             time.sleep(IDLE_MEASURED_S)
             used = [_cpu_s(child.pid) - then for child, then in zip(children, before, strict=True)]
-            figures[f"idle cluster of {IDLE_AGENTS}, {form}, CPU %"] = 100 * statistics.median(used) / IDLE_MEASURED_S
+            figures[f"idle cluster of {IDLE_AGENTS}, {form}, CPU %"] = 100 * statistics.mean(used) / IDLE_MEASURED_S
             resident = statistics.median(_resident_kb(child.pid) for child in children)
             figures[f"idle cluster of {IDLE_AGENTS}, {form}, RSS MB"] = resident / 1000
         finally:

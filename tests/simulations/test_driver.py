@@ -46,6 +46,7 @@ def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
     assert first != trace_in_a_process("1", *options, "6")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 7))
 def test_a_bad_day_is_survived_and_once_it_is_over_all_is_whole(seed: int) -> None:
     cluster = cluster_of(7, seed)
@@ -62,6 +63,7 @@ def test_a_bad_day_is_survived_and_once_it_is_over_all_is_whole(seed: int) -> No
     assert [*liveness(cluster), *growth(cluster, 60.0), *safety.violations] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nodes", [20, 100])
 def test_a_scripted_life_of_many_nodes_goes_well(nodes: int) -> None:
     assert life(nodes, 7).problems == []
