@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint fast engines format docs lock clean
+.PHONY: help env demo test check lint fast long engines format docs lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,7 +28,7 @@ env: $(STAMP) ## Make the environment in .venv, and compile Gary for it
 demo: $(STAMP) ## Five agents on this machine, one of them killed, all of it watched
 	@$(BIN)/gary demo
 
-test: fast engines ## All tests
+test: fast long engines ## All tests
 
 check: lint fast ## What should pass before every commit: lint, types and the fast tests
 
@@ -37,8 +37,11 @@ lint: $(STAMP) ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fast: $(STAMP) ## The tests that need no engines, on all cores
-	$(BIN)/python -m pytest -m "not engine" --numprocesses auto --dist worksteal $(ARGS)$(NONE_IS_FINE)
+fast: $(STAMP) ## The tests that take a minute together, on all cores
+	$(BIN)/python -m pytest -m "not engine and not long" --numprocesses auto --dist worksteal $(ARGS)$(NONE_IS_FINE)
+
+long: $(STAMP) ## Agents as processes, and long lives of whole clusters in virtual time
+	$(BIN)/python -m pytest -m long --numprocesses auto --dist worksteal $(ARGS)$(NONE_IS_FINE)
 
 engines: $(STAMP) ## The tests on engines, one at a time; skipped with the reason where there are none
 	$(BIN)/python -m pytest -m engine $(ARGS)$(NONE_IS_FINE)

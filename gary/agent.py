@@ -380,6 +380,8 @@ class Agent:
             here.requests.gone(node)
         here.cluster.tell_of(node, member.status, before)
         self._recognise_former_self(node)
+        if change is Change.CAME:
+            here.membership.spreading.differs(node)
         if change is not Change.NONE:
             here.members_changed(node if change is Change.CAME else "")
 

@@ -150,7 +150,7 @@ class Deployment:
 
     def dismissed(self, sender: NodeId, told: Dismissed, now: float) -> None:
         """A fellow knows that this node is no member any more."""
-        if self._replication.is_dismissed(sender, told):
+        if self._replication.is_dismissed(sender, told, now):
             self._host.part_with(self.id)
         else:
             self.evaluate(now)

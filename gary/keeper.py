@@ -110,12 +110,17 @@ class Keeper:
         self.slates.pop(slot, None)
 
     def adoptable(self, state: State, view: View, containers: Containers) -> list[Slot]:
-        """Slots that nobody keeps and whose container runs here: this node keeps them from now on."""
+        """Slots that nobody keeps and whose container runs here: this node keeps them from now on.
+
+        It may have withdrawn from one, and somebody wants it again before the container was stopped.
+        """
         found: list[Slot] = []
         wanted = wanted_slots(state, view)
         for slot, present in containers.items():
             service = state.service(slot)
-            if service is None or slot not in wanted or state.promise(self._host.node, slot) is not None:
+            mine = state.promise(self._host.node, slot)
+            is_over = mine is not None and (self._host.is_draining or self._host.node in state.failed_at(slot))
+            if service is None or slot not in wanted or slot in self._busy or is_over:
                 continue
             fits = any(
                 c.state is ContainerState.RUNNING and c.labels.fingerprint == specs.fingerprint(service)

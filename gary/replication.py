@@ -31,6 +31,8 @@ NEWS_S = 0.5
 ASK_AGAIN_S = 2.0
 """How soon a fellow in a later epoch is asked again for its document."""
 COMPARE_S = 20.0
+DISMISSED_S = 30.0
+"""For so long a fellow may not have heard that this node, which it holds for gone, is a member again."""
 PARTING_COMPARE_S = 1.0
 CHANGES_PER_SNAPSHOT = 400
 RETRY_WRITE_S = 2.0
@@ -85,6 +87,7 @@ class Replication:
         self._told_of: set[NodeId] = set()
         self._news_at = now
         self.farewelled: set[NodeId] = set()
+        self._dismissed: dict[NodeId, float] = {}
 
     @property
     def state(self) -> State:
@@ -247,6 +250,7 @@ class Replication:
         epoch = self.document.epoch
         if sync.epoch != epoch:
             return self._hear_of(sender, sync.epoch, now)
+        self._dismissed.pop(sender, None)
         fellows = self.fellows()
         received = self._exchange.receive(sender, sync.body, fellows, permit_in(epoch))
         was_synced = self.is_synced
@@ -266,7 +270,10 @@ class Replication:
 
     def compare(self, now: float) -> None:
         """Ask some fellows what they know: the slow repair of whatever was lost on the way."""
-        self._tell(self._exchange.compare(self.fellows()), now)
+        fellows = self.fellows()
+        self._tell(self._exchange.compare(fellows), now)
+        if self._dismissed:
+            self._tell([self._exchange.probe(node) for node in fellows if node in self._dismissed], now)
         self._introduce()
 
     def compare_if_due(self, now: float) -> float:
@@ -349,8 +356,12 @@ class Replication:
             words = f"{self._host.display_name(node)} {what}: nothing is exchanged with it"
             self._host.tell("stranger", words, deployment=self.state.name)
 
-    def is_dismissed(self, sender: NodeId, told: Dismissed) -> bool:
-        """Whether this node has to go because others have struck it off; that it left by itself is noted."""
+    def is_dismissed(self, sender: NodeId, told: Dismissed, now: float) -> bool:
+        """Whether this node has to go because others have struck it off; that it left by itself is noted.
+
+        What was said of it since may be on its way to ``sender``. But whom it had told that it leaves never hears that
+        it stayed after all, as a node does that believes itself the last one.
+        """
         mine = self.document.facts.get((MEMBERS, self._host.node))
         if mine is None or not self.is_fellow(sender):
             self._host.count("strangers_refused")
@@ -358,7 +369,8 @@ class Replication:
         if self.left:
             self.farewelled.add(sender)
             return False
-        return (told.epoch, told.counter) > (mine.epoch, mine.counter)
+        since = self._dismissed.setdefault(sender, now)
+        return (told.epoch, told.counter) > (mine.epoch, mine.counter) or now >= since + DISMISSED_S
 
     # Epochs
 

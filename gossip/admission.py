@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import ipaddress
 import os
 import select
 import socket
 import struct
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -216,8 +216,8 @@ class Doorkeeper:
             self._filter(_SO_DETACH_FILTER)
 
     def _filter(self, option: int, instructions: bytes = b"") -> None:
-        buffer = ctypes.create_string_buffer(instructions, max(1, len(instructions)))
-        program = struct.pack("@HP", len(instructions) // _INSTRUCTION.size, ctypes.addressof(buffer))
+        buffer = array("B", instructions)
+        program = struct.pack("@HP", len(instructions) // _INSTRUCTION.size, buffer.buffer_info()[0])
         for sock in self._listening:
             # Where the kernel has no such filters, hanging up has to do.
             with contextlib.suppress(OSError):

@@ -219,7 +219,7 @@ def growth(cluster: Cluster, seconds: float) -> list[str]:
 def _sizes(cluster: Cluster) -> dict[tuple[str, DeploymentId], int]:
     return {
         (host.name, id): deployment.document.replica.change_count
-        for host in cluster.live()
+        for host in _staying(cluster)
         if host.agent is not None
         for id, deployment in host.agent.deployments.items()
     }

@@ -25,6 +25,7 @@ from gary.cli.app import app
 from gary.cli.client import UnixConnection
 from gary.cli.demo.cluster import DemoAgent, DemoCluster, free_ports
 from gary.cli.demo.engines import ProcessEngine
+from gary.cli.key_file import VARIABLE
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -163,7 +164,7 @@ class Tour:
         words = [self._real(word) for word in shlex.split(typed)]
         output, exit_code = self._shell(
             ["--socket", self._socket(node), *words],
-            {"PORT": str(self._web_port), "NO_COLOR": "1"},
+            {"PORT": str(self._web_port), "NO_COLOR": "1", VARIABLE: str(self._agents[node].key_file)},
             self._directory / target if target else None,
         )
         if arguments.startswith("join"):

@@ -206,6 +206,7 @@ def test_the_readme_shows_the_sample_and_the_steps_of_the_tour() -> None:
     assert shown == [(step.node, f"gary {step.arguments}") for step in STEPS if isinstance(step, Command)]
 
 
+@pytest.mark.long
 def test_the_commands_of_the_tour_do_what_the_readme_shows() -> None:
     """All but the death of a host, which takes its time; the demo and the simulation prove that one."""
     recorded = dict(_scenes(block(README.read_text(encoding="utf-8"), TRANSCRIPT)))

@@ -83,7 +83,7 @@ class Spreading:
     # Comparing
 
     def differs(self, node: NodeId) -> None:
-        """``node`` advertises something: if its ledger is another one, compare soon with it or somebody like it."""
+        """``node`` is back, or advertises something: if its ledger is another one, compare soon with it or its like."""
         if not self._deadline and self._other_digest(node):
             delay_s = COMPARE_AFTER_S * self._host.rng.uniform(0.5, 1.5)
             self._deadline = self._host.clock.after(delay_s, lambda now: self._compare())

@@ -178,7 +178,7 @@ class Member:
         return frozenset({node})
 
     def room(self) -> Room:
-        return room(self.node)
+        return room(self.node, accepting=not self.is_draining)
 
     def advertised(self, node: NodeId) -> Room | None:
         return None

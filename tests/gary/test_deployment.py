@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,8 @@ from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Release
 from gary.replication import COMPARE_S
 from gary.runtime.base import Container, ContainerState, Labels
 from gary.spec import fingerprint
-from tests.gary.facts import G1, G2, G3, A, B, C, room, service, spec
+from gary.state import PromiseState
+from tests.gary.facts import G1, G2, G3, A, B, C, promise, room, service, spec
 from tests.gary.members import ID, Member, group, later, talk
 
 
@@ -207,6 +209,31 @@ def test_a_container_on_a_slot_beyond_the_replicas_is_stopped_though_nobody_keep
     member.deployment.evaluate(member.now)
     assert stopped(member) == ["web/7"]
     assert {promise.slot for promise in member.document.state.promises} == {"web/1"}
+
+
+def test_a_container_that_still_runs_is_kept_when_whoever_had_its_slot_instead_is_gone() -> None:
+    members = group(A, B)
+    member = members[A]
+    members[B].write(lambda draft: draft.promise(promise(B, "web/1", lamport=1)))
+    member.write(lambda draft: draft.promise(replace(member.keeps, state=PromiseState.WITHDRAWN)))
+    talk(members)
+    member.present, member.missing_since = [A], member.now
+    member.has_engine = True
+    member.here = [container(member, "web/1")]
+    member.deployment.evaluate(member.now)
+    assert stopped(member) == []
+    assert [promise.slot for promise in member.document.state.promises_of(A)] == ["web/1"]
+
+
+def test_a_container_of_a_slot_that_was_handed_over_is_stopped_though_its_new_keeper_is_gone() -> None:
+    member = group(A)[A]
+    withdrawn = replace(member.keeps, state=PromiseState.WITHDRAWN)
+    member.write(lambda draft: draft.promise(withdrawn))
+    member.flush()
+    member.has_engine, member.is_draining = True, True
+    member.here = [container(member, "web/1")]
+    member.deployment.evaluate(member.now)
+    assert stopped(member) == ["web/1"]
 
 
 def test_an_ended_container_on_a_slot_that_is_wanted_stays_while_nobody_keeps_the_slot() -> None:

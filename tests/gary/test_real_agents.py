@@ -25,6 +25,8 @@ from gary.trust.standing import RootSecret
 from tests.gary import secrets
 from tests.gary.real_agents import RealAgent
 
+pytestmark = pytest.mark.long
+
 APPLICATION = """
 name: shop
 services:

@@ -13,6 +13,8 @@ import pytest
 from tests.engines.canaries import canary, found, memory
 from tests.gary.real_agents import REPOSITORY, RealAgent
 
+pytestmark = pytest.mark.long
+
 WORDS = {where: canary(where) for where in ("name", "command", "value", "label", "line")}
 APPLICATION = f"""
 name: {WORDS["name"]}

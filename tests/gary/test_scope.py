@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from crdt.messages import Heads, HeadsPurpose, Push, PushPurpose
+from crdt import MessageLimits
+from crdt.messages import Heads, HeadsPurpose, Push, PushPurpose, decode_message
 from gary.acquaintance import digest, proof_of_instance, proofs
 from gary.deployment import FORGET_AFTER_S
 from gary.identity import Generation
@@ -50,6 +51,11 @@ def stranger() -> Member:
 def heads_of(member: Member, purpose: HeadsPurpose = HeadsPurpose.PROBE) -> bytes:
     """What a member says of what it knows."""
     return Heads(purpose, member.document.replica.heads(), ()).encode()
+
+
+def is_acknowledgement(message: Message) -> bool:
+    told = decode_message(message.body, MessageLimits()) if isinstance(message, Sync) else None
+    return isinstance(told, Heads) and told.purpose is HeadsPurpose.ACKNOWLEDGE
 
 
 def forgeries() -> dict[str, Message]:
@@ -183,6 +189,33 @@ def test_a_dismissal_that_is_older_than_an_invitation_is_not_followed() -> None:
     members[C].hear(A, Dismissed(ID, mine.epoch, mine.counter - 1))
     members[C].hear(A, Dismissed(ID, mine.epoch, mine.counter))
     assert members[C].parted == []
+    later(members, COMPARE_S * 2)
+    talk(members)
+    members[C].hear(A, Dismissed(ID, mine.epoch, mine.counter))
+    assert members[C].parted == []
+
+
+def test_who_had_left_and_came_back_alone_goes_when_the_others_are_there_again() -> None:
+    """Its goodbye arrived, their acknowledgements did not: for all that it knew it was the last one."""
+    members = group(A, B, C)
+    alone = members[C]
+    alone.deployment.leave(alone.now)
+    talk(members, lose=is_acknowledgement)
+    alone.present, members[A].present, members[B].present = [C], [A, B], [A, B]
+    later(members, 60.0)
+    talk(members)
+    assert alone.document.state.members[C].role is Role.MEMBER
+    assert members[A].document.state.members[C].role is Role.LEFT
+    for member in members.values():
+        member.present = [A, B, C]
+    later(members, COMPARE_S)
+    talk(members)
+    assert not alone.parted
+    for _ in range(3):
+        later(members, COMPARE_S)
+        talk(members)
+    assert alone.parted
+    assert members[A].document.state.members[C].role is Role.LEFT
 
 
 def test_who_was_invited_while_another_was_away_shows_that_it_is_a_member() -> None:

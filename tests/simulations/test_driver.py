@@ -16,7 +16,7 @@ from gary.identity import Slot
 from gary.runtime.base import StartRequest
 from gary.spec import Service
 from gary.state import PromiseState
-from gary.storage import PutRecord, PutSnapshot, Table
+from gary.storage import DeleteRecord, PutRecord, PutSnapshot, Table
 from simulations.checkers import Safety, growth, liveness
 from simulations.cluster import Cluster, Host
 from simulations.faults import BadDay
@@ -46,6 +46,7 @@ def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
     assert first != trace_in_a_process("1", *options, "6")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 7))
 def test_a_bad_day_is_survived_and_once_it_is_over_all_is_whole(seed: int) -> None:
     cluster = cluster_of(7, seed)
@@ -62,6 +63,7 @@ def test_a_bad_day_is_survived_and_once_it_is_over_all_is_whole(seed: int) -> No
     assert [*liveness(cluster), *growth(cluster, 60.0), *safety.violations] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("nodes", [20, 100])
 def test_a_scripted_life_of_many_nodes_goes_well(nodes: int) -> None:
     assert life(nodes, 7).problems == []
@@ -83,6 +85,33 @@ def test_liveness_sees_nodes_that_do_not_see_each_other_and_documents_that_diffe
     problems = liveness(cluster)
     assert any("misses" in problem for problem in problems)
     assert any("different documents" in problem for problem in problems)
+
+
+def test_liveness_expects_who_is_expelled_to_be_out_and_all_others_to_be_of_the_present_root() -> None:
+    cluster = settled(cluster_of(5, 1), app(5))
+    cluster.answer(cluster.hosts[0], "expel", {"node": "n2"})
+    cluster.answer(cluster.hosts[0], "rotate", {"overlap_s": 3600.0})
+    assert any("different ledgers" in problem for problem in liveness(cluster))
+    assert cluster.run_until(lambda: not liveness(cluster), 60.0, 1.0)
+    assert any(container.labels.slot for container in cluster.hosts[2].engine.present(cluster.clock.now))
+    lagging = cluster.hosts[3]
+    assert lagging.agent is not None
+    lagging.credentials = replace(lagging.credentials, certificate="<n3 by <another root>>")
+    assert liveness(cluster) == ["n3 shows a certificate of another root than the present one"]
+
+
+def test_liveness_waits_for_what_has_to_be_said_still() -> None:
+    cluster = settled(cluster_of(4, 1), app(4))
+    host = cluster.hosts[1]
+    (container,) = host.engine.present(cluster.clock.now)
+    for _ in range(2):
+        host.engine.crash(container.id, cluster.clock.now)
+        cluster.run_until(lambda: len(cluster.running()) == 4, 20.0)
+    cluster.run(0.5)
+    problems = liveness(cluster)
+    assert [problem for problem in problems if "the document says" not in problem] == []
+    assert problems
+    assert cluster.run_until(lambda: not liveness(cluster), 60.0, 1.0)
 
 
 def test_growth_sees_a_document_that_grows() -> None:
@@ -109,6 +138,23 @@ def test_safety_sees_what_is_told_before_it_is_on_disk() -> None:
     cluster.kill(next(host for host in cluster.hosts[1:] if host.storage.load().documents))
     cluster.run(15.0)
     assert any("not on its disk" in violation for violation in late.violations)
+
+
+def test_safety_sees_statements_that_are_told_before_they_are_on_disk() -> None:
+    cluster = cluster_of(4, 1)
+    safety = Safety()
+    cluster.watchers.append(safety)
+    settled(cluster, app(1))
+    cluster.cut(cluster.hosts[3])
+    cluster.answer(cluster.hosts[0], "rotate", {"overlap_s": 3600.0})
+    cluster.run(10.0)
+    assert safety.violations == []
+    for host in cluster.hosts:
+        names = [name for name in host.storage.load().records[Table.TRUST] if name.startswith("statement/")]
+        host.storage.write([DeleteRecord(Table.TRUST, name) for name in names])
+    cluster.heal()
+    cluster.run(20.0)
+    assert any("statements that are not on its disk" in violation for violation in safety.violations)
 
 
 def test_safety_sees_a_start_without_a_promise_and_a_stop_of_what_nobody_else_promised() -> None:

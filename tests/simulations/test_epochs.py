@@ -14,6 +14,8 @@ from simulations.cluster import Cluster, Host
 from simulations.scenario import life
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, runs, settled
 
+pytestmark = pytest.mark.long
+
 seeds = pytest.mark.parametrize("seed", SEEDS)
 EPOCH_CHANGES = 25
 

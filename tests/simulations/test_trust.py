@@ -384,6 +384,17 @@ def test_who_was_away_while_several_roots_were_named_vouches_for_the_last_one(se
 
 
 @seeds
+def test_who_was_cut_off_hears_of_a_new_root_as_soon_as_it_is_back(seed: int) -> None:
+    cluster = settled(cluster_of(4, seed), app(1))
+    cluster.cut(cluster.hosts[3])
+    cluster.answer(cluster.hosts[0], "rotate", {"overlap_s": 3600.0})
+    cluster.run(10.0)
+    cluster.heal()
+    assert cluster.run_until(cluster.sees_all, 40.0)
+    assert cluster.run_until(lambda: len({root_of(host) for host in cluster.hosts}) == 1, 2.0)
+
+
+@seeds
 def test_what_returns_within_the_overlap_catches_up_and_later_it_needs_an_invitation(seed: int) -> None:
     cluster = settled(cluster_of(5, seed), app(5))
     soon, late = cluster.hosts[3], cluster.hosts[4]

@@ -19,6 +19,7 @@ from pathlib import Path
 from gary.cli.client import Client
 from gary.cli.demo.engines import Engine
 from gary.cli.exits import AgentUnreachable
+from gary.cli.key_file import FILE_NAME
 from gary.errors import GaryError
 
 START_TIMEOUT_S = 30.0
@@ -45,7 +46,12 @@ class DemoAgent:
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = Client(self.state_dir / "agent.sock", self.state_dir.with_name("operator.key"))
+        self.client = Client(self.state_dir / "agent.sock", self.key_file)
+
+    @property
+    def key_file(self) -> Path:
+        """The operator's key of the demo: nobody's own."""
+        return self.state_dir.with_name(FILE_NAME)
 
     @property
     def log(self) -> Path:

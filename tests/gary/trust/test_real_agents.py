@@ -15,6 +15,8 @@ from gary.cli.client import UnixConnection
 from gary.trust.tokens import read
 from tests.gary.real_agents import WAIT_S, RealAgent
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def agents(tmp_path: Path) -> Iterator[list[RealAgent]]:
