@@ -561,7 +561,7 @@ class LaneEnd:
         pipe = self._pipes.get(pipe_id)
         if pipe is not None and pipe.peer is not None:
             self._batch(pipe, pipe.peer, message)
-        elif framing.is_hello(message):
+        elif framing.is_hello(message) and pipe_id not in self._gone:
             # It may have overtaken the news of its connection, which nng tells on a thread of its own.
             self.added(pipe_id, self._link.dialer_of(pipe_id))
             if pipe_id in self._pipes:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from gossip import framing
 from gossip.errors import BadFrame
 from gossip.framing import Batch, Flow, Hello
-from gossip.transport import Lane
+from gossip.transport import GUEST, Lane
 
 hellos = st.builds(
     Hello,
-    node=st.binary(min_size=16, max_size=16).map(bytes.hex),
+    node=st.builds(str.__add__, st.sampled_from(["", GUEST]), st.binary(min_size=16, max_size=16).map(bytes.hex)),
     instance=st.binary(min_size=framing.INSTANCE_BYTES, max_size=framing.INSTANCE_BYTES),
     address=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
     lane=st.sampled_from(Lane),
@@ -37,9 +37,10 @@ def test_a_batch_survives_its_encoding_and_is_never_taken_for_a_hello(batch: Bat
     assert not framing.is_hello(message)
 
 
-@given(st.binary(max_size=60), batches, st.integers(0, 200))
-def test_any_other_bytes_are_a_bad_frame_and_nothing_worse(noise: bytes, batch: Batch, cut: int) -> None:
-    for message in (noise, b"gary" + noise, framing.encode_batch(batch)[:cut], framing.encode_batch(batch) + noise):
+@given(st.binary(max_size=60), hellos, batches, st.integers(0, 200))
+def test_any_other_bytes_are_a_bad_frame_and_nothing_worse(noise: bytes, hello: Hello, batch: Batch, cut: int) -> None:
+    whole = (framing.encode_hello(hello), framing.encode_batch(batch))
+    for message in (noise, b"gary" + noise, *(part[:cut] for part in whole), *(part + noise for part in whole)):
         for decode in (framing.decode_hello, framing.decode_batch):
             try:
                 decode(message)
