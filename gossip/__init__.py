@@ -4,7 +4,7 @@
 ``gossip.nng`` and ``gossip.memory`` are networks, and ``gossip.testing`` is the contract suite for writing another.
 """
 
-from gossip.config import SwimConfig
+from gossip.config import PROFILES, SwimConfig
 from gossip.directory import Advertisement, Directory
 from gossip.effects import (
     AdvertisementChanged,
@@ -32,10 +32,14 @@ from gossip.errors import (
     UnknownTransport,
 )
 from gossip.member import Claim, Incarnation, Member, Status
+from gossip.messages import VERSIONS, VersionRange
+from gossip.suspicion import Evidence
 from gossip.swim import Swim
 from gossip.transport import Lane, Peer, Receiver, Transport, TransportConfig, TransportFactory, load_transport
 
 __all__ = [
+    "PROFILES",
+    "VERSIONS",
     "Advertisement",
     "AdvertisementChanged",
     "AdvertisementTooLarge",
@@ -44,6 +48,7 @@ __all__ = [
     "Deliver",
     "Directory",
     "Effect",
+    "Evidence",
     "Forgotten",
     "GossipError",
     "Heard",
@@ -71,5 +76,6 @@ __all__ = [
     "TransportError",
     "TransportFactory",
     "UnknownTransport",
+    "VersionRange",
     "load_transport",
 ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Final
 
 from gossip.errors import InvalidConfig
 
@@ -24,9 +27,10 @@ class SwimConfig:
     """How long a direct ping waits for its ack before relays are asked. At least a few round trips of the network;
     too low makes relays work for nothing, too high leaves them no time."""
 
-    probe_subset: int = 32
-    """How many members are probed in turn before any is replaced, at least 1. Higher spreads probes over more
-    connections, which the transport must keep open."""
+    probe_subset: int = 24
+    """How many members are probed in turn before any is replaced, at least 1. In a larger cluster news and requests for
+    relayed probes go to these, too. Higher spreads all that over more connections, which the transport must keep open:
+    about twice as many, since as many others probe this node."""
 
     probe_rotation: int = 2
     """How many of the subset are exchanged for others after each round, at least 1. Higher rotates sooner and opens
@@ -41,14 +45,32 @@ class SwimConfig:
     confirmations, and less spread of the load on the suspect."""
 
     probe_early_peers: int = 10
-    """How many members, on average over a large cluster, probe a suspect out of turn. At least 1; more is faster and
-    burdens the suspect. Also the limit of such probes waiting in one node."""
+    """How many members, on average over a large cluster, probe a suspect out of turn. More is faster and burdens the
+    suspect; 0: nobody does, and confirmations come as turns come. Also the limit of such probes waiting in one node."""
 
     relayed_probes_max: int = 256
     """Probes on behalf of others that run at once; more are declined by silence."""
 
     relayed_probes_per_member: int = 32
     """How many of these may be for one and the same member. More than a member ever has of its own at once."""
+
+    awareness_max: int = 8
+    """Local health (Lifeguard, LHA-Probe) goes from 0, which is well, to this minus 1, and the interval and the timeout
+    of probes are health + 1 times as long. Higher lets a node that is itself slow accuse less, and detect later. 0: a
+    node never doubts itself."""
+
+    stall_s: float = 0.25
+    """A timer that goes off so much later than asked for tells that this node itself stood still. That counts against
+    local health, and is not held against those whose answers may wait unread. Lower notices smaller stalls, down to
+    what the event loop needs on a good day. 0: lateness is not noticed."""
+
+    buddy: bool = True
+    """Whoever is suspected hears so in every ping and ack (Lifeguard, Buddy System). Costs nothing while nobody is;
+    without it suspects wait for gossip to reach them."""
+
+    deaths_on_trust: bool = False
+    """Believe at once what others tell of a death, as SWIM does. Otherwise the member has the shortest time of a
+    suspect to object, at each node: deaths spread a little later, and those declared by mistake do not spread."""
 
     suspicion_min_s: float = 1.5
     """How long a suspect has to refute once enough others confirm, in clusters of up to 10; grows with log10 of the
@@ -59,7 +81,8 @@ class SwimConfig:
     an accuser that is itself slow, and delays detection when confirmations are lost."""
 
     suspicion_confirmations: int = 3
-    """Independent confirmations after which only the minimum is waited, 0 to 7. Higher asks more of the others."""
+    """Independent confirmations after which only the minimum is waited, 0 to 7. Higher asks more of the others. 0:
+    every suspicion lasts for the minimum (SWIM without Lifeguard's LHA-Suspicion)."""
 
     gossip_interval_s: float = 0.1
     """Between two rounds of gossip while there is news. Lower spreads faster, in more frames."""
@@ -163,6 +186,9 @@ class SwimConfig:
         if self.advertisement_bytes_max + self.news_bytes_max + 2048 > self.frame_size_bytes_max:
             raise InvalidConfig("frame_size_bytes_max", "must have room for advertisement_bytes_max and news_bytes_max")
 
+        if 0 < self.stall_s <= _STALL_S_MIN:
+            raise InvalidConfig("stall_s", f"must be above {_STALL_S_MIN:g}, or 0: no event loop is punctual")
+
     def suspicion_bounds_s(self, members: int) -> tuple[float, float]:
         """Shortest and longest time a suspicion lasts in a cluster of ``members``."""
         shortest = self.suspicion_min_s * max(1.0, math.log10(max(1, members)))
@@ -175,4 +201,38 @@ class SwimConfig:
 
 # All accusers travel in one claim.
 _CONFIRMATIONS_MAX = 7
-_MAY_BE_ZERO = frozenset({"probe_relays", "probe_early_jitter_s", "suspicion_confirmations", "gossip_dead_window_s"})
+_STALL_S_MIN = 0.01
+_MAY_BE_ZERO = frozenset(
+    {
+        "probe_relays",
+        "probe_early_jitter_s",
+        "probe_early_peers",
+        "awareness_max",
+        "stall_s",
+        "buddy",
+        "deaths_on_trust",
+        "suspicion_confirmations",
+        "gossip_dead_window_s",
+    }
+)
+
+PROFILES: Final[Mapping[str, SwimConfig]] = MappingProxyType(
+    {
+        "lan": SwimConfig(),
+        "wan": SwimConfig(
+            probe_interval_s=2.0,
+            probe_timeout_s=0.8,
+            probe_early_jitter_s=0.4,
+            stall_s=0.5,
+            suspicion_min_s=6.0,
+            gossip_interval_s=0.25,
+            gossip_fanout=4,
+            gossip_dead_window_s=60.0,
+            sync_interval_s=4.0,
+            redial_interval_s=5.0,
+            join_timeout_s=15.0,
+            join_retry_s=2.0,
+        ),
+    }
+)
+"""Settings for two kinds of networks, by name: round trips of a few milliseconds, and of up to some hundred."""

@@ -1,9 +1,10 @@
 """Frames and messages: how the protocol looks on the wire.
 
-A frame is msgpack ``[version, cluster, sender, [message, ...]]`` and a message is ``[kind, field, ...]``. This outer
-shape holds for every version to come. Fields are only ever added at the end: unknown trailing fields and unknown kinds
-are skipped. Node ids travel as 16 raw bytes, incarnations as two integers. Whatever is not of this shape is a
-``BadFrame``; nothing else leaves the decoder.
+A frame is msgpack ``[version, cluster, sender, [message, ...], highest]`` and a message is ``[kind, field, ...]``. This
+outer shape holds for every version to come: also who cannot read a frame learns up to which version its sender speaks.
+Within a version fields are only ever added at the end: unknown trailing fields and unknown kinds are skipped. Node ids
+travel as 16 raw bytes, incarnations as two integers. Whatever is not of this shape is a ``BadFrame``; nothing else
+leaves the decoder.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -19,7 +20,16 @@ from gossip.directory import NEVER, Advertisement, Publication
 from gossip.errors import BadFrame
 from gossip.member import DOWN_FOR_S_MAX, INCARNATION_MAX, STATUS_BY_RANK, Claim, Incarnation, Member
 
-VERSION: Final = 1
+
+class VersionRange(NamedTuple):
+    """The versions of the protocol that a node speaks, both included."""
+
+    lowest: int
+    highest: int
+
+
+VERSIONS: Final = VersionRange(1, 1)
+VERSION_MAX: Final = 127
 CLUSTER_SIZE_BYTES: Final = 16
 NODE_SIZE_BYTES: Final = 16
 HASH_SIZE_BYTES: Final = 8
@@ -168,12 +178,16 @@ Message = (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A decoded frame. Of another ``version`` only the head is known. ``skipped`` counts messages of unknown kinds."""
+    """A decoded frame. ``highest``: the highest version that its sender speaks.
+
+    Of a ``version`` that is not spoken here, no messages are known. ``skipped`` counts messages of unknown kinds.
+    """
 
     version: int
     cluster: bytes
     sender: str
     messages: tuple[Message, ...]
+    highest: int
     skipped: int = 0
 
 
@@ -187,18 +201,18 @@ def encode(message: Message) -> bytes:
     return packed
 
 
-def frame_head(cluster: bytes, sender: str) -> bytes:
+def frame_head(cluster: bytes, sender: str, version: int = VERSIONS.highest) -> bytes:
     """Everything of a frame that comes before its messages."""
-    head: bytes = msgpack.packb([VERSION, cluster, bytes.fromhex(sender), None])
-    return head[:-1]
+    head: bytes = msgpack.packb([version, cluster, bytes.fromhex(sender), None, None])
+    return head[:-2]
 
 
-def frame(head: bytes, messages: Sequence[bytes]) -> bytes:
+def frame(head: bytes, messages: Sequence[bytes], highest: int = VERSIONS.highest) -> bytes:
     """A frame from its head and encoded messages, at most ``ARRAY_LENGTH_MAX``."""
     count = len(messages)
     assert count <= ARRAY_LENGTH_MAX
     prefix = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
-    return b"".join((head, prefix, *messages))
+    return b"".join((head, prefix, *messages, bytes((highest,))))
 
 
 def _encode_claim(claim: Claim) -> list[Any]:
@@ -229,8 +243,11 @@ def _encode_hash(value: int) -> bytes:
 # Decoding. A reader takes the fields of one message and raises ``BadFrame`` for anything out of shape.
 
 
-def decode(data: bytes, size_bytes_max: int) -> Frame:
-    """Read a frame. Raises ``BadFrame`` with cause ``oversized`` or ``malformed``, and nothing else."""
+def decode(data: bytes, size_bytes_max: int, versions: VersionRange = VERSIONS) -> Frame:
+    """Read a frame, its messages if it is in one of ``versions``.
+
+    Raises ``BadFrame`` with cause ``oversized`` or ``malformed``, and nothing else.
+    """
     if len(data) > size_bytes_max:
         raise BadFrame("oversized", f"{len(data)} bytes")
     try:
@@ -244,8 +261,9 @@ def decode(data: bytes, size_bytes_max: int) -> Frame:
     if len(cluster) not in (0, CLUSTER_SIZE_BYTES):
         raise BadFrame("malformed", "cluster id")
     sender = _node(parts[2])
-    if version != VERSION:
-        return Frame(version, cluster, sender, ())
+    highest = _integer(parts[4], VERSION_MAX) if len(parts) > 4 else version
+    if not versions.lowest <= version <= versions.highest:
+        return Frame(version, cluster, sender, (), highest)
     messages: list[Message] = []
     skipped = 0
     asked: set[int] = set()
@@ -266,7 +284,7 @@ def decode(data: bytes, size_bytes_max: int) -> Frame:
             raise BadFrame("malformed", "missing field") from error
         except TypeError as error:
             raise BadFrame("malformed", "a map") from error  # nothing else cannot be hashed, and none is expected
-    return Frame(version, cluster, sender, tuple(messages), skipped)
+    return Frame(version, cluster, sender, tuple(messages), highest, skipped)
 
 
 def _integer(value: object, most: int = _INTEGER_MAX) -> int:

@@ -1,6 +1,9 @@
 """Where everything that leaves the core is collected: effects, frames and armed timers.
 
 A timer is known by its kind and key; arming it again makes the earlier one stale. Only armed timers are remembered.
+
+A frame is written in the highest version of the protocol that both ends are known to speak. Of a peer that has not
+spoken yet, nothing is known: it gets the lowest that this node speaks.
 """
 
 from __future__ import annotations
@@ -10,27 +13,33 @@ from collections import Counter
 from gossip.config import SwimConfig
 from gossip.dissemination import Broadcasts
 from gossip.effects import Effect, Send, SetTimer, Timer, TimerKind
-from gossip.messages import Message, encode, frame, frame_head
+from gossip.messages import Message, VersionRange, encode, frame, frame_head
 from gossip.transport import Lane, Peer
 
 
 class Outbox:
     """The effects of the input that is being handled, in order."""
 
-    def __init__(self, node: str, cluster: bytes, config: SwimConfig, counters: Counter[str]) -> None:
+    def __init__(
+        self, node: str, cluster: bytes, config: SwimConfig, counters: Counter[str], versions: VersionRange
+    ) -> None:
         self.membership_news = Broadcasts()
         self.advertisement_news = Broadcasts()
         self.application_news = Broadcasts(config.gossip_news_max)
         self.retransmit_limit = config.retransmit_limit(1)
+        self.now = float("-inf")
+        """When the input that is being handled came."""
         self._node = node
         self._config = config
         self._counters = counters
+        self._versions = versions
+        self._higher: dict[str, int] = {}
         self._effects: list[Effect] = []
-        self._armed: dict[tuple[TimerKind, str], int] = {}
+        self._armed: dict[tuple[TimerKind, str], tuple[int, float]] = {}
         self._tokens = 0
         self._cluster = cluster
-        self._head = frame_head(cluster, node)
-        self._joining_head = frame_head(b"", node)
+        self._heads: dict[int, bytes] = {}
+        self._joining_head = frame_head(b"", node, versions.lowest)
 
     @property
     def cluster(self) -> bytes:
@@ -40,7 +49,7 @@ class Outbox:
     @cluster.setter
     def cluster(self, cluster: bytes) -> None:
         self._cluster = cluster
-        self._head = frame_head(cluster, self._node)
+        self._heads.clear()
         self.application_news = Broadcasts(self._config.gossip_news_max)  # it was for the cluster before
 
     @property
@@ -65,7 +74,7 @@ class Outbox:
     def arm(self, kind: TimerKind, delay_s: float, key: str = "") -> None:
         """Set the timer, in place of the one that is armed under the same kind and key."""
         self._tokens += 1
-        self._armed[kind, key] = self._tokens
+        self._armed[kind, key] = (self._tokens, self.now + max(0.0, delay_s))
         self._effects.append(SetTimer(Timer(kind, key, self._tokens), max(0.0, delay_s)))
 
     def disarm(self, kind: TimerKind, key: str = "") -> None:
@@ -76,21 +85,33 @@ class Outbox:
         """Such a timer is armed."""
         return (kind, key) in self._armed
 
-    def fired(self, timer: Timer) -> bool:
-        """Take note that ``timer`` went off; False if it is stale."""
-        key = (timer.kind, timer.key)
-        if self._armed.get(key) != timer.token:
-            return False
-        del self._armed[key]
-        return True
+    def fired(self, timer: Timer) -> float | None:
+        """Take note that ``timer`` went off; returns when it was due, None if it is stale."""
+        token, due = self._armed.get((timer.kind, timer.key), (None, None))
+        if token != timer.token:
+            return None
+        del self._armed[timer.kind, timer.key]
+        return due
+
+    def speaks(self, node: str, highest: int) -> None:
+        """``node`` has said up to which version it understands frames."""
+        common = min(highest, self._versions.highest)
+        if common > self._versions.lowest:
+            self._higher[node] = common
+        else:
+            self._higher.pop(node, None)
+
+    def forget(self, node: str) -> None:
+        """Nothing is known of what ``node`` understands any more."""
+        self._higher.pop(node, None)
 
     def send(self, peer: Peer, lane: Lane, *messages: Message) -> None:
         """Send one frame with exactly these messages. One that is too large is dropped and counted."""
-        self._send(peer, lane, frame(self._head, [encode(message) for message in messages]))
+        self._send(peer, lane, [encode(message) for message in messages])
 
     def send_joining(self, peer: Peer, message: Message) -> None:
         """Send one message in a frame of no cluster."""
-        self._send(peer, Lane.PROBE, frame(self._joining_head, [encode(message)]))
+        self._put(peer, Lane.PROBE, frame(self._joining_head, [encode(message)], self._versions.highest))
 
     def send_with_news(self, peer: Peer, *messages: Message) -> None:
         """Send one frame on the probe lane with these messages and as much news as its budgets hold.
@@ -103,9 +124,16 @@ class Outbox:
         parts += self.advertisement_news.take(self._config.gossip_advertisement_bytes, limit)
         parts += self.application_news.take(self._config.gossip_news_bytes, limit)
         if parts:
-            self._send(peer, Lane.PROBE, frame(self._head, parts))
+            self._send(peer, Lane.PROBE, parts)
 
-    def _send(self, peer: Peer, lane: Lane, data: bytes) -> None:
+    def _send(self, peer: Peer, lane: Lane, messages: list[bytes]) -> None:
+        version = self._higher.get(peer.node, self._versions.lowest)
+        head = self._heads.get(version)
+        if head is None:
+            head = self._heads[version] = frame_head(self._cluster, self._node, version)
+        self._put(peer, lane, frame(head, messages, self._versions.highest))
+
+    def _put(self, peer: Peer, lane: Lane, data: bytes) -> None:
         if len(data) > self._config.frame_size_bytes_max:
             self._counters["drop_too_large_to_send"] += 1
             return

@@ -7,6 +7,9 @@ accusation is not yet a death: see ``gossip.suspicion``.
 The second direct ping is for connections: one that breaks takes the ping with it, and while a member opens its listener
 anew everybody is refused for a moment, relays as well. Where everybody is refused again, the probe has failed at once.
 
+All these times are longer for a node that is itself unwell (``gossip.health``): relays say so when they have no answer,
+so that of one who hears neither acks nor that, it can be told who is to blame.
+
 Members are also probed out of turn, soon and with jitter, when there is reason to doubt them: somebody else accuses
 them, a frame to them was refused, or they were asked to relay and stayed silent. That is what brings confirmations
 within one probe's time, and it finds the many that vanish at once.
@@ -22,6 +25,7 @@ from typing import Final
 
 from gossip.config import SwimConfig
 from gossip.effects import TimerKind
+from gossip.health import LocalHealth
 from gossip.member import Claim, Status
 from gossip.membership import Membership, Roster
 from gossip.messages import Ack, Message, Nack, Ping, PingRequest
@@ -44,6 +48,18 @@ class Rotation:
         self._candidates = candidates
         self._subset: list[str] = []
         self._turn: list[str] = []
+
+    def take_in(self, node: str) -> None:
+        """Let ``node`` have its turn soon, in place of another: it is new, and few others know that it is there."""
+        is_full = len(self._subset) >= self._config.probe_subset
+        if is_full and node in self._candidates and node not in self._subset:
+            self._subset[self._rng.randrange(len(self._subset))] = node
+            self._turn.insert(self._rng.randint(0, len(self._turn)), node)
+
+    @property
+    def subset(self) -> list[str]:
+        """The members whose turn comes."""
+        return [node for node in self._subset if node in self._candidates]
 
     def next(self) -> str | None:
         """The next member to probe; None when there is none."""
@@ -74,7 +90,7 @@ class Flight:
     """A probe of our own that is under way.
 
     ``pings`` counts the direct ones so far, at most two, and ``refused`` is about the second. ``silent`` holds the
-    relays that have said nothing yet.
+    relays that have said nothing yet. ``excused``: it got more time, because this node stood still.
     """
 
     node: str
@@ -82,6 +98,7 @@ class Flight:
     pings: int = 1
     relayed: bool = False
     refused: bool = False
+    excused: bool = False
     relays: tuple[str, ...] = ()
     silent: dict[str, None] = field(default_factory=dict)
 
@@ -106,6 +123,7 @@ class Prober:
         rng: random.Random,
         membership: Membership,
         suspicions: Suspicions,
+        health: LocalHealth,
         outbox: Outbox,
         counters: Counter[str],
         digest: Callable[[], int],
@@ -116,6 +134,7 @@ class Prober:
         self._rng = rng
         self._membership = membership
         self._suspicions = suspicions
+        self._health = health
         self._outbox = outbox
         self._counters = counters
         self._digest = digest
@@ -144,10 +163,28 @@ class Prober:
 
     def turn(self, now: float) -> None:
         """The interval has passed: probe the next member."""
-        self._outbox.arm(TimerKind.PROBE, self._config.probe_interval_s)
+        self._outbox.arm(TimerKind.PROBE, self._health.scaled(self._config.probe_interval_s))
         node = self._rotation.next()
         if node is not None:
             self._probe(node, now)
+
+    def near(self, count: int, without: str = "") -> list[str]:
+        """Up to ``count`` members to talk to, at random: those that most likely listen, and at least expense.
+
+        In a large cluster these are members whose turn comes anyway: connections to them are there. Suspects are asked
+        and told last, unless nothing but gossip could tell them that they are suspects.
+        """
+        everybody = self._membership.live_others
+        if len(everybody) > self._config.probe_subset:
+            subset = [node for node in self._rotation.subset if node != without and not self._is_avoided(node)]
+            if len(subset) >= count:
+                return self._rng.sample(subset, count)
+        avoided = [node for node in self._suspicions.nodes() if self._is_avoided(node)]
+        nodes = everybody.sample(self._rng, count, without=(without, *avoided))
+        return nodes or everybody.sample(self._rng, count, without=(without,))
+
+    def _is_avoided(self, node: str) -> bool:
+        return self._config.buddy and self._suspicions.is_suspect(node)
 
     def doubt(self, node: str) -> None:
         """There is reason to probe ``node`` out of turn."""
@@ -166,7 +203,7 @@ class Prober:
         """The time for a probe out of turn has come."""
         self._early.pop(node, None)
         if not self._sure_about(node):
-            self._probe(node, now)
+            self._probe(node, now, is_doubted=True)
 
     def forget(self, node: str) -> None:
         """``node`` is down or gone: what is under way to it ends without a verdict."""
@@ -184,6 +221,9 @@ class Prober:
 
     def pinged(self, sender: Peer, ping: Ping, now: float) -> None:
         """Somebody asks whether we are there."""
+        record = self._membership.record(sender.node)
+        if record is not None and record.heard_at is None:
+            self._rotation.take_in(sender.node)
         self._outbox.send_with_news(sender, Ack(ping.sequence, self._digest()), *self._doubts_about(sender, now))
 
     def acked(self, sender: str, ack: Ack) -> None:
@@ -192,6 +232,7 @@ class Prober:
         if flight is not None:
             if sender == flight.node or sender in flight.relays:
                 self._land(flight)
+                self._health.better()
             return
         relayed = self._relayed.get(ack.sequence)
         if relayed is not None and relayed.target == sender:
@@ -213,7 +254,7 @@ class Prober:
         self._relayed[self._sequence] = relayed
         delay_s = self._config.probe_timeout_s * _NACK_AT
         self._outbox.arm(TimerKind.RELAY, delay_s, str(self._sequence))
-        self._send_ping(Peer(target.node, target.address), self._sequence, now)
+        self._ping_doubted(Peer(target.node, target.address), self._sequence, now)
 
     def nacked(self, sender: str, nack: Nack, now: float) -> None:
         """A relay is there, but has got no answer."""
@@ -249,15 +290,18 @@ class Prober:
         flight.pings += 1
         member = self._membership.get(flight.node)
         assert member is not None, "the flight to a member that is forgotten has ended"
-        # News is not spent on somebody who is likely to be silent again.
-        peer = Peer(flight.node, member.address)
-        self._outbox.send(peer, Lane.PROBE, self._ping(sequence), *self._doubts_about(peer, now))
+        self._ping_doubted(Peer(flight.node, member.address), sequence, now)
 
     def end(self, sequence: int, now: float) -> None:
         """The whole time of a probe has passed without an ack."""
         flight = self._flights.get(sequence)
-        if flight is not None:
-            self._fail(flight, now)
+        if flight is None:
+            return
+        if not flight.excused and self._health.just_stalled(now, self._config.probe_interval_s):
+            flight.excused = True
+            self._outbox.arm(TimerKind.PROBE_END, self._config.probe_timeout_s, str(sequence))
+            return
+        self._fail(flight, now)
 
     def relay_timeout(self, sequence: int) -> None:
         """A ping for somebody else was not acked in time. A late ack is still passed on."""
@@ -273,7 +317,7 @@ class Prober:
 
     # The course of one probe
 
-    def _probe(self, node: str, now: float) -> None:
+    def _probe(self, node: str, now: float, *, is_doubted: bool = False) -> None:
         member = self._membership.get(node)
         if node in self._sequence_of or member is None or not member.status.live:
             return
@@ -282,9 +326,12 @@ class Prober:
         flight = Flight(node, self._sequence)
         self._flights[flight.sequence] = flight
         self._sequence_of[node] = flight.sequence
-        self._outbox.arm(TimerKind.PROBE_DIRECT, self._config.probe_timeout_s, str(flight.sequence))
-        self._outbox.arm(TimerKind.PROBE_END, self._config.probe_interval_s, str(flight.sequence))
-        self._send_ping(Peer(node, member.address), flight.sequence, now)
+        timeout_s = self._health.scaled(self._config.probe_timeout_s)
+        self._outbox.arm(TimerKind.PROBE_DIRECT, timeout_s, str(flight.sequence))
+        interval_s = self._health.scaled(self._config.probe_interval_s)
+        self._outbox.arm(TimerKind.PROBE_END, interval_s, str(flight.sequence))
+        send = self._ping_doubted if is_doubted else self._send_ping
+        send(Peer(node, member.address), flight.sequence, now)
 
     def _refused(self, flight: Flight, now: float) -> None:
         if flight.pings > 1:
@@ -297,7 +344,7 @@ class Prober:
 
     def _ask_relays(self, flight: Flight) -> None:
         flight.relayed = True
-        relays = self._membership.live_others.sample(self._rng, self._config.probe_relays, without=(flight.node,))
+        relays = self.near(self._config.probe_relays, without=flight.node)
         flight.relays = tuple(relays)
         flight.silent = dict.fromkeys(relays)
         self._counters["probes_indirect"] += 1
@@ -315,7 +362,11 @@ class Prober:
     def _fail(self, flight: Flight, now: float) -> None:
         self._counters["probes_failed"] += 1
         self._land(flight)
+        if not flight.relays and not flight.refused:
+            self._health.worse()
         for relay in flight.silent:
+            if not any(accuser != self._membership.node for accuser in self._suspicions.accusers(relay)):
+                self._health.silence(relay)
             self.doubt(relay)
         self._accuse(flight.node, now)
 
@@ -344,6 +395,8 @@ class Prober:
         member = self._membership.get(peer.node)
         if member is None or (member.status is Status.ALIVE and member.address == peer.address):
             return ()
+        if member.status is Status.SUSPECT and not self._config.buddy:
+            return ()
         return (self._claim_about(peer.node, now),)
 
     def _ping(self, sequence: int) -> Ping:
@@ -352,6 +405,11 @@ class Prober:
 
     def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
         self._outbox.send_with_news(peer, self._ping(sequence), *self._doubts_about(peer, now))
+
+    def _ping_doubted(self, peer: Peer, sequence: int, now: float) -> None:
+        # News is not spent on somebody who is likely to be silent: each piece is sent a few times only, and several of
+        # these pings leave at once when many have vanished.
+        self._outbox.send(peer, Lane.PROBE, self._ping(sequence), *self._doubts_about(peer, now))
 
     def _answer(self, relayed: Relayed, message: Ack | Nack) -> None:
         self._send_to(relayed.requester, message)

@@ -29,6 +29,19 @@ def suspicion_timeout_s(confirmations: int, wanted: int, min_s: float, max_s: fl
     return max(min_s, max_s - (max_s - min_s) * share)
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """On what a member is held suspect or dead, for decisions that cost more than a view does (Rapid: Suresh and
+    others 2018, section 4: several observers must agree before anything is changed).
+
+    ``observers``: members, perhaps this one among them, that are known to have got no answer from it, or to hold it
+    dead; at most as many as can make a difference. ``since``: from when on this node has suspected it.
+    """
+
+    observers: tuple[str, ...]
+    since: float
+
+
 @dataclass(slots=True)
 class Suspicion:
     """One running suspicion: since when, how it ends, whether others hold it ended, and who accuses."""
@@ -50,6 +63,10 @@ class Suspicions:
         """The suspects, longest suspected first."""
         return tuple(self._running)
 
+    def is_suspect(self, node: str) -> bool:
+        """Whether a suspicion of ``node`` runs."""
+        return node in self._running
+
     def start(self, node: str, accusers: tuple[str, ...], now: float) -> None:
         """Suspect ``node``; an earlier suspicion, of an older incarnation, ends."""
         self._running[node] = Suspicion(now)
@@ -64,6 +81,16 @@ class Suspicions:
                 break
             known[accuser] = None
         return len(known) > before
+
+    def postpone(self, by_s: float) -> None:
+        """This node stood still for so long: that was no time in which a suspect could have been heard."""
+        for running in self._running.values():
+            running.started += by_s
+
+    def evidence(self, node: str) -> Evidence | None:
+        """On what ``node`` is suspected; None if it is not."""
+        running = self._running.get(node)
+        return Evidence(tuple(running.accusers), running.started) if running else None
 
     def over_elsewhere(self, node: str, outcome: Status) -> None:
         """Others hold ``node`` dead, or say that it left."""

@@ -1,7 +1,7 @@
 """SWIM membership without IO: inputs in, effects out.
 
 Das, Gupta and Motivala, "SWIM: Scalable Weakly-consistent Infection-style Process Group Membership Protocol" (2002),
-with the suspicion timing of Lifeguard (2018), on connections instead of datagrams. The rules:
+with Lifeguard (Dadgar, Phillips and Currey 2018), on connections instead of datagrams. The rules:
 
 - Claims about a member are totally ordered by (incarnation, status); the greater one holds (``gossip.member``).
 - Only a member raises its incarnation: at every boot, and to refute what it hears about itself.
@@ -33,12 +33,13 @@ from gossip.effects import (
     TimerKind,
 )
 from gossip.errors import AdvertisementTooLarge, BadFrame, NewsTooLarge
+from gossip.health import LocalHealth
 from gossip.joining import Joining
 from gossip.member import Claim, Incarnation, Member, Status
 from gossip.messages import (
     ADDRESS_LENGTH_MAX,
     NAMES_MAX,
-    VERSION,
+    VERSIONS,
     Ack,
     Buckets,
     Frame,
@@ -51,6 +52,7 @@ from gossip.messages import (
     PingRequest,
     Records,
     Refuse,
+    VersionRange,
     Versions,
     Wanted,
     Welcome,
@@ -60,6 +62,7 @@ from gossip.messages import (
 from gossip.outbox import Outbox
 from gossip.pace import Pace
 from gossip.probe import Prober
+from gossip.suspicion import Evidence
 from gossip.transport import Lane, Peer
 from gossip.view import View
 
@@ -73,7 +76,8 @@ class Swim:
 
     ``node``: 32 lowercase hex characters. ``cluster``: 16 bytes. ``epoch`` is greater than at any earlier start of this
     node. ``welcome()`` gives the opaque bytes that whoever joins through this node receives. ``expelled``: the nodes
-    that have been expelled so far (``expel``).
+    that have been expelled so far (``expel``). ``versions``: the lowest and the highest version of the protocol that
+    this node speaks; two nodes talk in the highest that both do.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Swim:
         rng: random.Random,
         welcome: Callable[[], bytes],
         expelled: Collection[str] = (),
+        versions: VersionRange = VERSIONS,
     ) -> None:
         self.node = node
         self.address = address
@@ -94,10 +99,13 @@ class Swim:
         self._rng = rng
         self._welcome = welcome
         self._counters: Counter[str] = Counter()
-        self._outbox = Outbox(node, cluster, config, self._counters)
+        self._versions = versions
+        self._health = LocalHealth(config.awareness_max, config.stall_s, self._counters)
+        self._outbox = Outbox(node, cluster, config, self._counters, versions)
         self._view = View(
             myself=Member(node, address, Incarnation(epoch, 0), Status.ALIVE),
             config=config,
+            health=self._health,
             outbox=self._outbox,
             counters=self._counters,
             expelled=expelled,
@@ -111,6 +119,7 @@ class Swim:
             rng=rng,
             membership=self._membership,
             suspicions=self._view.suspicions,
+            health=self._health,
             outbox=self._outbox,
             counters=self._counters,
             digest=lambda: self._view.digest.total,
@@ -129,6 +138,7 @@ class Swim:
         )
         self._joining = Joining(config=config, rng=rng, membership=self._membership, outbox=self._outbox)
         self._welcomes = Pace(config.join_retry_s / 2, each=1, all_=config.joins_answered_max)
+        self._greetings = Pace(config.answer_interval_s, each=1, all_=config.joins_answered_max)
         self._quiet_from = ""
         self._quiet_until = float("-inf")
 
@@ -166,6 +176,15 @@ class Swim:
         publication = self.directory.publication(node)
         return publication.advertisement if publication else None
 
+    @property
+    def local_health(self) -> int:
+        """How unwell this node finds itself: 0 is well, ``awareness_max - 1`` the worst."""
+        return self._health.score
+
+    def evidence(self, node: str) -> Evidence | None:
+        """On what ``node`` is held suspect or dead; None for whoever is alive, has left or is unknown."""
+        return self._view.evidence(node)
+
     def counters(self) -> Mapping[str, int]:
         """Totals since the start, by name; dropped input is under ``drop_...``."""
         return dict(self._counters)
@@ -181,17 +200,20 @@ class Swim:
 
     def start(self, now: float, seeds: Sequence[Peer] = ()) -> list[Effect]:
         """Begin to probe and, with ``seeds``, look for the members known before a restart until one answers."""
+        self._outbox.now = now
         self._prober.start()
         self._joining.rejoin([seed for seed in seeds if seed.node not in self._view.expelled])
         return self._finish()
 
     def join(self, address: str, now: float) -> list[Effect]:
         """Become part of the cluster of the node at ``address``; ends in ``Joined`` or ``JoinFailed``."""
+        self._outbox.now = now
         self._joining.begin(address, now)
         return self._finish()
 
     def leave(self, now: float) -> list[Effect]:
         """Tell the cluster that this node goes. Keep delivering timers and frames for a second, so that all hear."""
+        self._outbox.now = now
         if self._view.has_left:
             return []
         self._prober.stop()
@@ -205,6 +227,7 @@ class Swim:
 
         Raises ``AdvertisementTooLarge``; the one before stays.
         """
+        self._outbox.now = now
         size_bytes = advertisement.size_bytes
         names_fit = len(advertisement.names) <= NAMES_MAX and all(
             len(name) <= ADDRESS_LENGTH_MAX for name in advertisement.names
@@ -223,6 +246,7 @@ class Swim:
         back. Expelling a node again changes nothing; neither does expelling this node itself, which others will no
         longer listen to: the application should stop.
         """
+        self._outbox.now = now
         if node == self.node or node in self._view.expelled:
             return []
         self._joining.disregard(node)
@@ -236,6 +260,7 @@ class Swim:
         so do those that are away: who must know all compares what it knows with others now and then. To a node
         without live members, which has nobody to tell, this is nothing. Raises ``NewsTooLarge``.
         """
+        self._outbox.now = now
         if len(body) > self._config.news_bytes_max:
             raise NewsTooLarge(len(body), self._config.news_bytes_max)
         if len(self._membership.live_others) and not self._outbox.application_news.put(key, encode(News(body))):
@@ -253,6 +278,7 @@ class Swim:
 
     def unreachable(self, peer: Peer, reason: str, now: float) -> list[Effect]:
         """A frame to ``peer`` could not be delivered. Reason to probe and to ask relays; never a death by itself."""
+        self._outbox.now = now
         self._counters["unreachable"] += 1
         if not peer.node:
             self._joining.unreachable(peer.address, reason)
@@ -264,10 +290,11 @@ class Swim:
 
     def receive(self, sender: str, lane: Lane, frame: bytes, now: float) -> list[Effect]:
         """A frame came from ``sender``: the transport vouches for that, and what says it is from another is dropped."""
+        self._outbox.now = now
         self._counters["frames_received"] += 1
         self._counters["bytes_received"] += len(frame)
         try:
-            decoded = decode(frame, self._config.frame_size_bytes_max)
+            decoded = decode(frame, self._config.frame_size_bytes_max, self._versions)
         except BadFrame as bad:
             self._counters[f"drop_{bad.cause}"] += 1
             return []
@@ -277,8 +304,8 @@ class Swim:
             self._counters["drop_sender"] += 1
         elif decoded.sender in self._view.expelled:
             self._counters["drop_expelled"] += 1
-        elif decoded.version != VERSION:
-            self._unspoken(decoded)
+        elif not self._versions.lowest <= decoded.version <= self._versions.highest:
+            self._unspoken(decoded, now)
         elif decoded.sender == self.node:
             self._own_voice(decoded, now)
         elif not decoded.cluster:
@@ -291,9 +318,14 @@ class Swim:
 
     def timer(self, timer: Timer, now: float) -> list[Effect]:
         """The delay of ``timer`` has passed; nothing happens if it is stale."""
-        if not self._outbox.fired(timer):
+        self._outbox.now = now
+        due = self._outbox.fired(timer)
+        if due is None:
             self._counters["timers_stale"] += 1
             return []
+        stalled_s = self._health.stalled_s(due, now)
+        if stalled_s:
+            self._view.stood_still(stalled_s, now)
         match timer.kind:
             case TimerKind.PROBE:
                 self._prober.turn(now)
@@ -329,6 +361,7 @@ class Swim:
         if record is None:
             return
         record.heard_at = now
+        self._outbox.speaks(frame.sender, frame.highest)
         if record.member.status is Status.DEAD and self._view.may_answer(frame.sender, now):
             peer = Peer(frame.sender, record.member.address)
             self._outbox.send(peer, Lane.PROBE, self._view.claim_about(frame.sender, now))
@@ -408,11 +441,20 @@ class Swim:
             return
         self._counters["drop_foreign_cluster"] += 1
 
-    def _unspoken(self, frame: Frame) -> None:
-        """A frame of a version that we do not speak: said to whoever asks to join, otherwise dropped."""
+    def _unspoken(self, frame: Frame, now: float) -> None:
+        """A frame of a version that we do not speak.
+
+        If there is one that both do, an empty frame says so. Otherwise it says so to whoever asks to join.
+        """
         self._counters["drop_version"] += 1
         if frame.cluster:
             self._joining.version_not_spoken(frame.version)
+        if self._greetings.allows(frame.sender, now):
+            member = self._membership.get(frame.sender)
+            if member is not None:
+                self._outbox.speaks(frame.sender, frame.highest)
+            # Where an unknown sender lives is in the part that cannot be read; it has a connection to us.
+            self._outbox.send(Peer(frame.sender, member.address if member else ""), Lane.PROBE)
 
     def _own_voice(self, frame: Frame, now: float) -> None:
         """Our own node id speaks to us: we have reached ourselves, or we live twice."""
@@ -506,7 +548,7 @@ class Swim:
 
     def _gossip(self, now: float) -> None:
         """One round: news to a few live members, and to one of those that are held dead since a short while."""
-        nodes = self._membership.live_others.sample(self._rng, self._config.gossip_fanout)
+        nodes = self._prober.near(self._config.gossip_fanout)
         recent = self._view.recently_dead
         while recent and now >= recent[next(iter(recent))] + self._config.gossip_dead_window_s:
             del recent[next(iter(recent))]

@@ -19,11 +19,12 @@ from gossip.antientropy import Digest, version_of
 from gossip.config import SwimConfig
 from gossip.directory import NEVER, Advertisement, Directory, Publication
 from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
+from gossip.health import LocalHealth
 from gossip.member import DOWN_FOR_S_MAX, Claim, Incarnation, Member, Status
 from gossip.membership import Membership, Record
 from gossip.messages import encode
 from gossip.outbox import Outbox
-from gossip.suspicion import Suspicions
+from gossip.suspicion import Evidence, Suspicions
 from gossip.transport import Lane, Peer
 
 # What is about to be forgotten is not taken up again from somebody whose clock started a little later.
@@ -48,6 +49,7 @@ class View:
         *,
         myself: Member,
         config: SwimConfig,
+        health: LocalHealth,
         outbox: Outbox,
         counters: Counter[str],
         expelled: Collection[str],
@@ -62,8 +64,10 @@ class View:
         self.recently_dead: dict[str, float] = {}
         self.expelled = set(expelled) - {self.node}
         self._config = config
+        self._health = health
         self._outbox = outbox
         self._counters = counters
+        self._evidence_of_death: dict[str, Evidence] = {}
         self._doubted = doubted
         self._gone = gone
         self._confirmations_wanted = 0
@@ -89,6 +93,10 @@ class View:
         down_for_s = 0 if member.status.live else min(max(0, int(now - record.down_since)), DOWN_FOR_S_MAX)
         return Claim(member, self.suspicions.accusers(node), down_for_s)
 
+    def evidence(self, node: str) -> Evidence | None:
+        """On what ``node`` is held suspect, or dead."""
+        return self.suspicions.evidence(node) or self._evidence_of_death.get(node)
+
     # Claims
 
     def hear(self, claim: Claim, sender: str, now: float, *, record: bool = False, quiet: bool = False) -> None:
@@ -109,7 +117,7 @@ class View:
         if held is None:
             if not self._worth_knowing(claim):
                 return
-        elif held.status.live and not member.status.live and sender != member.node:
+        elif held.status.live and not member.status.live and not self._is_trusted(sender, member, record):
             if member.precedence > held.precedence:
                 confirmed = not record or member.status is Status.LEFT
                 self._suspect_because_of(sender, member, now, confirmed=confirmed, quiet=quiet)
@@ -139,6 +147,11 @@ class View:
         """Set the timers of all suspicions anew. A node that has left hears no refutations and lets none run out."""
         for node in self.suspicions.nodes():
             self._time_suspicion(node, now)
+
+    def stood_still(self, duration_s: float, now: float) -> None:
+        """This node could hear nobody for so long: no suspect is given up for that."""
+        self.suspicions.postpone(duration_s)
+        self.time_suspicions(now)
 
     def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
         """Change what this node is, and tell everybody."""
@@ -237,6 +250,8 @@ class View:
         self.digest.remove(node)
         self.suspicions.end(node)
         self.recently_dead.pop(node, None)
+        self._evidence_of_death.pop(node, None)
+        self._outbox.forget(node)
         self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
         self._outbox.disarm(TimerKind.SUSPICION, node)
         self._outbox.membership_news.drop(node)
@@ -275,6 +290,10 @@ class View:
             return True
         return False
 
+    def _is_trusted(self, sender: str, member: Member, record: bool) -> bool:
+        """Whether it holds at once that ``member`` is down: it says so itself, or those who say so are believed."""
+        return sender == member.node or (self._config.deaths_on_trust and not record)
+
     def _worth_knowing(self, claim: Claim) -> bool:
         """A member that is not known yet should be."""
         if not claim.member.status.live and claim.down_for_s >= self._config.forget_after_s * _TOO_OLD:
@@ -307,7 +326,7 @@ class View:
             else:
                 self._apply(claim, now, quiet=quiet)
         elif member.precedence == held.precedence and member.status is Status.SUSPECT:
-            self._confirm(member.node, claim.accusers, now)
+            self._confirm(claim, now)
         elif _is_elsewhere(held, member):
             self.contradict(held, member.address, now)
 
@@ -322,7 +341,7 @@ class View:
         if held is None or suspect.member.precedence > held.precedence:
             self._apply(suspect, now, quiet=quiet)
         elif held.status is Status.SUSPECT:
-            self._confirm(node, suspect.accusers, now)
+            self._confirm(suspect, now)
         if confirmed:
             self.suspicions.over_elsewhere(node, member.status)
             self._time_suspicion(node, now)
@@ -338,12 +357,16 @@ class View:
         if member.status is Status.SUSPECT:
             self._suspect(claim, now)
         elif held is not None and held.status is Status.SUSPECT:
+            evidence = self.suspicions.evidence(node)
+            if member.status is Status.DEAD and evidence is not None:
+                self._evidence_of_death[node] = evidence
             self.suspicions.end(node)
             self._outbox.disarm(TimerKind.SUSPICION, node)
         if not member.status.live:
             self._down(member, now)
         else:
             self.recently_dead.pop(node, None)
+            self._evidence_of_death.pop(node, None)
         if not quiet:
             self._spread(node, now)
         if held is None or _is_event(held, member):
@@ -358,14 +381,21 @@ class View:
         node = claim.member.node
         self._counters["suspicions"] += 1
         self.suspicions.start(node, claim.accusers, now)
+        self._explain(claim)
         self._time_suspicion(node, now)
         if self.node not in claim.accusers:
             self._doubted(node)
 
-    def _confirm(self, node: str, accusers: tuple[str, ...], now: float) -> None:
-        if self.suspicions.accuse(node, accusers):
+    def _confirm(self, claim: Claim, now: float) -> None:
+        node = claim.member.node
+        if self.suspicions.accuse(node, claim.accusers):
+            self._explain(claim)
             self._spread(node, now)
             self._time_suspicion(node, now)
+
+    def _explain(self, claim: Claim) -> None:
+        if any(accuser != self.node for accuser in claim.accusers):
+            self._health.explained(claim.member.node)
 
     def _down(self, member: Member, now: float) -> None:
         self._gone(member.node)
@@ -429,6 +459,8 @@ class View:
                 return
         if said.incarnation > mine.incarnation or (doubted and said.incarnation == mine.incarnation):
             self._counters["refutations"] += 1
+            if doubted:
+                self._health.worse()
             self.become(Status.ALIVE, mine.incarnation.above(said.incarnation), now)
         elif not doubted:
             return

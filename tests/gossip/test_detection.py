@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip import (
+from gossip import Evidence, (
     Advertisement,
     Claim,
     Incarnation,
@@ -228,6 +228,7 @@ def test_a_silent_relay_is_probed_out_of_turn() -> None:
 
 def test_probes_still_end_when_the_probed_member_vanishes_midway() -> None:
     solo = Solo(knows=[2, 3])
+    solo.answering = (3,)
     pinged(solo, 2)
     solo.hears(2, left(2))
     solo.passes(3.0)
@@ -354,11 +355,13 @@ def test_repeat_of_a_suspicion_is_no_event_and_no_timer() -> None:
 def test_a_suspicion_heard_from_others_is_checked_out_of_turn_and_confirmed_within_half_a_second() -> None:
     peers = range(2, 10)
     solo = Solo(config=SwimConfig(probe_interval_s=0.4, probe_timeout_s=0.2), knows=peers)
+    solo.answering = tuple(peers[1:])
     solo.hears(3, suspect(2, 3))
     solo.passes(0.51)
-    claims = [claim for claim in solo.said_about(2) if solo.swim.node in claim.accusers]
-    assert claims
-    assert claims[-1].accusers == (node_id(3), solo.swim.node)
+    evidence = solo.swim.evidence(node_id(2))
+    assert evidence == Evidence((node_id(3), solo.swim.node), since=100.0)
+    solo.passes(0.1)
+    assert solo.said_about(2)[-1].accusers == evidence.observers
 
 
 def test_a_suspect_that_answers_is_not_accused_by_whoever_got_the_answer() -> None:

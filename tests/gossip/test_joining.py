@@ -4,7 +4,7 @@ import pytest
 
 from gossip import Advertisement, Incarnation, Joined, JoinFailed, JoinFailure, Peer, Status, SwimConfig
 from gossip.directory import Publication
-from gossip.messages import VERSION, Join, Refuse, Welcome, frame, frame_head
+from gossip.messages import VERSIONS, Join, Refuse, Welcome, frame, frame_head
 from tests.gossip.harness import CLUSTER, Network, Solo, address_of, alive, dead, left, node_id, of_type, ping, suspect
 
 OTHER_CLUSTER = b"another cluster!"
@@ -100,7 +100,7 @@ def test_joining_oneself_under_another_address_fails_as_self() -> None:
 def test_a_node_that_speaks_another_version_is_named_as_the_reason() -> None:
     solo = Solo()
     solo.perform(solo.swim.join("10.0.0.2:7946", solo.now))
-    newer = bytes((0x94, VERSION + 1)) + frame(frame_head(OTHER_CLUSTER, node_id(2)), [])[2:]
+    newer = bytes((0x95, VERSIONS.highest + 1)) + frame(frame_head(OTHER_CLUSTER, node_id(2)), [])[2:]
     solo.receives(newer)
     assert only_failure(solo).reason is JoinFailure.VERSION
 

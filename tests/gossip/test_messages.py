@@ -11,7 +11,7 @@ from gossip import Advertisement, BadFrame, Claim, Incarnation, Lane
 from gossip.directory import Publication
 from gossip.messages import (
     ARRAY_LENGTH_MAX,
-    VERSION,
+    VERSIONS,
     Message,
     Nack,
     News,
@@ -39,7 +39,7 @@ def without_repeats(sent: list[Message]) -> list[Message]:
 @given(st.lists(messages, max_size=20).map(without_repeats), st.sampled_from([b"", CLUSTER]), any_nodes)
 def test_a_frame_is_read_back_as_it_was_written(sent: list[Message], cluster: bytes, sender: str) -> None:
     decoded = decode(frame(frame_head(cluster, sender), [encode(message) for message in sent]), SIZE_MAX)
-    assert (decoded.version, decoded.cluster, decoded.sender) == (VERSION, cluster, sender)
+    assert (decoded.version, decoded.cluster, decoded.sender) == (VERSIONS.highest, cluster, sender)
     assert decoded.messages == tuple(sent)
 
 
@@ -51,7 +51,7 @@ def test_any_bytes_are_a_frame_or_a_bad_frame(data: bytes) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 16), st.lists(plain, max_size=8)), max_size=4))
 def test_any_fields_are_a_frame_or_a_bad_frame(items: list[tuple[int, list[object]]]) -> None:
-    data = msgpack.packb([VERSION, CLUSTER, bytes(16), [[kind, *fields] for kind, fields in items]])
+    data = msgpack.packb([VERSIONS.highest, CLUSTER, bytes(16), [[kind, *fields] for kind, fields in items]])
     with contextlib.suppress(BadFrame):
         decode(data, SIZE_MAX)
 
@@ -87,7 +87,7 @@ def test_deep_nesting_and_huge_announced_lengths_are_bad_frames() -> None:
 
 
 def test_more_items_than_allowed_are_a_bad_frame() -> None:
-    data = msgpack.packb([VERSION, CLUSTER, bytes(16), [[99]] * (ARRAY_LENGTH_MAX + 1)])
+    data = msgpack.packb([VERSIONS.highest, CLUSTER, bytes(16), [[99]] * (ARRAY_LENGTH_MAX + 1)])
     with pytest.raises(BadFrame):
         decode(data, SIZE_MAX)
 
@@ -103,7 +103,8 @@ def test_a_frame_asks_and_answers_once_and_says_as_much_as_it_likes(message: Mes
 
 
 def test_unknown_kinds_and_unknown_fields_are_skipped() -> None:
-    data = msgpack.packb([VERSION, CLUSTER, bytes.fromhex(node_id(2)), [[200, "?"], [4, 9, "new"], ["x"]], "more"])
+    messages = [[200, "?"], [4, 9, "new"], ["x"]]
+    data = msgpack.packb([VERSIONS.highest, CLUSTER, bytes.fromhex(node_id(2)), messages, VERSIONS.highest, "more"])
     decoded = decode(data, SIZE_MAX)
     assert decoded.messages == (Nack(9),)
     assert decoded.skipped == 2
@@ -129,7 +130,7 @@ def test_what_is_out_of_shape_is_so_even_after_its_well_formed_twin() -> None:
         assert fields[place] == 1
         for value, is_well in ((1, True), (True, False), (1.0, False), (1, True)):
             fields[place] = value
-            data = msgpack.packb([VERSION, CLUSTER, bytes(16), [fields]])
+            data = msgpack.packb([VERSIONS.highest, CLUSTER, bytes(16), [fields]])
             if is_well:
                 assert decode(data, SIZE_MAX).messages == (message,)
             else:

@@ -1,0 +1,67 @@
+"""How well this node itself is, by its own judgement.
+
+A node that is starved or cut off gets no answers, and would accuse everybody. It can notice: its probes fail, relays
+that it asks say nothing at all, others suspect it, its timers go off late. The more of that, the longer it waits before
+it accuses anybody (Lifeguard, Dadgar, Phillips and Currey 2018, section IV-A: Local Health Aware Probe).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class LocalHealth:
+    """A counter that saturates: 0 is well, and ``scores_max - 1`` as bad as can be (0 or 1: always well).
+
+    Better by 1: a probe succeeded. Worse by 1: a probe failed without any relay to ask, a relay did not even say that
+    it has no answer, this node had to refute a suspicion, or it stood still for ``stall_s``. A relay's silence is taken
+    back when somebody else finds that relay silent, too: where many vanish at once, those that are left are not unwell.
+    """
+
+    def __init__(self, scores_max: int, stall_s: float, counters: Counter[str]) -> None:
+        self._score_max = max(0, scores_max - 1)
+        self._stall_s = stall_s
+        self._counters = counters
+        self._stalled_at = float("-inf")
+        self._silences: Counter[str] = Counter()
+        self.score = 0
+
+    def better(self, by: int = 1) -> None:
+        """Something went as it should."""
+        self.score = max(0, self.score - by)
+        if not self.score:
+            self._silences.clear()
+
+    def worse(self) -> None:
+        """Something went wrong that may well be this node's own fault."""
+        self.score = min(self._score_max, self.score + 1)
+
+    def silence(self, relay: str) -> None:
+        """``relay`` said nothing, and nobody else has found it silent so far."""
+        if self.score < self._score_max:
+            self._silences[relay] += 1
+            self.worse()
+
+    def explained(self, relay: str) -> None:
+        """Somebody else gets no answer from ``relay`` either."""
+        silences = self._silences.pop(relay, 0)
+        if silences:
+            self.better(silences)
+
+    def scaled(self, duration_s: float) -> float:
+        """``duration_s`` for a node of this health."""
+        return duration_s * (self.score + 1)
+
+    def stalled_s(self, due: float, now: float) -> float:
+        """How long this node stood still, if a timer that was due at ``due`` and goes off now is the first to tell."""
+        late_s = now - due
+        if not self._stall_s or late_s < self._stall_s or due <= self._stalled_at:
+            return 0.0
+        self._stalled_at = now
+        self._counters["stalls"] += 1
+        self.worse()
+        return late_s
+
+    def just_stalled(self, now: float, within_s: float) -> bool:
+        """Whether a stall ended less than ``within_s`` ago: what arrived meanwhile may not have been read yet."""
+        return now < self._stalled_at + within_s
