@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip import Evidence, (
+from gossip import (
     Advertisement,
     Claim,
+    Evidence,
     Incarnation,
     Lane,
     MemberChanged,
