@@ -5,6 +5,7 @@ Frames cross encode and decode. The same seed gives the same run.
 
 from __future__ import annotations
 
+import gc
 import heapq
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -34,6 +35,8 @@ from gossip.messages import Ack, Message, Ping, decode, encode, frame, frame_hea
 
 CLUSTER = bytes(range(16))
 CONFIG = SwimConfig()
+# Long enough for one round over three peers, with the end of the last probe.
+ROUND_S = 2.5
 
 
 def node_id(number: int) -> str:
@@ -362,3 +365,36 @@ def left(number: int, epoch: int = 1, counter: int = 0) -> Claim:
 
 def ping(number: int, sequence: int = 7, *, digest: int = 0, epoch: int = 1, counter: int = 0) -> Ping:
     return Ping(sequence, digest, address_of(number), Incarnation(epoch, counter))
+
+
+def settled_cluster(seed: int, count: int = 5) -> tuple[Network, list[Host]]:
+    network = Network(seed=seed)
+    hosts = network.cluster_of(count)
+    network.run(10 + 2 * network.rng.random())
+    return network, hosts
+
+
+def hold_dead(observers: list[Host], victims: list[Host]) -> bool:
+    statuses = [observer.swim.member(victim.node) for observer in observers for victim in victims]
+    return all(member is not None and member.status is Status.DEAD for member in statuses)
+
+
+def pinged(solo: Solo, number: int, within_s: float = ROUND_S) -> Ping:
+    """Let time pass until the node is pinged."""
+    end = solo.now + within_s
+    while not solo.sent_to(number, Ping):
+        assert solo.now < end, f"{number} was not pinged"
+        solo.passes(0.01)
+    return solo.sent_to(number, Ping)[-1]
+
+
+def reachable(root: object) -> int:
+    """How many objects hang on ``root``, code aside."""
+    seen: dict[int, object] = {}
+    todo = [root]
+    while todo:
+        item = todo.pop()
+        if id(item) not in seen and not isinstance(item, type) and not callable(item):
+            seen[id(item)] = item
+            todo += gc.get_referents(item)
+    return len(seen)

@@ -1,33 +1,12 @@
 """News: what goes first, how often it goes, and when it stops."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip import Advertisement, AdvertisementChanged, Claim, Incarnation, SwimConfig, TimerKind
 from gossip.directory import Publication
 from gossip.dissemination import Broadcasts
-from tests.gossip.harness import CONFIG, Network, Solo, alive, dead, left, node_id, ping
-
-
-def test_what_was_sent_least_goes_first() -> None:
-    news = Broadcasts()
-    news.put("a", b"a")
-    assert news.take(1, 9) == [b"a"]
-    news.put("b", b"b")
-    news.put("c", b"c")
-    assert news.take(1, 9) == [b"b"]
-    assert news.take(1, 9) == [b"c"]
-    assert news.take(3, 9) == [b"a", b"b", b"c"]
-
-
-def test_newer_news_takes_the_place_of_older_and_starts_anew() -> None:
-    news = Broadcasts()
-    news.put("a", b"old")
-    assert news.take(10, 2) == [b"old"]
-    news.put("a", b"new")
-    assert [news.take(10, 2) for _ in range(3)] == [[b"new"], [b"new"], []]
-    assert len(news) == 0
+from tests.gossip.harness import Solo, alive, dead, left, node_id, ping
 
 
 def test_a_piece_larger_than_the_budget_goes_alone() -> None:
@@ -90,33 +69,6 @@ def test_advertisements_do_not_starve_membership_nor_the_other_way_round() -> No
     solo.hears(2, ping(2))
     assert 2 <= len(solo.sent_to(2, Claim)) <= 6
     assert len(solo.sent_to(2, Publication)) == 2
-
-
-def test_news_also_goes_to_the_recently_dead_and_stops_after_the_window() -> None:
-    config = SwimConfig(gossip_dead_window_s=1.0, redial_interval_s=1000)
-    solo = Solo(config=config, knows=[2, 3])
-    solo.answering = (3,)
-    solo.hears(3, dead(2))
-    solo.passes(1.8)
-    assert dead(2) in solo.sent_to(2, Claim)
-    solo.passes(1.0)
-    solo.forget()
-    solo.hears(3, alive(9))
-    solo.passes(1.0)
-    assert solo.sent_to(2, Claim) == []
-
-
-def test_leave_messages_do_not_echo_for_ever() -> None:
-    network = Network(seed=3)
-    hosts = network.cluster_of(5)
-    network.run(10)
-    network.perform(hosts[4], hosts[4].swim.leave(network.now))
-    network.run(5)
-    network.kill(hosts[4])
-    before = network.frames
-    network.run(20)
-    probes_and_acks = 4 * 2 * 20 / CONFIG.probe_interval_s
-    assert network.frames - before == pytest.approx(probes_and_acks, abs=8)
 
 
 def test_a_replayed_leave_is_no_news() -> None:
