@@ -31,12 +31,29 @@ from gossip import (
     Timer,
     TimerKind,
 )
-from gossip.messages import Ack, Message, Ping, decode, encode, frame, frame_head
+from gossip.directory import Publication
+from gossip.messages import (
+    Ack,
+    Buckets,
+    Message,
+    News,
+    Ping,
+    Records,
+    Versions,
+    Wanted,
+    decode,
+    encode,
+    frame,
+    frame_head,
+)
 
 CLUSTER = bytes(range(16))
 CONFIG = SwimConfig()
 # Long enough for one round over three peers, with the end of the last probe.
 ROUND_S = 2.5
+GOSSIP = (Claim, Publication, News, Buckets, Versions, Wanted, Records)
+# How long the frames take that waited for a process that stood still, after its timers went off.
+STILL_S = 0.02
 
 
 def node_id(number: int) -> str:
@@ -87,6 +104,10 @@ class Host:
     swim: Swim
     up: bool = True
     events: list[tuple[float, Effect]] = field(default_factory=list)
+    still_until: float = 0.0
+    skew_s: float = 0.0
+    """How far its clock is ahead of the network's."""
+    hears_gossip: bool = True
 
     @property
     def node(self) -> str:
@@ -153,6 +174,10 @@ class Network:
         """The process ends: whoever dials its host is refused."""
         host.up = False
 
+    def stand_still(self, host: Host, duration_s: float) -> None:
+        """The process stops for a while: its timers go off late, and then it reads what has arrived."""
+        host.still_until = self.now + duration_s
+
     def isolate(self, *hosts: Host) -> None:
         """Frames from and to these hosts vanish, also among themselves."""
         gone = [host.number for host in hosts]
@@ -218,8 +243,10 @@ class Network:
 
     def _fire(self, host: Host, timer: Timer) -> Callable[[], None]:
         def fire() -> None:
-            if host.up:
-                self.perform(host, host.swim.timer(timer, self.now))
+            if self.now < host.still_until:
+                self._at(host.still_until, fire)
+            elif host.up:
+                self.perform(host, host.swim.timer(timer, self.now + host.skew_s))
 
         return fire
 
@@ -239,17 +266,27 @@ class Network:
 
     def _deliver(self, sender: Host, target: Host, lane: Lane, frame: bytes) -> Callable[[], None]:
         def deliver() -> None:
-            if target.up:
-                self.perform(target, target.swim.receive(sender.node, lane, frame, self.now))
+            if self.now < target.still_until:
+                self._at(target.still_until + STILL_S, deliver)
+            elif target.up:
+                heard = frame if target.hears_gossip else without_gossip(frame)
+                self.perform(target, target.swim.receive(sender.node, lane, heard, self.now + target.skew_s))
 
         return deliver
 
     def _refuse(self, sender: Host, peer: Peer) -> Callable[[], None]:
         def refuse() -> None:
             if sender.up:
-                self.perform(sender, sender.swim.unreachable(peer, "connection refused", self.now))
+                self.perform(sender, sender.swim.unreachable(peer, "connection refused", self.now + sender.skew_s))
 
         return refuse
+
+
+def without_gossip(data: bytes) -> bytes:
+    """A frame without the news in it, and without comparisons of views."""
+    read = decode(data, CONFIG.frame_size_bytes_max)
+    kept = [encode(message) for message in read.messages if not isinstance(message, GOSSIP)]
+    return frame(frame_head(read.cluster, read.sender), kept)
 
 
 class Solo:
@@ -310,9 +347,14 @@ class Solo:
         """Time passes; timers go off."""
         end = self.now + duration_s
         while self._timers and self._timers[0][0] <= end:
-            self.now, _, timer = heapq.heappop(self._timers)
+            when, _, timer = heapq.heappop(self._timers)
+            self.now = max(self.now, when)
             self.perform(self.swim.timer(timer, self.now))
         self.now = end
+
+    def stands_still(self, duration_s: float) -> None:
+        """Time passes, and the process does nothing: timers will go off late."""
+        self.now += duration_s
 
     def _ack(self, peer: Peer, messages: Sequence[Message]) -> None:
         for number in self.answering:

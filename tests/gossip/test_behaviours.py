@@ -70,6 +70,13 @@ def test_02_confirmations_shorten_a_suspicion_from_max_to_min_on_a_log_scale() -
         assert solo.status(2) is Status.DEAD
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_02_with_few_members_nobody_waits_for_confirmations_that_cannot_come(count: int) -> None:
+    network, hosts = settled_cluster(3, count)
+    network.isolate(*hosts[1:])
+    network.run_until(lambda: hold_dead(hosts[:1], hosts[1:]), 5.0)
+
+
 def test_03_local_health_1_doubles_the_probe_window() -> None:
     solo = Solo(knows=[2])
     solo.hears(2, suspect(1, 2))
@@ -301,6 +308,7 @@ def test_22_left_then_restarted_a_node_does_not_rejoin_by_itself() -> None:
     hosts = network.cluster_of(3)
     network.perform(hosts[2], hosts[2].swim.leave(network.now))
     network.run(30)
+    assert hosts[2].swim.peers() == []
     assert hosts[0].swim.alive() == hosts[1].swim.alive() == tuple(sorted(host.node for host in hosts[:2]))
     network.perform(hosts[2], hosts[2].swim.join(hosts[0].address, network.now))
     network.run_until(lambda: network.all_see_all(hosts), 2.0)
