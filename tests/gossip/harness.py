@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gossip import (
+    VERSIONS,
     Claim,
     Effect,
     IdentityConflict,
@@ -30,6 +31,7 @@ from gossip import (
     SwimConfig,
     Timer,
     TimerKind,
+    VersionRange,
 )
 from gossip.directory import Publication
 from gossip.messages import (
@@ -74,6 +76,7 @@ def make_swim(
     address: str = "",
     seed: int = 0,
     expelled: Collection[str] = (),
+    versions: VersionRange = VERSIONS,
 ) -> Swim:
     """One core on its own."""
     return Swim(
@@ -85,6 +88,7 @@ def make_swim(
         rng=random.Random(f"{seed}/{number}/{epoch}"),
         welcome=lambda: b"secret",
         expelled=expelled,
+        versions=versions,
     )
 
 
@@ -134,6 +138,7 @@ class Network:
     hosts: dict[int, Host] = field(default_factory=dict)
     cut: Callable[[int, int], bool] = lambda sender, receiver: False
     refusing: tuple[int, ...] = ()
+    overheard: Callable[[Host, Send], None] = lambda sender, send: None
     frames: int = 0
     bytes_sent: int = 0
 
@@ -143,9 +148,25 @@ class Network:
         self._order = 0
         self._by_address: dict[str, Host] = {}
 
-    def add(self, number: int, *, epoch: int = 1, address: str = "", cluster: bytes = CLUSTER) -> Host:
+    def add(
+        self,
+        number: int,
+        *,
+        epoch: int = 1,
+        address: str = "",
+        cluster: bytes = CLUSTER,
+        versions: VersionRange = VERSIONS,
+    ) -> Host:
         """A new core, or one that starts again with a later epoch; it does not run yet."""
-        swim = make_swim(number, config=self.config, cluster=cluster, epoch=epoch, address=address, seed=self.seed)
+        swim = make_swim(
+            number,
+            config=self.config,
+            cluster=cluster,
+            epoch=epoch,
+            address=address,
+            seed=self.seed,
+            versions=versions,
+        )
         host = Host(number, swim)
         if number in self.hosts:
             self.hosts[number].up = False
@@ -253,6 +274,7 @@ class Network:
     def _send(self, sender: Host, send: Send) -> None:
         self.frames += 1
         self.bytes_sent += len(send.frame)
+        self.overheard(sender, send)
         target = self._by_address.get(send.peer.address)
         if target is None or not target.up or target.number in self.refusing:
             if target is None or not self.cut(sender.number, target.number):
@@ -302,8 +324,11 @@ class Solo:
         seed: int = 0,
         knows: Sequence[int] = (),
         expelled: Collection[str] = (),
+        versions: VersionRange = VERSIONS,
     ) -> None:
-        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled)
+        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled, versions=versions)
+        self._versions = versions
+        self.overheard: Callable[[bytes], None] = lambda data: None
         self.config = config
         self.now = 100.0
         self.sent: list[tuple[Peer, Message]] = []
@@ -325,7 +350,8 @@ class Solo:
     def perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
-                messages = decode(effect.frame, self.config.frame_size_bytes_max).messages
+                self.overheard(effect.frame)
+                messages = decode(effect.frame, self.config.frame_size_bytes_max, self._versions).messages
                 self.sent += [(effect.peer, message) for message in messages]
                 self.lanes.append(effect.lane)
                 self._ack(effect.peer, messages)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from gossip import Advertisement, AdvertisementChanged, Claim, Incarnation, SwimConfig, TimerKind
 from gossip.directory import Publication
 from gossip.dissemination import Broadcasts
-from tests.gossip.harness import Solo, alive, dead, left, node_id, ping
+from gossip.messages import Ping
+from tests.gossip.harness import Solo, alive, dead, left, node_id, ping, suspect
 
 
 def test_a_piece_larger_than_the_budget_goes_alone() -> None:
@@ -69,6 +70,41 @@ def test_advertisements_do_not_starve_membership_nor_the_other_way_round() -> No
     solo.hears(2, ping(2))
     assert 2 <= len(solo.sent_to(2, Claim)) <= 6
     assert len(solo.sent_to(2, Publication)) == 2
+
+
+def test_news_is_told_to_those_who_are_likely_to_listen_and_not_spent_on_suspects() -> None:
+    solo = Solo(knows=[2, 3, 4, 5])
+    solo.answering = (5,)
+    solo.hears(5, suspect(2, 5), suspect(3, 5), suspect(4, 5))
+    solo.passes(1.2)
+    told = [claim.member.node for claim in solo.sent_to(5, Claim)]
+    limit = solo.config.retransmit_limit(5)
+    assert all(told.count(node_id(number)) >= limit for number in (2, 3, 4))
+
+
+def test_in_a_large_cluster_news_goes_to_the_members_that_are_probed_anyway() -> None:
+    count = 200
+    solo = Solo(config=SwimConfig(probe_rotation=1), knows=range(2, count))
+    solo.answering = tuple(range(2, count))
+    solo.passes(solo.config.probe_subset * solo.config.probe_interval_s)
+    probed = {peer.node for peer, message in solo.sent if isinstance(message, Ping)}
+    solo.forget()
+    solo.hears(2, alive(count))
+    solo.passes(1.0)
+    told = {peer.node for peer, message in solo.sent if isinstance(message, Claim)}
+    assert len(told) >= 8
+    assert len(told - probed) <= 2
+
+
+def test_a_newcomer_that_pings_has_its_turn_soon_however_large_the_cluster() -> None:
+    count = 200
+    solo = Solo(knows=range(2, count))
+    solo.answering = tuple(range(2, count + 1))
+    solo.passes(20.0)
+    solo.hears(count, ping(count))
+    solo.forget()
+    solo.passes(solo.config.probe_subset * solo.config.probe_interval_s)
+    assert solo.sent_to(count, Ping)
 
 
 def test_a_replayed_leave_is_no_news() -> None:
