@@ -82,6 +82,16 @@ def test_news_is_told_to_those_who_are_likely_to_listen_and_not_spent_on_suspect
     assert all(told.count(node_id(number)) >= limit for number in (2, 3, 4))
 
 
+def test_a_member_that_is_probed_because_it_is_doubted_gets_no_news_but_what_is_said_of_itself() -> None:
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50, gossip_interval_s=10), knows=[2, 3, 4, 5])
+    solo.hears(5, alive(6), suspect(2, 5), suspect(3, 5))
+    solo.forget()
+    solo.passes(0.2)
+    for number in (2, 3):
+        assert solo.sent_to(number, Ping)
+        assert {claim.member.node for claim in solo.sent_to(number, Claim)} == {node_id(number)}
+
+
 def test_in_a_large_cluster_news_goes_to_the_members_that_are_probed_anyway() -> None:
     count = 200
     solo = Solo(config=SwimConfig(probe_rotation=1), knows=range(2, count))

@@ -93,12 +93,24 @@ def test_without_notice_of_stalls_a_node_that_stood_still_holds_others_dead() ->
 
 
 def test_the_time_in_which_a_node_stood_still_is_no_time_for_a_suspect_to_object() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=range(2, 6))
+    solo = Solo(knows=range(2, 6))
     solo.answering = (3, 4, 5)
     solo.hears(3, suspect(2, 3, 4, 5))
-    solo.passes(1.0)
+    solo.passes(0.1)
     solo.stands_still(30.0)
-    solo.passes(solo.config.probe_interval_s - 0.1)
+    solo.passes(solo.config.suspicion_min_s - 0.1 - solo.config.probe_interval_s)
+    assert solo.status(2) is Status.SUSPECT
+    solo.passes(solo.config.probe_interval_s)
+    assert solo.status(2) is Status.DEAD
+
+
+def test_a_suspicion_that_would_have_ended_while_this_node_stood_still_waits_until_all_is_read() -> None:
+    solo = Solo(config=SwimConfig(probe_interval_s=1.4, probe_timeout_s=0.2), knows=range(2, 6))
+    solo.answering = (3, 4, 5)
+    solo.hears(3, suspect(2, 3, 4, 5))
+    solo.passes(1.49)
+    solo.stands_still(30.0)
+    solo.passes(1.3)
     assert solo.status(2) is Status.SUSPECT
     solo.passes(0.2)
     assert solo.status(2) is Status.DEAD
