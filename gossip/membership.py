@@ -7,7 +7,7 @@ change costs the same however many members there are.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gossip.member import Member, Status
@@ -39,6 +39,9 @@ class Roster:
 
     def __getitem__(self, index: int) -> str:
         return self._nodes[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._nodes)
 
     def add(self, node: str) -> None:
         """Add ``node``, unless it is there."""
