@@ -46,11 +46,26 @@ def version_of(member: Member, published: Incarnation) -> Version:
     return Version(member.node, member.incarnation, 0 if member.status.live else member.status.rank, published)
 
 
+def fingerprint(known: Member | Publication | None) -> int:
+    """A hash of how new this knowledge is, and about whom; 0 of nothing. Suspect counts as alive here, too."""
+    if known is None:
+        return 0
+    if isinstance(known, Member):
+        epoch, counter = known.incarnation
+        text = f"{known.node} {epoch} {counter} {0 if known.status.live else known.status.rank}"
+    else:
+        epoch, counter = known.version
+        text = f"{known.node} {epoch} {counter}"
+    return int.from_bytes(blake2b(text.encode(), digest_size=HASH_SIZE_BYTES).digest(), "big")
+
+
 class Digest:
-    """The hash of everything known about every member, and one for each bucket."""
+    """The fingerprints of all members and of what they publish, as one sum, and one for each bucket.
+
+    It holds nothing about anybody by itself, since what is held elsewhere tells which fingerprint has to go.
+    """
 
     def __init__(self) -> None:
-        self._hash_of: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
         self._buckets = [0] * BUCKETS
         self._total = 0
 
@@ -64,27 +79,16 @@ class Digest:
         """The same for each bucket of nodes."""
         return tuple(self._buckets)
 
-    def nodes(self, bucket: int) -> tuple[str, ...]:
-        """Who falls into ``bucket``, longest known first."""
-        return tuple(self._hash_of[bucket])
-
-    def put(self, version: Version) -> None:
-        """What is known about one node has changed."""
-        text = f"{version.node} {version.incarnation} {version.down} {version.published}"
-        new = int.from_bytes(blake2b(text.encode(), digest_size=HASH_SIZE_BYTES).digest(), "big")
-        self._swap(version.node, new)
-
-    def remove(self, node: str) -> None:
-        """Nothing is known about ``node`` any more."""
-        self._swap(node, 0)
-        self._hash_of[bucket_of(node)].pop(node, None)
-
-    def _swap(self, node: str, new: int) -> None:
-        bucket = bucket_of(node)
-        difference = self._hash_of[bucket].get(node, 0) ^ new
-        self._hash_of[bucket][node] = new
-        self._buckets[bucket] ^= difference
+    def change(self, node: str, before: Member | Publication | None, after: Member | Publication | None) -> None:
+        """What is known about one node has changed; None is nothing."""
+        difference = fingerprint(before) ^ fingerprint(after)
+        self._buckets[bucket_of(node)] ^= difference
         self._total ^= difference
+
+    def copy_from(self, other: Digest) -> None:
+        """The same is known here as there."""
+        self._buckets = other._buckets.copy()
+        self._total = other._total
 
 
 class Reconciliation:
@@ -140,14 +144,12 @@ class Reconciliation:
             return
         chosen: list[int] = []
         versions: list[Version] = []
-        own = self._digest.buckets
-        for bucket in range(BUCKETS):
-            if own[bucket] != message.hashes[bucket]:
-                nodes = self._digest.nodes(bucket)[:_VERSIONS_MAX]
-                if versions and len(versions) + len(nodes) > _VERSIONS_MAX:
-                    break
-                chosen.append(bucket)
-                versions += [self._version(node) for node in nodes]
+        hashes = zip(self._digest.buckets, message.hashes, strict=True)
+        for bucket, nodes in self._nodes_in([n for n, (own, theirs) in enumerate(hashes) if own != theirs]).items():
+            if versions and len(versions) + len(nodes) > _VERSIONS_MAX:
+                break
+            chosen.append(bucket)
+            versions += [self._version(node) for node in nodes[:_VERSIONS_MAX]]
         if chosen:
             self._outbox.send(peer, Lane.BULK, Versions(tuple(chosen), tuple(versions)))
 
@@ -161,8 +163,8 @@ class Reconciliation:
         chosen = [bucket for bucket in dict.fromkeys(message.buckets) if bucket < BUCKETS]
         newer = [
             node
-            for bucket in chosen
-            for node in self._digest.nodes(bucket)
+            for nodes in self._nodes_in(chosen).values()
+            for node in nodes
             if node not in theirs or _newer(self._version(node), theirs[node])
         ]
         self.send_records(peer, newer, now)
@@ -208,9 +210,20 @@ class Reconciliation:
     def _may_answer(self, peer: Peer, message: Buckets | Versions | Wanted, now: float) -> bool:
         return self._paces[type(message)].allows(peer.node, now)
 
+    def _nodes_in(self, buckets: Iterable[int]) -> dict[int, list[str]]:
+        """Who falls into each of ``buckets``. All members are looked at, since a table of it would cost more."""
+        found: dict[int, list[str]] = {bucket: [] for bucket in buckets}
+        nodes_of = {f"{byte:02x}": found[byte % BUCKETS] for byte in range(256) if byte % BUCKETS in found}
+        if nodes_of:
+            for node in self._membership.nodes():
+                nodes = nodes_of.get(node[:2])
+                if nodes is not None:
+                    nodes.append(node)
+        return found
+
     def _version(self, node: str) -> Version:
         member = self._membership.get(node)
-        assert member is not None, "the digest covers members only"
+        assert member is not None, "only members are compared"
         return version_of(member, self._directory.version(node))
 
     def _is_newer(self, theirs: Version) -> bool:

@@ -221,8 +221,7 @@ class Prober:
 
     def pinged(self, sender: Peer, ping: Ping, now: float) -> None:
         """Somebody asks whether we are there."""
-        record = self._membership.record(sender.node)
-        if record is not None and record.heard_at is None:
+        if self._membership.heard_at(sender.node) is None:
             self._rotation.take_in(sender.node)
         self._outbox.send_with_news(sender, Ack(ping.sequence, self._digest()), *self._doubts_about(sender, now))
 

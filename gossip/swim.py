@@ -62,6 +62,7 @@ from gossip.messages import (
 from gossip.outbox import Outbox
 from gossip.pace import Pace
 from gossip.probe import Prober
+from gossip.roll import Roll
 from gossip.suspicion import Evidence
 from gossip.transport import Lane, Peer
 from gossip.view import View
@@ -168,8 +169,7 @@ class Swim:
 
     def last_heard(self, node: str) -> float | None:
         """When the last frame from ``node`` itself arrived; None if never."""
-        record = self._membership.record(node)
-        return record.heard_at if record else None
+        return self._membership.heard_at(node)
 
     def advertisement(self, node: str) -> Advertisement | None:
         """What ``node`` has published about itself; kept while it is down."""
@@ -197,6 +197,14 @@ class Swim:
         return [Peer(member.node, member.address) for member in (live + dead)[:_PEERS_MAX]]
 
     # Inputs
+
+    def adopt(self, roll: Roll) -> None:
+        """Know everybody in ``roll`` as if that had been so for long: nobody is told, and nothing is passed on.
+
+        For simulations that begin with a formed cluster; before ``start``. What is held already is replaced. Raises
+        ``ValueError`` if this node is not in the roll, as it is.
+        """
+        self._view.adopt(roll)
 
     def start(self, now: float, seeds: Sequence[Peer] = ()) -> list[Effect]:
         """Begin to probe and, with ``seeds``, look for the members known before a restart until one answers."""
@@ -357,13 +365,13 @@ class Swim:
         """A frame of our cluster."""
         for message in frame.messages:
             self._handle(frame.sender, message, now)
-        record = self._membership.record(frame.sender)
-        if record is None:
+        sender = self._membership.get(frame.sender)
+        if sender is None:
             return
-        record.heard_at = now
+        self._membership.heard(frame.sender, now)
         self._outbox.speaks(frame.sender, frame.highest)
-        if record.member.status is Status.DEAD and self._view.may_answer(frame.sender, now):
-            peer = Peer(frame.sender, record.member.address)
+        if sender.status is Status.DEAD and self._view.may_answer(frame.sender, now):
+            peer = Peer(frame.sender, sender.address)
             self._outbox.send(peer, Lane.PROBE, self._view.claim_about(frame.sender, now))
 
     def _handle(self, sender: str, message: Message, now: float) -> None:

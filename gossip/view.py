@@ -15,15 +15,16 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
-from gossip.antientropy import Digest, version_of
+from gossip.antientropy import Digest
 from gossip.config import SwimConfig
 from gossip.directory import NEVER, Advertisement, Directory, Publication
 from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
 from gossip.health import LocalHealth
 from gossip.member import DOWN_FOR_S_MAX, Claim, Incarnation, Member, Status
-from gossip.membership import Membership, Record
+from gossip.membership import Membership
 from gossip.messages import encode
 from gossip.outbox import Outbox
+from gossip.roll import Roll
 from gossip.suspicion import Evidence, Suspicions
 from gossip.transport import Lane, Peer
 
@@ -73,7 +74,9 @@ class View:
         self._confirmations_wanted = 0
         self._reap_at = float("inf")
         self._conflict_at = float("-inf")
-        self._measure(self.node)
+        self._answered_at: dict[str, float] = {}
+        self._objected: tuple[str, float] | None = None
+        self.digest.change(self.node, None, myself)
 
     @property
     def has_left(self) -> bool:
@@ -87,11 +90,12 @@ class View:
 
     def claim_about(self, node: str, now: float) -> Claim:
         """What this node would say about ``node``, which it knows."""
-        record = self.membership.record(node)
-        assert record is not None
-        member = record.member
-        down_for_s = 0 if member.status.live else min(max(0, int(now - record.down_since)), DOWN_FOR_S_MAX)
-        return Claim(member, self.suspicions.accusers(node), down_for_s)
+        member = self.membership.get(node)
+        assert member is not None
+        if member.status.live:
+            return Claim(member, self.suspicions.accusers(node))
+        down_for_s = int(now - self.membership.down_since(node))
+        return Claim(member, down_for_s=min(max(0, down_for_s), DOWN_FOR_S_MAX))
 
     def evidence(self, node: str) -> Evidence | None:
         """On what ``node`` is held suspect, or dead."""
@@ -156,8 +160,7 @@ class View:
     def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
         """Change what this node is, and tell everybody."""
         before = self.membership.myself
-        self.membership.put(replace(before, status=status, incarnation=incarnation), now)
-        self._measure(self.node)
+        self._put(replace(before, status=status, incarnation=incarnation), now)
         self.spread_myself(now)
         if status is not before.status:
             self.time_suspicions(now)
@@ -188,12 +191,13 @@ class View:
 
     def may_answer(self, node: str, now: float) -> bool:
         """Whether ``node`` may be told again what is held about it; counts as told."""
-        record = self.membership.record(node)
-        if record is None:
+        member = self.membership.get(node)
+        if member is None:
             return False
-        if record.answered_at is not None and now < record.answered_at + self._config.answer_interval_s:
+        answered_at = self._answered_at.get(node)
+        if answered_at is not None and now < answered_at + self._config.answer_interval_s:
             return False
-        record.answered_at = now
+        self._answered_at[member.node] = now
         return True
 
     # Advertisements
@@ -201,8 +205,7 @@ class View:
     def publish(self, advertisement: Advertisement) -> None:
         """Publish ``advertisement`` as this node's own, in a version above all that anybody may hold."""
         version = self.directory.version(self.node).above(Incarnation(self.membership.myself.incarnation.epoch, 0))
-        self.directory.publish(Publication(self.node, version, advertisement))
-        self._measure(self.node)
+        self._take(Publication(self.node, version, advertisement))
         self._spread_publication(self.node)
 
     def hear_publication(self, publication: Publication, sender: str, *, quiet: bool = False) -> None:
@@ -222,32 +225,42 @@ class View:
         if publication.version > self.directory.version(node) and not self._make_room_for(publication):
             self._counters["drop_directory_full"] += 1
             return
-        if self.directory.publish(publication):
-            self._measure(node)
+        if self._take(publication):
             if not quiet:
                 self._spread_publication(node)
             self._outbox.emit(AdvertisementChanged(node))
 
-    # Forgetting
+    # Knowing many at once, and forgetting
+
+    def adopt(self, roll: Roll) -> None:
+        """Know all of ``roll`` as if it had been so for long."""
+        if roll.members.get(self.node) != self.membership.myself:
+            raise ValueError(f"the roll must hold this node as it is: {self.membership.myself}")
+        self.membership.adopt(roll.members, roll.node_by_address, roll.nodes)
+        self.directory.copy_from(roll.directory)
+        self.digest.copy_from(roll.digest)
+        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
 
     def reap(self, now: float) -> None:
         """Forget members that have been down for long enough."""
         self._reap_at = float("inf")
-        for record in self.membership.down():
-            if record.member.node == self.node:
+        for node, down_since in self.membership.down():
+            if node == self.node:
                 continue
-            if record.down_since + self._config.forget_after_s <= now + _EARLY_S:
-                self.forget(record.member.node)
+            if down_since + self._config.forget_after_s <= now + _EARLY_S:
+                self.forget(node)
             else:
-                self._reap_at = min(self._reap_at, record.down_since + self._config.forget_after_s)
+                self._reap_at = min(self._reap_at, down_since + self._config.forget_after_s)
         if self._reap_at < float("inf"):
             self._outbox.arm(TimerKind.REAP, self._reap_at - now)
 
     def forget(self, node: str) -> None:
         """Keep nothing about ``node``."""
+        self.digest.change(node, self.membership.get(node), None)
+        self.digest.change(node, self.directory.publication(node), None)
         self.membership.remove(node)
         self.directory.forget(node)
-        self.digest.remove(node)
+        self._answered_at.pop(node, None)
         self.suspicions.end(node)
         self.recently_dead.pop(node, None)
         self._evidence_of_death.pop(node, None)
@@ -302,7 +315,7 @@ class View:
             if not claim.member.status.live or not self.has_room:
                 self._counters["drop_members_full"] += 1
                 return False
-            self.forget(self.membership.dead[0])
+            self.forget(self.membership.dead.first())
         return True
 
     def _make_room_for(self, publication: Publication) -> bool:
@@ -312,7 +325,7 @@ class View:
         while self.directory.size_bytes + growth_bytes > self._config.directory_bytes_max:
             if publication.node not in self.membership.live_others or not len(self.membership.dead):
                 return False
-            self.forget(self.membership.dead[0])
+            self.forget(self.membership.dead.first())
         return True
 
     def _merge(self, claim: Claim, held: Member | None, sender: str, now: float, quiet: bool) -> None:
@@ -352,8 +365,7 @@ class View:
         held = self.membership.get(node)
         moved = held is None or not held.status.live or held.address != member.address
         former = self.membership.at(member.address) if moved and member.status.live else None
-        self.membership.put(member, now, claim.down_for_s)
-        self._measure(node)
+        self._put(member, now, claim.down_for_s)
         if member.status is Status.SUSPECT:
             self._suspect(claim, now)
         elif held is not None and held.status is Status.SUSPECT:
@@ -401,9 +413,7 @@ class View:
         self._gone(member.node)
         if member.status is Status.DEAD:
             self.recently_dead[member.node] = now
-        record = self.membership.record(member.node)
-        assert record is not None
-        forget_at = record.down_since + self._config.forget_after_s
+        forget_at = self.membership.down_since(member.node) + self._config.forget_after_s
         if forget_at < self._reap_at:
             self._reap_at = forget_at
             self._outbox.arm(TimerKind.REAP, forget_at - now)
@@ -442,7 +452,7 @@ class View:
 
     def _hear_about_myself(self, claim: Claim, sender: str, now: float) -> None:
         mine, said = self.membership.myself, claim.member
-        teller = self.membership.record(sender)
+        teller = self.membership.get(sender)
         if self.has_left:
             # Who only doubts it can take it from us at once.
             if said.status is Status.SUSPECT and teller is not None:
@@ -467,12 +477,11 @@ class View:
         if teller is not None:
             self._object(teller, now)
 
-    def _object(self, teller: Record, now: float) -> None:
+    def _object(self, teller: Member, now: float) -> None:
         """Tell what this node is to who holds something else; once, however often it says so in one frame."""
-        if teller.objected_at != now:
-            teller.objected_at = now
-            peer = Peer(teller.member.node, teller.member.address)
-            self._outbox.send(peer, Lane.PROBE, self.claim_about(self.node, now))
+        if self._objected != (teller.node, now):
+            self._objected = (teller.node, now)
+            self._outbox.send(Peer(teller.node, teller.address), Lane.PROBE, self.claim_about(self.node, now))
 
     def _hear_own_publication(self, publication: Publication) -> None:
         """Others hold a version of ours that we do not remember, from before a restart or a restored disk.
@@ -482,18 +491,28 @@ class View:
         own = self.directory.publication(self.node)
         if publication.version < self.directory.version(self.node) or publication == own:
             return
-        self.directory.publish(publication)
-        self._measure(self.node)
+        self._take(publication)
         if own is not None:
             self.publish(own.advertisement)
 
     # What follows from every change
 
-    def _measure(self, node: str) -> None:
-        member = self.membership.get(node)
-        assert member is not None
-        self.digest.put(version_of(member, self.directory.version(node)))
+    def _put(self, member: Member, now: float, down_for_s: float = 0.0) -> None:
+        """Hold ``member`` in place of what is held under its node."""
+        held = self.membership.get(member.node)
+        self.membership.put(member, now, down_for_s)
+        self.digest.change(member.node, held, member)
+        if member.status.live or (held is not None and held.status.live):
+            self._answered_at.pop(member.node, None)
         self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
+
+    def _take(self, publication: Publication) -> bool:
+        """Hold what a member publishes, if it is newer than what is held."""
+        held = self.directory.publication(publication.node)
+        if not self.directory.publish(publication):
+            return False
+        self.digest.change(publication.node, held, publication)
+        return True
 
     def _spread(self, node: str, now: float) -> None:
         self._outbox.membership_news.put(node, encode(self.claim_about(node, now)))
