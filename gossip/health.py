@@ -9,22 +9,29 @@ from __future__ import annotations
 
 from collections import Counter
 
+from gossip.config import SwimConfig
+
 
 class LocalHealth:
-    """A counter that saturates: 0 is well, and ``scores_max - 1`` as bad as can be (0 or 1: always well).
+    """A counter that saturates: 0 is well, and ``awareness_max - 1`` as bad as can be (of 0 and 1: always well).
 
     Better by 1: a probe succeeded. Worse by 1: a probe failed without any relay to ask, a relay did not even say that
     it has no answer, this node had to refute a suspicion, or it stood still for ``stall_s``. A relay's silence is taken
     back when somebody else finds that relay silent, too: where many vanish at once, those that are left are not unwell.
     """
 
-    def __init__(self, scores_max: int, stall_s: float, counters: Counter[str]) -> None:
-        self._score_max = max(0, scores_max - 1)
-        self._stall_s = stall_s
+    def __init__(self, config: SwimConfig, counters: Counter[str]) -> None:
+        self._config = config
+        self._score_max = max(0, config.awareness_max - 1)
         self._counters = counters
         self._stalled_at = float("-inf")
         self._silences: Counter[str] = Counter()
         self.score = 0
+
+    @property
+    def caught_up_at(self) -> float:
+        """When everything has been read that arrived while this node last stood still: no silence counts before."""
+        return self._stalled_at + self._config.probe_interval_s
 
     def better(self, by: int = 1) -> None:
         """Something went as it should."""
@@ -55,13 +62,9 @@ class LocalHealth:
     def stalled_s(self, due: float, now: float) -> float:
         """How long this node stood still, if a timer that was due at ``due`` and goes off now is the first to tell."""
         late_s = now - due
-        if not self._stall_s or late_s < self._stall_s or due <= self._stalled_at:
+        if not self._config.stall_s or late_s < self._config.stall_s or due <= self._stalled_at:
             return 0.0
         self._stalled_at = now
         self._counters["stalls"] += 1
         self.worse()
         return late_s
-
-    def just_stalled(self, now: float, within_s: float) -> bool:
-        """Whether a stall ended less than ``within_s`` ago: what arrived meanwhile may not have been read yet."""
-        return now < self._stalled_at + within_s

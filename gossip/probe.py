@@ -296,7 +296,7 @@ class Prober:
         flight = self._flights.get(sequence)
         if flight is None:
             return
-        if not flight.excused and self._health.just_stalled(now, self._config.probe_interval_s):
+        if not flight.excused and now < self._health.caught_up_at:
             flight.excused = True
             self._outbox.arm(TimerKind.PROBE_END, self._config.probe_timeout_s, str(sequence))
             return

@@ -101,7 +101,7 @@ class Swim:
         self._welcome = welcome
         self._counters: Counter[str] = Counter()
         self._versions = versions
-        self._health = LocalHealth(config.awareness_max, config.stall_s, self._counters)
+        self._health = LocalHealth(config, self._counters)
         self._outbox = Outbox(node, cluster, config, self._counters, versions)
         self._view = View(
             myself=Member(node, address, Incarnation(epoch, 0), Status.ALIVE),
@@ -190,7 +190,12 @@ class Swim:
         return dict(self._counters)
 
     def peers(self) -> list[Peer]:
-        """Whom to ask after a restart: known members other than this node, live ones first, a bounded number."""
+        """Whom to ask after a restart: known members other than this node, live ones first, a bounded number.
+
+        Nobody, once this node has left: it does not come back by itself.
+        """
+        if self._view.has_left:
+            return []
         others = [member for member in self._membership.members() if member.node != self.node]
         live = [member for member in others if member.status.live]
         dead = [member for member in others if member.status is Status.DEAD]

@@ -433,7 +433,8 @@ class View:
     # How suspicions are timed
 
     def _deadline(self, node: str) -> float:
-        return self.suspicions.deadline(node, self.membership.able_to_confirm, self.membership.size)
+        deadline = self.suspicions.deadline(node, self.membership.able_to_confirm, self.membership.size)
+        return max(deadline, self._health.caught_up_at)
 
     def _time_suspicion(self, node: str, now: float) -> None:
         if self.has_left:

@@ -5,6 +5,7 @@ Frames cross encode and decode. The same seed gives the same run.
 
 from __future__ import annotations
 
+import gc
 import heapq
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gossip import (
+    VERSIONS,
     Claim,
     Effect,
     IdentityConflict,
@@ -29,11 +31,31 @@ from gossip import (
     SwimConfig,
     Timer,
     TimerKind,
+    VersionRange,
 )
-from gossip.messages import Ack, Message, Ping, decode, encode, frame, frame_head
+from gossip.directory import Publication
+from gossip.messages import (
+    Ack,
+    Buckets,
+    Message,
+    News,
+    Ping,
+    Records,
+    Versions,
+    Wanted,
+    decode,
+    encode,
+    frame,
+    frame_head,
+)
 
 CLUSTER = bytes(range(16))
 CONFIG = SwimConfig()
+# Long enough for one round over three peers, with the end of the last probe.
+ROUND_S = 2.5
+GOSSIP = (Claim, Publication, News, Buckets, Versions, Wanted, Records)
+# How long the frames take that waited for a process that stood still, after its timers went off.
+STILL_S = 0.02
 
 
 def node_id(number: int) -> str:
@@ -54,6 +76,7 @@ def make_swim(
     address: str = "",
     seed: int = 0,
     expelled: Collection[str] = (),
+    versions: VersionRange = VERSIONS,
 ) -> Swim:
     """One core on its own."""
     return Swim(
@@ -65,6 +88,7 @@ def make_swim(
         rng=random.Random(f"{seed}/{number}/{epoch}"),
         welcome=lambda: b"secret",
         expelled=expelled,
+        versions=versions,
     )
 
 
@@ -84,6 +108,10 @@ class Host:
     swim: Swim
     up: bool = True
     events: list[tuple[float, Effect]] = field(default_factory=list)
+    still_until: float = 0.0
+    skew_s: float = 0.0
+    """How far its clock is ahead of the network's."""
+    hears_gossip: bool = True
 
     @property
     def node(self) -> str:
@@ -110,6 +138,7 @@ class Network:
     hosts: dict[int, Host] = field(default_factory=dict)
     cut: Callable[[int, int], bool] = lambda sender, receiver: False
     refusing: tuple[int, ...] = ()
+    overheard: Callable[[Host, Send], None] = lambda sender, send: None
     frames: int = 0
     bytes_sent: int = 0
 
@@ -119,9 +148,25 @@ class Network:
         self._order = 0
         self._by_address: dict[str, Host] = {}
 
-    def add(self, number: int, *, epoch: int = 1, address: str = "", cluster: bytes = CLUSTER) -> Host:
+    def add(
+        self,
+        number: int,
+        *,
+        epoch: int = 1,
+        address: str = "",
+        cluster: bytes = CLUSTER,
+        versions: VersionRange = VERSIONS,
+    ) -> Host:
         """A new core, or one that starts again with a later epoch; it does not run yet."""
-        swim = make_swim(number, config=self.config, cluster=cluster, epoch=epoch, address=address, seed=self.seed)
+        swim = make_swim(
+            number,
+            config=self.config,
+            cluster=cluster,
+            epoch=epoch,
+            address=address,
+            seed=self.seed,
+            versions=versions,
+        )
         host = Host(number, swim)
         if number in self.hosts:
             self.hosts[number].up = False
@@ -149,6 +194,10 @@ class Network:
     def kill(self, host: Host) -> None:
         """The process ends: whoever dials its host is refused."""
         host.up = False
+
+    def stand_still(self, host: Host, duration_s: float) -> None:
+        """The process stops for a while: its timers go off late, and then it reads what has arrived."""
+        host.still_until = self.now + duration_s
 
     def isolate(self, *hosts: Host) -> None:
         """Frames from and to these hosts vanish, also among themselves."""
@@ -215,14 +264,17 @@ class Network:
 
     def _fire(self, host: Host, timer: Timer) -> Callable[[], None]:
         def fire() -> None:
-            if host.up:
-                self.perform(host, host.swim.timer(timer, self.now))
+            if self.now < host.still_until:
+                self._at(host.still_until, fire)
+            elif host.up:
+                self.perform(host, host.swim.timer(timer, self.now + host.skew_s))
 
         return fire
 
     def _send(self, sender: Host, send: Send) -> None:
         self.frames += 1
         self.bytes_sent += len(send.frame)
+        self.overheard(sender, send)
         target = self._by_address.get(send.peer.address)
         if target is None or not target.up or target.number in self.refusing:
             if target is None or not self.cut(sender.number, target.number):
@@ -236,17 +288,27 @@ class Network:
 
     def _deliver(self, sender: Host, target: Host, lane: Lane, frame: bytes) -> Callable[[], None]:
         def deliver() -> None:
-            if target.up:
-                self.perform(target, target.swim.receive(sender.node, lane, frame, self.now))
+            if self.now < target.still_until:
+                self._at(target.still_until + STILL_S, deliver)
+            elif target.up:
+                heard = frame if target.hears_gossip else without_gossip(frame)
+                self.perform(target, target.swim.receive(sender.node, lane, heard, self.now + target.skew_s))
 
         return deliver
 
     def _refuse(self, sender: Host, peer: Peer) -> Callable[[], None]:
         def refuse() -> None:
             if sender.up:
-                self.perform(sender, sender.swim.unreachable(peer, "connection refused", self.now))
+                self.perform(sender, sender.swim.unreachable(peer, "connection refused", self.now + sender.skew_s))
 
         return refuse
+
+
+def without_gossip(data: bytes) -> bytes:
+    """A frame without the news in it, and without comparisons of views."""
+    read = decode(data, CONFIG.frame_size_bytes_max)
+    kept = [encode(message) for message in read.messages if not isinstance(message, GOSSIP)]
+    return frame(frame_head(read.cluster, read.sender), kept)
 
 
 class Solo:
@@ -262,8 +324,11 @@ class Solo:
         seed: int = 0,
         knows: Sequence[int] = (),
         expelled: Collection[str] = (),
+        versions: VersionRange = VERSIONS,
     ) -> None:
-        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled)
+        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled, versions=versions)
+        self._versions = versions
+        self.overheard: Callable[[bytes], None] = lambda data: None
         self.config = config
         self.now = 100.0
         self.sent: list[tuple[Peer, Message]] = []
@@ -285,7 +350,8 @@ class Solo:
     def perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
-                messages = decode(effect.frame, self.config.frame_size_bytes_max).messages
+                self.overheard(effect.frame)
+                messages = decode(effect.frame, self.config.frame_size_bytes_max, self._versions).messages
                 self.sent += [(effect.peer, message) for message in messages]
                 self.lanes.append(effect.lane)
                 self._ack(effect.peer, messages)
@@ -307,9 +373,14 @@ class Solo:
         """Time passes; timers go off."""
         end = self.now + duration_s
         while self._timers and self._timers[0][0] <= end:
-            self.now, _, timer = heapq.heappop(self._timers)
+            when, _, timer = heapq.heappop(self._timers)
+            self.now = max(self.now, when)
             self.perform(self.swim.timer(timer, self.now))
         self.now = end
+
+    def stands_still(self, duration_s: float) -> None:
+        """Time passes, and the process does nothing: timers will go off late."""
+        self.now += duration_s
 
     def _ack(self, peer: Peer, messages: Sequence[Message]) -> None:
         for number in self.answering:
@@ -362,3 +433,36 @@ def left(number: int, epoch: int = 1, counter: int = 0) -> Claim:
 
 def ping(number: int, sequence: int = 7, *, digest: int = 0, epoch: int = 1, counter: int = 0) -> Ping:
     return Ping(sequence, digest, address_of(number), Incarnation(epoch, counter))
+
+
+def settled_cluster(seed: int, count: int = 5) -> tuple[Network, list[Host]]:
+    network = Network(seed=seed)
+    hosts = network.cluster_of(count)
+    network.run(10 + 2 * network.rng.random())
+    return network, hosts
+
+
+def hold_dead(observers: list[Host], victims: list[Host]) -> bool:
+    statuses = [observer.swim.member(victim.node) for observer in observers for victim in victims]
+    return all(member is not None and member.status is Status.DEAD for member in statuses)
+
+
+def pinged(solo: Solo, number: int, within_s: float = ROUND_S) -> Ping:
+    """Let time pass until the node is pinged."""
+    end = solo.now + within_s
+    while not solo.sent_to(number, Ping):
+        assert solo.now < end, f"{number} was not pinged"
+        solo.passes(0.01)
+    return solo.sent_to(number, Ping)[-1]
+
+
+def reachable(root: object) -> int:
+    """How many objects hang on ``root``, code aside."""
+    seen: dict[int, object] = {}
+    todo = [root]
+    while todo:
+        item = todo.pop()
+        if id(item) not in seen and not isinstance(item, type) and not callable(item):
+            seen[id(item)] = item
+            todo += gc.get_referents(item)
+    return len(seen)

@@ -1,7 +1,6 @@
 """How one node finds out who does not answer: probes, relays, suspicion, refutation."""
 
 import itertools
-import math
 
 import pytest
 from hypothesis import given
@@ -12,54 +11,15 @@ from gossip import (
     Claim,
     Evidence,
     Incarnation,
-    Lane,
     MemberChanged,
     Peer,
-    SetTimer,
     Status,
     SwimConfig,
-    TimerKind,
 )
 from gossip.directory import Publication
-from gossip.messages import Ack, Nack, Ping, PingRequest, encode, frame, frame_head
+from gossip.messages import Ack, Nack, Ping, PingRequest
 from gossip.suspicion import suspicion_timeout_s
-from tests.gossip.harness import (
-    CLUSTER,
-    Solo,
-    address_of,
-    alive,
-    dead,
-    left,
-    make_swim,
-    node_id,
-    of_type,
-    ping,
-    suspect,
-)
-
-# Long enough for one round over three peers, with the end of the last probe.
-ROUND_S = 2.5
-
-
-def pinged(solo: Solo, number: int, within_s: float = ROUND_S) -> Ping:
-    """Let time pass until the node is pinged."""
-    end = solo.now + within_s
-    while not solo.sent_to(number, Ping):
-        assert solo.now < end, f"{number} was not pinged"
-        solo.passes(0.01)
-    return solo.sent_to(number, Ping)[-1]
-
-
-def test_no_ack_and_no_relayed_ack_makes_a_suspect_after_the_interval() -> None:
-    solo = Solo(knows=[2])
-    pinged(solo, 2)
-    start = solo.now
-    solo.passes(0.48)
-    assert solo.status(2) is Status.ALIVE
-    solo.passes(0.05)
-    assert solo.status(2) is Status.SUSPECT
-    assert solo.changes(2) == [(Status.ALIVE, Status.SUSPECT)]
-    assert solo.now - start < 0.6
+from tests.gossip.harness import Solo, address_of, alive, dead, left, node_id, of_type, ping, pinged, suspect
 
 
 def test_an_acked_probe_leaves_no_trace() -> None:
@@ -227,18 +187,6 @@ def test_a_silent_relay_is_probed_out_of_turn() -> None:
     assert probed == {3, 4, 5}
 
 
-def test_probes_still_end_when_the_probed_member_vanishes_midway() -> None:
-    solo = Solo(knows=[2, 3])
-    solo.answering = (3,)
-    pinged(solo, 2)
-    solo.hears(2, left(2))
-    solo.passes(3.0)
-    assert solo.status(2) is Status.LEFT
-    solo.forget()
-    solo.passes(1.0)
-    assert solo.sent_to(3, Ping)
-
-
 def test_every_member_is_probed_once_in_a_round() -> None:
     peers = list(range(2, 12))
     solo = Solo(knows=peers)
@@ -293,18 +241,6 @@ def test_a_suspicion_lasts_between_min_and_max_and_confirmations_only_shorten_it
         assert timeout_s == max_s
 
 
-def test_confirmations_shorten_a_suspicion_from_max_to_min_on_a_log_scale() -> None:
-    expected = (9.0, 9.0 - 7.5 * math.log(2) / math.log(4), 9.0 - 7.5 * math.log(3) / math.log(4), 1.5)
-    for confirmations, timeout_s in enumerate(expected):
-        accusers = range(3, 4 + confirmations)
-        solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=range(2, 11))
-        solo.hears(3, suspect(2, *accusers))
-        solo.passes(timeout_s - 0.01)
-        assert solo.status(2) is Status.SUSPECT
-        solo.passes(0.02)
-        assert solo.status(2) is Status.DEAD
-
-
 def test_with_nobody_to_confirm_only_the_minimum_is_waited() -> None:
     solo = Solo(knows=[2])
     pinged(solo, 2)
@@ -343,16 +279,6 @@ def test_suspicion_grows_with_the_logarithm_of_the_cluster() -> None:
     assert config.suspicion_bounds_s(1000) == pytest.approx((4.5, 27.0))
 
 
-def test_repeat_of_a_suspicion_is_no_event_and_no_timer() -> None:
-    solo = Solo(knows=[2, 3, 4])
-    solo.hears(3, suspect(2, 3))
-    solo.forget()
-    timers = solo.armed(TimerKind.SUSPICION)
-    solo.hears(4, suspect(2, 3))
-    assert solo.events == []
-    assert solo.armed(TimerKind.SUSPICION) == timers
-
-
 def test_a_suspicion_heard_from_others_is_checked_out_of_turn_and_confirmed_within_half_a_second() -> None:
     peers = range(2, 10)
     solo = Solo(config=SwimConfig(probe_interval_s=0.4, probe_timeout_s=0.2), knows=peers)
@@ -384,55 +310,12 @@ def test_in_a_large_cluster_only_some_probe_a_suspect_out_of_turn() -> None:
     assert 2 <= probing <= 25
 
 
-def test_a_suspect_that_is_pinged_learns_of_it() -> None:
-    solo = Solo(knows=[2, 3, 4])
-    solo.hears(3, suspect(2, 3))
-    solo.forget()
-    pinged(solo, 2, within_s=0.2)
-    assert any(claim.member.status is Status.SUSPECT for claim in solo.sent_to(2, Claim))
-
-
 def test_a_suspect_that_pings_learns_of_it() -> None:
     solo = Solo(knows=[2, 3, 4])
     solo.hears(3, suspect(2, 3))
     solo.forget()
     solo.hears(2, ping(2))
     assert any(claim.member.status is Status.SUSPECT for claim in solo.sent_to(2, Claim))
-
-
-def test_a_higher_incarnation_clears_suspicion_and_an_equal_one_does_not() -> None:
-    solo = Solo(knows=[2, 3, 4])
-    solo.hears(3, suspect(2, 3))
-    solo.hears(4, alive(2))
-    assert solo.status(2) is Status.SUSPECT
-    solo.hears(4, alive(2, counter=1))
-    assert solo.status(2) is Status.ALIVE
-    solo.forget()
-    solo.hears(3, suspect(2, 3))
-    assert solo.status(2) is Status.ALIVE
-    assert solo.events == []
-
-
-@pytest.mark.parametrize("claim", [suspect(1, 2), dead(1), left(1)])
-def test_whatever_is_said_about_self_is_refuted_with_a_higher_incarnation_and_told_at_once(claim: Claim) -> None:
-    solo = Solo(knows=[2, 3])
-    solo.hears(2, claim)
-    assert solo.swim.incarnation == Incarnation(1, 1)
-    assert solo.status(1) is Status.ALIVE
-    assert solo.sent_to(2, Claim) == [alive(1, counter=1)]
-    solo.passes(0.2)
-    assert alive(1, counter=1) in solo.sent_to(3, Claim)
-
-
-def test_a_stale_suspicion_of_self_is_answered_at_once_but_raises_nothing() -> None:
-    solo = Solo(knows=[2])
-    solo.hears(2, suspect(1, 2))
-    solo.forget()
-    for _ in range(3):
-        solo.now += 0.001
-        solo.hears(2, suspect(1, 2))
-    assert solo.swim.incarnation == Incarnation(1, 1)
-    assert solo.sent_to(2, Claim) == [alive(1, counter=1)] * 3
 
 
 def test_however_often_one_frame_doubts_this_node_it_gets_one_answer() -> None:
@@ -474,38 +357,6 @@ def test_a_node_outbids_what_is_said_of_it_up_to_the_last_counter() -> None:
     solo = Solo(knows=[2])
     solo.hears(2, alive(1, epoch=7, counter=2**48))
     assert solo.swim.incarnation == Incarnation(8, 0)
-
-
-def test_a_message_from_a_member_held_dead_is_answered_with_that_fact_but_not_each_time() -> None:
-    solo = Solo(config=SwimConfig(gossip_dead_window_s=0, redial_interval_s=1000), knows=[2, 3])
-    solo.answering = (3,)
-    solo.hears(3, dead(2))
-    solo.passes(3.0)
-    solo.forget()
-    for _ in range(10):
-        solo.hears(2, Nack(1))
-    assert [claim.member.status for claim in solo.sent_to(2, Claim)] == [Status.DEAD]
-    solo.passes(1.0)
-    solo.hears(2, Nack(1))
-    assert len(solo.sent_to(2, Claim)) == 2
-
-
-def test_late_and_disordered_timers_do_no_harm() -> None:
-    swim = make_swim(1)
-    effects = swim.start(1.0)
-    for number in range(2, 6):
-        data = frame(frame_head(CLUSTER, node_id(number)), [encode(alive(number))])
-        effects += swim.receive(node_id(number), Lane.PROBE, data, 1.0)
-    pending = [effect.timer for effect in effects if isinstance(effect, SetTimer)]
-    for turn in range(200):
-        if not pending:
-            break
-        timer = pending.pop(turn * 7 % len(pending))
-        for effect in (*swim.timer(timer, 50.0 + turn), *swim.timer(timer, 50.0 + turn)):
-            if isinstance(effect, SetTimer) and len(pending) < 100:
-                pending.append(effect.timer)
-    assert swim.counters()["timers_stale"] >= 200
-    assert len(swim.members()) == 5
 
 
 def test_a_restart_is_told_to_the_application_and_a_mere_refutation_is_not() -> None:

@@ -5,7 +5,7 @@ import pytest
 from gossip import Advertisement, Incarnation, Joined, JoinFailed, JoinFailure, Peer, Status, SwimConfig
 from gossip.directory import Publication
 from gossip.messages import VERSIONS, Join, Refuse, Welcome, frame, frame_head
-from tests.gossip.harness import CLUSTER, Network, Solo, address_of, alive, dead, left, node_id, of_type, ping, suspect
+from tests.gossip.harness import CLUSTER, Network, Solo, address_of, alive, dead, left, node_id, of_type, suspect
 
 OTHER_CLUSTER = b"another cluster!"
 
@@ -122,14 +122,6 @@ def test_a_welcome_that_was_not_asked_for_changes_nothing() -> None:
     assert solo.events == []
 
 
-def test_a_node_of_another_cluster_is_refused() -> None:
-    solo = Solo()
-    solo.hears(9, ping(9), alive(9), cluster=OTHER_CLUSTER)
-    assert solo.status(9) is None
-    assert solo.sent == []
-    assert solo.swim.counters()["drop_foreign_cluster"] == 1
-
-
 def test_whoever_asks_becomes_a_member_only_when_it_speaks_as_one() -> None:
     solo = Solo()
     solo.hears(2, Join(1, address_of(2), Incarnation(1, 0)), cluster=b"")
@@ -168,19 +160,6 @@ def test_a_leave_is_known_to_all_at_once_as_left_not_dead() -> None:
         assert member.status is Status.LEFT
 
 
-def test_dead_said_by_the_member_itself_is_left_and_it_may_come_back_from_a_new_address() -> None:
-    solo = Solo(knows=[2, 3])
-    solo.hears(2, left(2))
-    assert solo.changes(2) == [(Status.ALIVE, Status.LEFT)]
-    solo.hears(2, alive(2))
-    solo.hears(3, dead(2))
-    assert solo.status(2) is Status.LEFT
-    solo.hears(2, alive(2, epoch=2, address="10.9.9.9:1"))
-    member = solo.swim.member(node_id(2))
-    assert member is not None
-    assert (member.status, member.address) == (Status.ALIVE, "10.9.9.9:1")
-
-
 def test_a_node_that_left_does_not_refute_and_does_not_probe() -> None:
     solo = Solo(knows=[2, 3])
     solo.perform(solo.swim.leave(solo.now))
@@ -191,29 +170,6 @@ def test_a_node_that_left_does_not_refute_and_does_not_probe() -> None:
     assert solo.status(1) is Status.LEFT
     assert solo.sent == []
     assert solo.swim.leave(solo.now) == []
-
-
-def test_a_node_that_left_does_not_come_back_by_itself_but_by_a_join() -> None:
-    network = Network(seed=4)
-    hosts = network.cluster_of(3)
-    network.perform(hosts[2], hosts[2].swim.leave(network.now))
-    network.run(30)
-    assert hosts[0].swim.alive() == hosts[1].swim.alive() == tuple(sorted(host.node for host in hosts[:2]))
-    network.perform(hosts[2], hosts[2].swim.join(hosts[0].address, network.now))
-    network.run_until(lambda: network.all_see_all(hosts), 2.0)
-
-
-def test_a_node_that_crashed_finds_its_cluster_again_by_the_peers_it_remembers() -> None:
-    network = Network(seed=5)
-    hosts = network.cluster_of(4)
-    peers = hosts[3].swim.peers()
-    assert peers == [Peer(host.node, host.address) for host in sorted(hosts[:3], key=lambda host: host.node)]
-    network.kill(hosts[3])
-    network.run(20)
-    again = network.add(4, epoch=2)
-    network.start(again, peers)
-    network.run_until(lambda: network.all_see_all([*hosts[:3], again]), 2.0)
-    assert isinstance(network.joins(again)[0], Joined)
 
 
 def test_all_nodes_that_crashed_together_find_each_other_whoever_is_first() -> None:

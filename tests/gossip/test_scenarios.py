@@ -5,7 +5,10 @@ A scenario is a list of commands, each followed by what came of it, indented. Ti
     nodes N        N nodes start, each alone in the same cluster
     join A B       A joins at the address of B
     run S          S seconds pass
-    cut A          frames from and to A vanish; ``heal`` ends it
+    cut A          frames from and to A vanish; ``heal`` ends it, as it ends the next
+    sever A B      frames between A and B vanish
+    stall A S      the process of A stands still for S seconds
+    copy A         the state directory of A, copied to another host, is started there
     kill A         the process of A ends; ``restart A`` starts it again with the peers it remembered
     leave A, advertise A NAME
     show X ...     from here on: ``events`` (what applications are told), ``news``, ``probes``, ``joins``, ``syncs``
@@ -25,6 +28,7 @@ from gossip import (
     AdvertisementChanged,
     Claim,
     Effect,
+    IdentityConflict,
     Joined,
     JoinFailed,
     Lane,
@@ -50,6 +54,7 @@ from gossip.messages import (
 )
 from tests.gossip.harness import Host, Network, node_id
 
+COPIES = "10.9."
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
 TOPICS: dict[str, tuple[type, ...]] = {
     "news": (Claim, Publication),
@@ -75,7 +80,7 @@ class Transcript(Network):
             elif "events" in self.shown:
                 told = self._event(effect)
                 if told:
-                    self._note(f"{host.number} learns: {told}")
+                    self._note(f"{self._label(host)} learns: {told}")
         super().perform(host, effects)
 
     def _note(self, text: str) -> None:
@@ -87,8 +92,12 @@ class Transcript(Network):
         said = [self._message(message) for message in messages if isinstance(message, kinds)]
         if said:
             lane = " (bulk)" if send.lane is Lane.BULK else ""
-            target = next(other.number for other in self.hosts.values() if other.address == send.peer.address)
-            self._note(f"{host.number} -> {target}{lane}: {'; '.join(said)}")
+            target = self._label(self._by_address[send.peer.address])
+            self._note(f"{self._label(host)} -> {target}{lane}: {'; '.join(said)}")
+
+    def _label(self, host: Host) -> str:
+        """Its number; a copy of a host has a stroke."""
+        return f"{host.number}'" if host.address.startswith(COPIES) else str(host.number)
 
     def _number(self, node: str) -> int:
         return next(number for number in self.hosts if node_id(number) == node)
@@ -102,6 +111,8 @@ class Transcript(Network):
                 return f"{self._number(effect.node)} advertises"
             case Joined():
                 return "joined"
+            case IdentityConflict():
+                return "somebody else lives under its id"
             case JoinFailed():
                 return f"join failed: {effect.reason} ({effect.detail})"
         return ""
@@ -152,6 +163,20 @@ class Transcript(Network):
     def cut_off(self, *numbers: str) -> None:
         self.isolate(*(self.hosts[int(number)] for number in numbers))
 
+    def sever(self, one: str, other: str) -> None:
+        pair = {int(one), int(other)}
+        self.cut = lambda sender, receiver: {sender, receiver} == pair
+
+    def stall(self, number: str, duration_s: str) -> None:
+        self.stand_still(self.hosts[int(number)], float(duration_s))
+
+    def copy(self, number: str) -> None:
+        host = self.hosts[int(number)]
+        peers, epoch = host.swim.peers(), host.swim.incarnation.epoch
+        twin = self.add(host.number, epoch=epoch, address=f"{COPIES}0.{number}:7946")
+        host.up = True
+        self.start(twin, peers)
+
     def kill_process(self, number: str) -> None:
         self.kill(self.hosts[int(number)])
 
@@ -179,6 +204,9 @@ class Transcript(Network):
             "run": self.pass_time,
             "cut": self.cut_off,
             "heal": self.heal,
+            "sever": self.sever,
+            "stall": self.stall,
+            "copy": self.copy,
             "kill": self.kill_process,
             "restart": self.restart,
             "leave": self.leave,

@@ -6,7 +6,7 @@ from gary.runtime.base import ContainerState, Health
 from gary.runtime.memory import Behaviour
 from gary.spec import Healthcheck, Mode
 from gary.state import PromiseState
-from simulations.cluster import Cluster
+from simulations.cluster import Cluster, Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
 CHECK = Healthcheck(test=("CMD", "true"))
@@ -230,3 +230,19 @@ def spoil(host: object) -> None:
     assert isinstance(host, Host)
     (id,) = host.storage.load().documents
     host.storage.write([PutSnapshot(id, b"\x85\x6f\x4a\x83 not a document")])
+
+
+@seeds
+def test_23_a_slow_disk_never_blocks_membership_events(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(5))
+    slow, *_, victim = cluster.hosts
+    slow.write_s = 3600.0
+    cluster.run(60.0)
+    gone = victim.node
+    assert cluster.sees_all()
+    cluster.kill(victim)
+
+    def is_seen_by(host: Host) -> bool:
+        return host.agent is not None and gone not in host.agent.swim.alive()
+
+    assert cluster.run_until(lambda: is_seen_by(slow), 5.0)
