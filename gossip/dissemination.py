@@ -41,6 +41,7 @@ class Broadcasts:
         tier = self._tier_of.pop(key, None)
         if tier is not None:
             del self._tiers[tier][key]
+            self._rest()
 
     def take(self, budget_bytes: int, limit: int) -> list[bytes]:
         """News for one frame, within ``budget_bytes``; counts as sent, and leaves the queue after ``limit`` times.
@@ -65,6 +66,7 @@ class Broadcasts:
                 break
         for key, tier, news in chosen:
             self._sent(key, tier, news, limit)
+        self._rest()
         return [news for _, _, news in chosen]
 
     def _sent(self, key: str, tier: int, news: bytes, limit: int) -> None:
@@ -76,3 +78,8 @@ class Broadcasts:
             self._tiers.append({})
         self._tiers[tier + 1][key] = news
         self._tier_of[key] = tier + 1
+
+    def _rest(self) -> None:
+        """An empty queue keeps no room for as many entries as it once had."""
+        if not self._tier_of:
+            self._tiers, self._tier_of = [{}], {}

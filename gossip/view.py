@@ -75,7 +75,8 @@ class View:
         self._reap_at = float("inf")
         self._conflict_at = float("-inf")
         self._answered_at: dict[str, float] = {}
-        self._objected: tuple[str, float] | None = None
+        self._objected_at = float("-inf")
+        self._objected_to: set[str] = set()
         self.digest.change(self.node, None, myself)
 
     @property
@@ -479,9 +480,12 @@ class View:
             self._object(teller, now)
 
     def _object(self, teller: Member, now: float) -> None:
-        """Tell what this node is to who holds something else; once, however often it says so in one frame."""
-        if self._objected != (teller.node, now):
-            self._objected = (teller.node, now)
+        """Tell what this node is to who holds something else; once, however often it says so at one moment."""
+        if now != self._objected_at:
+            self._objected_at = now
+            self._objected_to.clear()
+        if teller.node not in self._objected_to:
+            self._objected_to.add(teller.node)
             self._outbox.send(Peer(teller.node, teller.address), Lane.PROBE, self.claim_about(self.node, now))
 
     def _hear_own_publication(self, publication: Publication) -> None:

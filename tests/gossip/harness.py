@@ -73,6 +73,7 @@ def make_swim(
     config: SwimConfig = CONFIG,
     cluster: bytes = CLUSTER,
     epoch: int = 1,
+    node: str = "",
     address: str = "",
     seed: int = 0,
     expelled: Collection[str] = (),
@@ -80,7 +81,7 @@ def make_swim(
 ) -> Swim:
     """One core on its own."""
     return Swim(
-        node=node_id(number),
+        node=node or node_id(number),
         address=address or address_of(number),
         cluster=cluster,
         epoch=epoch,
