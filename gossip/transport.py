@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from importlib.metadata import entry_points
 from typing import Protocol
 
 from gossip.errors import UnknownTransport
@@ -154,6 +153,9 @@ TransportFactory = Callable[[TransportConfig], Transport]
 
 def load_transport(name: str) -> TransportFactory:
     """Find the installed transport called ``name``; raises ``UnknownTransport`` naming those that are installed."""
+    # Imported here: an application that names its transport itself does without three megabytes.
+    from importlib.metadata import entry_points
+
     found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in found:
         raise UnknownTransport(name, sorted(found))
