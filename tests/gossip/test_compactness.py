@@ -80,7 +80,9 @@ def test_a_member_that_changes_keeps_the_strings_that_stay_the_same() -> None:
     before = solo.swim.member(node_id(2))
     solo.hears(3, alive(2, counter=1))
     after = solo.swim.member(node_id(2))
-    assert before and after and after.incarnation == Incarnation(1, 1)
+    assert before
+    assert after
+    assert after.incarnation == Incarnation(1, 1)
     assert after.node is before.node
     assert after.address is before.address
 
