@@ -11,7 +11,7 @@ stands in tables of its own.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from gossip.member import Member, Status
 
@@ -36,6 +36,9 @@ class Roster:
 
     def __contains__(self, node: str) -> bool:
         return self._belongs(node)
+
+    def __iter__(self) -> Iterator[str]:
+        return (node for node in self._nodes if node not in self._removed)
 
     def add(self, node: str) -> None:
         """``node`` belongs here from now on."""
@@ -197,14 +200,15 @@ class Membership:
         """When the last frame came from ``node`` itself; None if none did since it is a member."""
         return self._heard_at.get(node)
 
-    def adopt(self, members: dict[str, Member], node_by_address: dict[str, str], nodes: list[str]) -> None:
-        """Hold exactly ``members``, all of them alive, this node as it is among them.
+    def adopt(self, members: dict[str, Member], node_by_address: dict[str, str], nodes: list[str], now: float) -> None:
+        """Hold exactly ``members``, all of them alive and just heard, this node as it is among them.
 
         ``node_by_address`` and ``nodes`` say the same in other words. All are copied as they are, which is fast.
         """
         self._members = members.copy()
         self._node_by_address = node_by_address.copy()
         self._node_by_address.pop(self.myself.address)
+        self._heard_at = dict.fromkeys(self._members, now)
         self.live_others.copy_from(nodes)
         self.live_others.remove(self.node)
         self._unsuspected = self._size_max = len(members)

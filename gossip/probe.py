@@ -171,17 +171,21 @@ class Prober:
     def near(self, count: int, without: str = "") -> list[str]:
         """Up to ``count`` members to talk to, at random: those that most likely listen, and at least expense.
 
-        In a large cluster these are members whose turn comes anyway: connections to them are there. Suspects are asked
-        and told last, unless nothing but gossip could tell them that they are suspects.
+        In a large cluster these are members whose turn comes anyway. Who has been heard of late is connected; a member
+        that has just joined, or is back, is not made to open connections to everybody in the same moment. Suspects are
+        asked and told last, unless nothing but gossip could tell them that they are suspects.
         """
         everybody = self._membership.live_others
-        if len(everybody) > self._config.probe_subset:
-            subset = [node for node in self._rotation.subset if node != without and not self._is_avoided(node)]
-            if len(subset) >= count:
-                return self._rng.sample(subset, count)
-        avoided = [node for node in self._suspicions.nodes() if self._is_avoided(node)]
-        nodes = everybody.sample(self._rng, count, without=(without, *avoided))
-        return nodes or everybody.sample(self._rng, count, without=(without,))
+        is_large = len(everybody) > self._config.probe_subset
+        candidates = [node for node in (self._rotation.subset if is_large else everybody) if node != without]
+        listening = [node for node in candidates if not self._is_avoided(node)] or candidates
+        connected = [node for node in listening if self._is_connected(node)] or listening
+        return self._rng.sample(connected, min(count, len(connected)))
+
+    def _is_connected(self, node: str) -> bool:
+        heard_at = self._membership.heard_at(node)
+        round_s = self._config.probe_subset * self._config.probe_interval_s
+        return heard_at is not None and self._outbox.now - heard_at < 2 * round_s
 
     def _is_avoided(self, node: str) -> bool:
         return self._config.buddy and self._suspicions.is_suspect(node)
@@ -344,6 +348,9 @@ class Prober:
     def _ask_relays(self, flight: Flight) -> None:
         flight.relayed = True
         relays = self.near(self._config.probe_relays, without=flight.node)
+        if len(relays) < self._config.probe_relays:
+            others = self._membership.live_others
+            relays += others.sample(self._rng, self._config.probe_relays - len(relays), (flight.node, *relays))
         flight.relays = tuple(relays)
         flight.silent = dict.fromkeys(relays)
         self._counters["probes_indirect"] += 1

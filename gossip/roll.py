@@ -13,7 +13,7 @@ from gossip.member import Member, Status
 class Roll:
     """Live members and what they publish, ready to be taken over by each of them (``Swim.adopt``).
 
-    Made once for all. The cores share what is immutable, so each member costs each core some 50 bytes; a member's names
+    Made once for all. The cores share what is immutable, so each member costs each core some 70 bytes; a member's names
     in the directory cost as much as ever. Raises ``ValueError`` if somebody is not alive, or a node or an address is
     there twice, or somebody publishes who is no member.
     """

@@ -203,13 +203,13 @@ class Swim:
 
     # Inputs
 
-    def adopt(self, roll: Roll) -> None:
-        """Know everybody in ``roll`` as if that had been so for long: nobody is told, and nothing is passed on.
+    def adopt(self, roll: Roll, now: float) -> None:
+        """Know, and have just heard, everybody in ``roll``, as if that had been so for long: nothing is passed on.
 
         For simulations that begin with a formed cluster; before ``start``. What is held already is replaced. Raises
         ``ValueError`` if this node is not in the roll, as it is.
         """
-        self._view.adopt(roll)
+        self._view.adopt(roll, now)
 
     def start(self, now: float, seeds: Sequence[Peer] = ()) -> list[Effect]:
         """Begin to probe and, with ``seeds``, look for the members known before a restart until one answers."""

@@ -233,11 +233,11 @@ class View:
 
     # Knowing many at once, and forgetting
 
-    def adopt(self, roll: Roll) -> None:
+    def adopt(self, roll: Roll, now: float) -> None:
         """Know all of ``roll`` as if it had been so for long."""
         if roll.members.get(self.node) != self.membership.myself:
             raise ValueError(f"the roll must hold this node as it is: {self.membership.myself}")
-        self.membership.adopt(roll.members, roll.node_by_address, roll.nodes)
+        self.membership.adopt(roll.members, roll.node_by_address, roll.nodes, now)
         self.directory.copy_from(roll.directory)
         self.digest.copy_from(roll.digest)
         self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)

@@ -16,7 +16,7 @@ from gossip.messages import Join, Records, Welcome
 from tests.gossip.harness import CONFIG, Network, Solo, address_of, alive, left, make_swim, member, node_id
 
 MEMBER_BYTES_MAX = 512
-ENTRY_BYTES_MAX = 80
+ENTRY_BYTES_MAX = 100
 # So many claims and publications the decoder remembers, whatever they are about.
 REMEMBERED = 2048
 
@@ -114,7 +114,7 @@ def test_cores_of_one_process_share_what_they_know_of_a_formed_cluster() -> None
     swims = [make_swim(address=known.address, node=known.node) for known in members[:10]]
     before = allocated_bytes()
     for swim in swims:
-        swim.adopt(roll)
+        swim.adopt(roll, 1.0)
     assert (allocated_bytes() - before) / (len(swims) * len(members)) < ENTRY_BYTES_MAX
     assert swims[0].member(members[7].node) is swims[1].member(members[7].node)
 
@@ -125,7 +125,7 @@ def test_who_adopts_a_roll_knows_what_it_would_have_heard() -> None:
     told = Solo(knows=range(2, 41))
     told.hears(5, published)
     swim = make_swim(1)
-    swim.adopt(Roll(members, [published]))
+    swim.adopt(Roll(members, [published]), 1.0)
     assert swim.members() == told.swim.members()
     assert swim.alive() == told.swim.alive()
     assert swim.directory.responsible("app") == (node_id(5),)
@@ -138,7 +138,7 @@ def test_a_cluster_that_begins_formed_has_nothing_to_tell_and_finds_who_dies() -
     hosts = [network.add(number) for number in range(1, 41)]
     roll = Roll([member(number, Status.ALIVE) for number in range(1, 41)])
     for host in hosts:
-        host.swim.adopt(roll)
+        host.swim.adopt(roll, network.now)
         network.start(host)
     network.run(10)
     assert network.frames == pytest.approx(40 * 2 * 10 / CONFIG.probe_interval_s, rel=0.01)
@@ -162,7 +162,7 @@ def test_a_cluster_that_begins_formed_has_nothing_to_tell_and_finds_who_dies() -
 def test_a_roll_that_no_cluster_could_have_is_refused(members: list[Member]) -> None:
     swim = make_swim(1)
     with pytest.raises(ValueError, match=r"roll|not alive"):
-        swim.adopt(Roll(members))
+        swim.adopt(Roll(members), 1.0)
     assert swim.alive() == (node_id(1),)
 
 
