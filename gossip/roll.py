@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from gossip.antientropy import Digest
+from gossip.digest import Digest
 from gossip.directory import Directory, Publication
 from gossip.member import Member, Status
 
@@ -22,7 +22,7 @@ class Roll:
         self.members: Final[dict[str, Member]] = {}
         self.node_by_address: Final[dict[str, str]] = {}
         self.directory: Final = Directory(orphans_max=0)
-        self.digest: Final = Digest()
+        members, publications = tuple(members), tuple(publications)
         for member in members:
             if member.status is not Status.ALIVE:
                 raise ValueError(f"not alive: {member}")
@@ -30,9 +30,8 @@ class Roll:
                 raise ValueError(f"a node or an address is in the roll twice: {member}")
             self.members[member.node] = member
             self.node_by_address[member.address] = member.node
-            self.digest.change(member.node, None, member)
         for publication in publications:
             if publication.node not in self.members or not self.directory.publish(publication):
                 raise ValueError(f"not a member, or a second time: {publication.node}")
-            self.digest.change(publication.node, None, publication)
         self.nodes: Final = list(self.members)
+        self.digest: Final = Digest((*members, *publications))

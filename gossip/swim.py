@@ -68,6 +68,8 @@ from gossip.transport import Lane, Peer
 from gossip.view import View
 
 _PEERS_MAX: Final = 256
+# So many members, on average over a large cluster, tell news to one that is held dead since a short while.
+_TELL_THE_DEAD: Final = 10
 # What is learned right after a join is old news to everybody else.
 _QUIET_AFTER_WELCOME_S: Final = 2.0
 
@@ -112,6 +114,7 @@ class Swim:
             expelled=expelled,
             doubted=self._doubted,
             gone=self._gone,
+            moved=self._moved,
         )
         self.directory = self._view.directory
         self._membership = self._view.membership
@@ -410,10 +413,14 @@ class Swim:
         """Messages that are answered, or were an answer."""
         match message:
             case Ping():
-                self._prober.pinged(peer, message, now)
+                lacking = self._reconciliation.lacking(peer, message.digest, now)
+                self._prober.pinged(peer, message, now, lacking)
                 self._reconciliation.heard(peer, message.digest, now)
             case Ack():
                 self._prober.acked(peer.node, message)
+                lacking = self._reconciliation.lacking(peer, message.digest, now)
+                if lacking:
+                    self._outbox.send(peer, Lane.PROBE, *lacking)
                 self._reconciliation.heard(peer, message.digest, now)
             case PingRequest():
                 self._prober.asked(peer.node, message, now)
@@ -556,16 +563,23 @@ class Swim:
         if not self._view.has_left:
             self._prober.doubt_with_others(node)
 
+    def _moved(self, former: Peer, now: float) -> None:
+        if not self._view.has_left:
+            self._prober.ping_with_others(former, now)
+
     def _gone(self, node: str) -> None:
         self._prober.forget(node)
 
     def _gossip(self, now: float) -> None:
-        """One round: news to a few live members, and to one of those that are held dead since a short while."""
+        """One round: news to a few live members, and to one of those that are held dead since a short while.
+
+        In a large cluster not everybody tells these in each round: a host that is back would drown in it.
+        """
         nodes = self._prober.near(self._config.gossip_fanout)
         recent = self._view.recently_dead
         while recent and now >= recent[next(iter(recent))] + self._config.gossip_dead_window_s:
             del recent[next(iter(recent))]
-        if recent:
+        if recent and self._rng.random() * self._membership.size < _TELL_THE_DEAD:
             nodes.append(self._rng.choice(list(recent)))
         for node in nodes:
             member = self._membership.get(node)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
-from gossip.antientropy import Digest
 from gossip.config import SwimConfig
+from gossip.digest import Digest
 from gossip.directory import NEVER, Advertisement, Directory, Publication
 from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
 from gossip.health import LocalHealth
@@ -42,7 +42,8 @@ _EARLY_S: Final = 0.001
 class View:
     """The members, their advertisements and the suspicions among them, as one node sees them.
 
-    ``doubted(node)`` is called when others accuse a member, ``gone(node)`` when one is down.
+    ``doubted(node)`` is called when others accuse a member, ``gone(node)`` when one is down, and ``moved(former)`` when
+    one is said to be no longer where it was.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class View:
         expelled: Collection[str],
         doubted: Callable[[str], None],
         gone: Callable[[str], None],
+        moved: Callable[[Peer, float], None],
     ) -> None:
         self.node = myself.node
         self.membership = Membership(myself)
         self.directory = Directory(config.orphans_max)
-        self.digest = Digest()
+        self.digest = Digest([myself])
         self.suspicions = Suspicions(config)
         self.recently_dead: dict[str, float] = {}
         self.expelled = set(expelled) - {self.node}
@@ -71,13 +73,13 @@ class View:
         self._evidence_of_death: dict[str, Evidence] = {}
         self._doubted = doubted
         self._gone = gone
+        self._moved = moved
         self._confirmations_wanted = 0
         self._reap_at = float("inf")
         self._conflict_at = float("-inf")
         self._answered_at: dict[str, float] = {}
         self._objected_at = float("-inf")
         self._objected_to: set[str] = set()
-        self.digest.change(self.node, None, myself)
 
     @property
     def has_left(self) -> bool:
@@ -240,7 +242,7 @@ class View:
         self.membership.adopt(roll.members, roll.node_by_address, roll.nodes, now)
         self.directory.copy_from(roll.directory)
         self.digest.copy_from(roll.digest)
-        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
+        self._outbox.resize(self.membership.size)
 
     def reap(self, now: float) -> None:
         """Forget members that have been down for long enough."""
@@ -266,7 +268,7 @@ class View:
         self.recently_dead.pop(node, None)
         self._evidence_of_death.pop(node, None)
         self._outbox.forget(node)
-        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
+        self._outbox.resize(self.membership.size)
         self._outbox.disarm(TimerKind.SUSPICION, node)
         self._outbox.membership_news.drop(node)
         self._outbox.advertisement_news.drop(node)
@@ -331,7 +333,8 @@ class View:
 
     def _merge(self, claim: Claim, held: Member | None, sender: str, now: float, quiet: bool) -> None:
         member = claim.member
-        if member == held and member.status is Status.ALIVE:
+        if member == held and member.status is not Status.SUSPECT:
+            self._told_again(member.node, sender)
             return
         if held is None or member.precedence > held.precedence:
             if member.status.live and member.address == self.membership.myself.address:
@@ -340,7 +343,7 @@ class View:
             else:
                 self._apply(claim, now, quiet=quiet)
         elif member.precedence == held.precedence and member.status is Status.SUSPECT:
-            self._confirm(claim, now)
+            self._confirm(claim, sender, now)
         elif _is_elsewhere(held, member):
             self.contradict(held, member.address, now)
 
@@ -355,7 +358,7 @@ class View:
         if held is None or suspect.member.precedence > held.precedence:
             self._apply(suspect, now, quiet=quiet)
         elif held.status is Status.SUSPECT:
-            self._confirm(suspect, now)
+            self._confirm(suspect, accuser, now)
         if confirmed:
             self.suspicions.over_elsewhere(node, member.status)
             self._time_suspicion(node, now)
@@ -380,6 +383,8 @@ class View:
         else:
             self.recently_dead.pop(node, None)
             self._evidence_of_death.pop(node, None)
+        if held is not None and moved and held.status.live and member.status.live:
+            self._moved(Peer(node, held.address), now)
         if not quiet:
             self._spread(node, now)
         if held is None or _is_event(held, member):
@@ -399,12 +404,18 @@ class View:
         if self.node not in claim.accusers:
             self._doubted(node)
 
-    def _confirm(self, claim: Claim, now: float) -> None:
+    def _confirm(self, claim: Claim, sender: str, now: float) -> None:
         node = claim.member.node
         if self.suspicions.accuse(node, claim.accusers):
             self._explain(claim)
-            self._spread(node, now)
             self._time_suspicion(node, now)
+            if self.node in claim.accusers:
+                self._spread(node, now)
+            else:
+                news = encode(self.claim_about(node, now))
+                self._outbox.membership_news.amend(node, news, self._outbox.view_retransmit_limit)
+        else:
+            self._told_again(node, sender)
 
     def _explain(self, claim: Claim) -> None:
         if any(accuser != self.node for accuser in claim.accusers):
@@ -509,7 +520,8 @@ class View:
         self.digest.change(member.node, held, member)
         if member.status.live or (held is not None and held.status.live):
             self._answered_at.pop(member.node, None)
-        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
+        if held is None or held.status.live is not member.status.live:
+            self._outbox.resize(self.membership.size)
 
     def _take(self, publication: Publication) -> bool:
         """Hold what a member publishes, if it is newer than what is held."""
@@ -521,6 +533,11 @@ class View:
 
     def _spread(self, node: str, now: float) -> None:
         self._outbox.membership_news.put(node, encode(self.claim_about(node, now)))
+
+    def _told_again(self, node: str, sender: str) -> None:
+        """``sender`` tells what is known here: unless it speaks of itself, others hear that from it, too."""
+        if self._config.tell_lacking and sender != node:
+            self._outbox.membership_news.heard(node, self._outbox.view_retransmit_limit)
 
     def _spread_publication(self, node: str) -> None:
         publication = self.directory.publication(node)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossip import Advertisement, Status, SwimConfig
-from gossip.antientropy import BUCKETS, bucket_of
+from gossip.digest import BUCKETS, bucket_of
 from gossip.messages import Buckets, Message, Records, Versions, Wanted
 from tests.gossip.harness import Host, Network, Solo, alive, dead, hold_dead, node_id, ping, settled_cluster
 
