@@ -147,6 +147,7 @@ class Prober:
         self._sequence_of: dict[str, int] = {}
         self._relayed: dict[int, Relayed] = {}
         self._early: dict[str, None] = {}
+        self._contacts: list[str] = []
 
     # Whom to probe, and when
 
@@ -173,15 +174,26 @@ class Prober:
         """Up to ``count`` members to talk to, at random: those that most likely listen, and at least expense.
 
         In a large cluster these are members whose turn comes anyway. Who has been heard of late is connected; a member
-        that has just joined, or is back, is not made to open connections to everybody in the same moment. Suspects are
-        asked and told last, unless nothing but gossip could tell them that they are suspects.
+        that has just joined, or is back, opens a few connections, and not one to everybody in the same moment. Suspects
+        are asked and told last, unless nothing but gossip could tell them that they are suspects.
         """
         everybody = self._membership.live_others
         is_large = len(everybody) > self._config.probe_subset
         candidates = [node for node in (self._rotation.subset if is_large else everybody) if node != without]
         listening = [node for node in candidates if not self._is_avoided(node)] or candidates
-        connected = [node for node in listening if self._is_connected(node)] or listening
+        connected = [node for node in listening if self._is_connected(node)]
+        if len(connected) <= self._config.gossip_fanout:
+            connected += self._first_contacts(self._config.gossip_fanout + 1 - len(connected), listening, connected)
         return self._rng.sample(connected, min(count, len(connected)))
+
+    def _first_contacts(self, count: int, listening: Sequence[str], connected: Sequence[str]) -> list[str]:
+        """``count`` members to open a connection to; the same ones again until they have answered."""
+        strangers = [node for node in listening if node not in connected]
+        self._contacts = [node for node in self._contacts if node in strangers]
+        others = [node for node in strangers if node not in self._contacts]
+        missing = min(count - len(self._contacts), len(others))
+        self._contacts += self._rng.sample(others, max(0, missing))
+        return self._contacts[:count]
 
     def _is_connected(self, node: str) -> bool:
         heard_at = self._membership.heard_at(node)
