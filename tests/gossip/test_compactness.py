@@ -55,7 +55,7 @@ def learn(solo: Solo, members: Sequence[Member]) -> None:
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("count", [2000, 8000])
+@pytest.mark.parametrize("count", [2000, pytest.param(8000, marks=pytest.mark.long)])
 def test_a_member_costs_a_node_less_than_half_a_kilobyte_however_many_there_are(count: int) -> None:
     solo = Solo()
     learn(solo, everybody(REMEMBERED + 1))
@@ -87,6 +87,7 @@ def test_a_member_that_changes_keeps_the_strings_that_stay_the_same() -> None:
     assert after.address is before.address
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("traced")
 def test_of_thousands_of_members_that_come_and_go_no_bytes_are_left() -> None:
     solo = Solo(config=SwimConfig(forget_after_s=600.0), knows=[2])
@@ -135,11 +136,7 @@ def test_who_adopts_a_roll_knows_what_it_would_have_heard() -> None:
 
 def test_a_cluster_that_begins_formed_has_nothing_to_tell_and_finds_who_dies() -> None:
     network = Network(seed=1)
-    hosts = [network.add(number) for number in range(1, 41)]
-    roll = Roll([member(number, Status.ALIVE) for number in range(1, 41)])
-    for host in hosts:
-        host.swim.adopt(roll, network.now)
-        network.start(host)
+    hosts = network.formed(40)
     network.run(10)
     assert network.frames == pytest.approx(40 * 2 * 10 / CONFIG.probe_interval_s, rel=0.01)
     assert not any(host.events for host in hosts)
