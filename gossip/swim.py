@@ -553,7 +553,7 @@ class Swim:
 
     def _gossip(self, now: float) -> None:
         """One round: news to a few live members, and to one of those that are held dead since a short while."""
-        nodes = self._prober.near(self._config.gossip_fanout)
+        nodes = self._prober.audience(self._config.gossip_fanout)
         recent = self._view.recently_dead
         while recent and now >= recent[next(iter(recent))] + self._config.gossip_dead_window_s:
             del recent[next(iter(recent))]
