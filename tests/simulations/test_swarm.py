@@ -1,5 +1,7 @@
 """Many membership cores in virtual time: what an anomaly holds back, and in which order it goes on."""
 
+import pytest
+
 from gossip import Lane, MemberChanged, Status, SwimConfig
 from simulations.lifeguard import swim
 from simulations.swarm import Agent, Anomaly, Swarm
@@ -56,15 +58,15 @@ def test_what_waited_is_read_in_order_one_frame_at_a_time_and_not_while_the_next
     assert list(agent.held_frames)[: len(waiting) - 2] == waiting[2:]
 
 
-def test_suspicions_run_out_at_a_blocked_agent_and_not_at_a_frozen_one() -> None:
-    for kind, expected in ((Anomaly.BLOCKED, True), (Anomaly.FROZEN, False)):
-        swarm, deaths = settled()
-        agent, other = swarm.agents[1], swarm.agents[2]
-        swarm.silence(other)
-        assert swarm.run_until(lambda: holds(agent, other) is Status.SUSPECT, 10.0) is not None
-        swarm.begin_anomaly(agent, kind)
-        swarm.run(8.0)
-        assert (f"1 holds {other.swim.node[:2]} dead" in deaths) is expected
+@pytest.mark.parametrize(("kind", "is_dead"), [(Anomaly.BLOCKED, True), (Anomaly.FROZEN, False)])
+def test_suspicions_run_out_at_a_blocked_agent_and_not_at_a_frozen_one(kind: Anomaly, is_dead: bool) -> None:
+    swarm, deaths = settled()
+    agent, other = swarm.agents[1], swarm.agents[2]
+    swarm.silence(other)
+    assert swarm.run_until(lambda: holds(agent, other) is Status.SUSPECT, 10.0) is not None
+    swarm.begin_anomaly(agent, kind)
+    swarm.run(8.0)
+    assert (f"1 holds {other.swim.node[:2]} dead" in deaths) is is_dead
 
 
 def test_whoever_is_killed_is_refused_and_who_falls_silent_is_not() -> None:
