@@ -2,7 +2,8 @@
 
 Every member sees the same needs. Who acts is decided by rank, not by talk: the first live member by rendezvous hash of
 the missing node calls; the others wait longer, each by its rank, and step in if nothing came of it. Before acting on
-somebody's death a member asks its fellows, and a recent contact of theirs vetoes.
+somebody's death a member asks its fellows. A recent contact of theirs vetoes, and it takes two that have each found the
+missing one silent, if there are two (``gary.assignment.Confidence``): nobody replaces anything on its own word alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gary.assignment import (
+    Confidence,
     Keeping,
     View,
     callers,
@@ -35,6 +37,9 @@ QUERY_LEAD_S = 0.3
 HEARSAY_S = 1.5
 """How long word of a node that is back may take longer than word of what was withdrawn in its favour."""
 VETO_AGE_S = 1.5
+ASK_AGAIN_S = 0.5
+STRANGERS_ASKED_MAX = 3
+"""Where no fellow is left, so many others are asked instead."""
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 300.0
 WITNESSES = "witness"
@@ -47,6 +52,7 @@ class _Absence:
     first_seen: float
     asked_at: float = -1e9
     asked: tuple[NodeId, ...] = ()
+    answers: dict[NodeId, bool] = field(default_factory=dict)
     contact_at: float = -1e9
     caller: NodeId = ""
     caller_seen: float = -1e9
@@ -95,8 +101,11 @@ class Calling:
 
     def contact(self, sender: NodeId, answer: ContactAnswer, now: float) -> None:
         absence = self._absences.get(answer.node)
-        if absence is not None and sender in absence.asked and answer.age_s >= 0:
+        if absence is None or sender not in absence.asked:
+            return
+        if answer.age_s >= 0:
             absence.contact_at = max(absence.contact_at, now - answer.age_s)
+        absence.answers[sender] = answer.is_missed
 
     def encourage(self) -> None:
         """The cluster has changed: what nobody wanted before may be wanted now."""
@@ -227,20 +236,41 @@ class Calling:
     def _vetoed(
         self, view: View, state: State, missing: NodeId, absence: _Absence, at: float, now: float, wake: list[float]
     ) -> float:
-        """Ask the fellows shortly before acting; a recent direct contact of theirs postpones it."""
+        """Ask the fellows shortly before acting; a recent direct contact of theirs postpones it, as do doubts."""
         if absence.contact_at > at - VETO_AGE_S:
             at = absence.contact_at + 2 * VETO_AGE_S
         if now < at - QUERY_LEAD_S:
             wake.append(at - QUERY_LEAD_S)
         elif absence.asked_at < at - 2 * VETO_AGE_S:
-            fellows = [node for node in live_members(state, view) if node != view.node]
-            absence.asked = tuple(fellows or [node for node in view.alive if node != view.node][:3])
-            for fellow in absence.asked:
-                self._host.send(fellow, ContactQuery(self._host.next_number(), missing))
-            absence.asked_at = now
-            if fellows:
+            self._ask(view, state, missing, absence, now)
+            if absence.asked:
                 at = max(at, now + QUERY_LEAD_S)
+        elif now >= at and not self._confidence(view, missing, absence, now).suffices:
+            if now >= absence.asked_at + ASK_AGAIN_S:
+                self._ask(view, state, missing, absence, now)
+            at = absence.asked_at + ASK_AGAIN_S
         return at
+
+    def _ask(self, view: View, state: State, missing: NodeId, absence: _Absence, now: float) -> None:
+        fellows = [node for node in live_members(state, view) if node != view.node]
+        absence.asked = tuple(fellows or [node for node in view.alive if node != view.node][:STRANGERS_ASKED_MAX])
+        absence.answers.clear()
+        absence.asked_at = now
+        for fellow in absence.asked:
+            self._host.send(fellow, ContactQuery(self._host.next_number(), missing))
+
+    def _confidence(self, view: View, missing: NodeId, absence: _Absence, now: float) -> Confidence:
+        is_well = self._host.is_well
+        missed_by = {node for node, is_missed in absence.answers.items() if is_missed}
+        observers = {node for node in self._host.observers(missing) | missed_by if node in view.alive}
+        asked = {node for node in absence.asked if node in view.alive}
+        return Confidence(
+            frozenset(observers if is_well else observers - {view.node}),
+            doubters=frozenset(asked & absence.answers.keys() - missed_by),
+            unheard=frozenset(asked - absence.answers.keys()),
+            missing_for_s=now - self._host.missing_since_s(missing),
+            is_well=is_well,
+        )
 
     def _vacancy(self, state: State, view: View, slot: Slot) -> Vacancy:
         service = state.service(slot)

@@ -285,6 +285,14 @@ class Node:
     def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
         return self.cluster.vanished_with(node)
 
+    def observers(self, node: NodeId) -> frozenset[NodeId]:
+        evidence = self.swim.evidence(node)
+        return frozenset() if evidence is None else frozenset(evidence.observers)
+
+    @property
+    def is_well(self) -> bool:
+        return self.swim.local_health == 0
+
     def room(self) -> Room:
         return self.advertising.room()
 

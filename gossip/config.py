@@ -108,6 +108,14 @@ class SwimConfig:
     retransmit_mult: int = 4
     """A piece of news is sent mult x ceil(log10(N + 1)) times by each node, at least 1. Higher survives more loss."""
 
+    retransmit_max: int = 4
+    """News about members and what they publish is sent no more often than that, at least 1: it then reaches 98 of 100,
+    and the others are told when they ping or ack. Without ``tell_lacking`` there is no such limit."""
+
+    tell_lacking: bool = True
+    """Whoever shows in a ping or ack, by its digest, that it just lacks the latest changes is told these. Costs nothing
+    while all know the same. False: what gossip misses is found by comparisons only."""
+
     sync_interval_s: float = 1.0
     """At least this long between two comparisons of whole views that this node starts; doubles while they differ."""
 
@@ -195,8 +203,13 @@ class SwimConfig:
         return shortest, shortest * self.suspicion_max_factor
 
     def retransmit_limit(self, members: int) -> int:
-        """How often each node sends one piece of news in a cluster of ``members``."""
+        """How often each node sends one piece of the application's news in a cluster of ``members``."""
         return self.retransmit_mult * math.ceil(math.log10(members + 1))
+
+    def view_retransmit_limit(self, members: int) -> int:
+        """The same for news of which digests tell who lacks it."""
+        limit = self.retransmit_limit(members)
+        return min(limit, self.retransmit_max) if self.tell_lacking else limit
 
 
 # All accusers travel in one claim.
@@ -210,6 +223,7 @@ _MAY_BE_ZERO = frozenset(
         "awareness_max",
         "stall_s",
         "buddy",
+        "tell_lacking",
         "deaths_on_trust",
         "suspicion_confirmations",
         "gossip_dead_window_s",

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gossip.config import SwimConfig
+from gossip.directory import Publication
 from gossip.effects import TimerKind
 from gossip.health import LocalHealth
 from gossip.member import Claim, Status
@@ -200,13 +201,13 @@ class Prober:
         return self._contacts[:count]
 
     def _is_connected(self, node: str) -> bool:
-        record = self._membership.record(node)
+        heard_at = self._membership.heard_at(node)
         round_s = self._config.probe_subset * self._config.probe_interval_s
-        return record is not None and record.heard_at is not None and self._outbox.now - record.heard_at < 2 * round_s
+        return heard_at is not None and self._outbox.now - heard_at < 2 * round_s
 
     def doubt(self, node: str) -> None:
         """There is reason to probe ``node`` out of turn."""
-        doubted = node in self._early or node in self._sequence_of or self._sure_about(node)
+        doubted = node in self._early or node in self._sequence_of or self._accuses(node)
         if doubted or len(self._early) >= self._config.probe_early_peers:
             return
         self._early[node] = None
@@ -220,7 +221,7 @@ class Prober:
     def early(self, node: str, now: float) -> None:
         """The time for a probe out of turn has come."""
         self._early.pop(node, None)
-        if not self._sure_about(node):
+        if not self._accuses(node):
             self._probe(node, now, is_doubted=True)
 
     def forget(self, node: str) -> None:
@@ -235,14 +236,23 @@ class Prober:
         self._sequence += 1
         self._send_ping(peer, self._sequence, now)
 
+    def ping_with_others(self, peer: Peer, now: float) -> None:
+        """Likewise, when all the cluster has the same reason."""
+        if self._rng.random() * self._membership.size < self._config.probe_early_peers:
+            self.ping(peer, now)
+
     # What is heard
 
-    def pinged(self, sender: Peer, ping: Ping, now: float) -> None:
-        """Somebody asks whether we are there."""
-        record = self._membership.record(sender.node)
-        if record is not None and record.heard_at is None:
+    def pinged(self, sender: Peer, ping: Ping, now: float, lacking: Sequence[Claim | Publication]) -> None:
+        """Somebody asks whether we are there, and lacks ``lacking``, as can be seen from the digest in its question.
+
+        Whoever knows what we know, or would with that, gets no other news about members.
+        """
+        if self._membership.heard_at(sender.node) is None:
             self._rotation.take_in(sender.node)
-        self._outbox.send_with_news(sender, Ack(ping.sequence, self._digest()), *self._doubts_about(sender, now))
+        ack, doubts = Ack(ping.sequence, self._digest()), self._doubts_about(sender, now)
+        is_level = self._config.tell_lacking and (bool(lacking) or ping.digest == ack.digest)
+        self._outbox.send_with_news(sender, ack, *doubts, *lacking, view_news=not is_level)
 
     def acked(self, sender: str, ack: Ack) -> None:
         """An ack, from the member that was pinged or from a relay."""
@@ -284,8 +294,10 @@ class Prober:
         """A frame to ``node`` could not be delivered, for certain."""
         sequence = self._sequence_of.get(node)
         if sequence is None:
+            # Whoever relays has not found out by itself: if each of them asked relays in turn, soon everybody would.
+            is_relayed = any(relayed.target == node for relayed in self._relayed.values())
             if node in self._membership.live_others:
-                self.doubt(node)
+                (self.doubt_with_others if is_relayed else self.doubt)(node)
         else:
             self._refused(self._flights[sequence], now)
         for own_sequence, relayed in list(self._relayed.items()):
@@ -406,10 +418,9 @@ class Prober:
             del self._early[node]
             self._outbox.disarm(TimerKind.PROBE_EARLY, node)
 
-    def _sure_about(self, node: str) -> bool:
-        """Another probe would add nothing: we accuse already, or enough others do."""
-        accusers = self._suspicions.accusers(node)
-        return self._membership.node in accusers or len(accusers) > self._config.suspicion_confirmations
+    def _accuses(self, node: str) -> bool:
+        """This node accuses it already. However many others do: a suspect that answers learns of it by being probed."""
+        return self._membership.node in self._suspicions.accusers(node)
 
     def _doubts_about(self, peer: Peer, now: float) -> tuple[Claim, ...]:
         """What a member must hear that is held to be down, suspect or elsewhere, so that it can refute."""

@@ -22,7 +22,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from gossip import Effect, Lane, MemberChanged, Peer, Send, SetTimer, Swim, SwimConfig, Timer, TimerKind
+from gossip import (
+    Effect,
+    Incarnation,
+    Lane,
+    Member,
+    MemberChanged,
+    Peer,
+    Roll,
+    Send,
+    SetTimer,
+    Status,
+    Swim,
+    SwimConfig,
+    Timer,
+    TimerKind,
+)
 
 CLUSTER: Final = bytes(range(16))
 _TIMER, _FRAME, _REFUSAL, _READ, _CALL = range(5)
@@ -103,12 +118,17 @@ class Swarm:
 
     def add(self, *, seeds: Sequence[Agent] = ()) -> Agent:
         """A new agent starts; it joins through ``seeds``, which it takes for the peers that it remembers."""
-        index = len(self.agents)
-        agent = Agent(index, self._swim(index, epoch=1))
-        self.agents.append(agent)
-        self._by_address[agent.swim.address] = agent
-        self._perform(agent, agent.swim.start(self.now, [_peer(seed) for seed in seeds]))
-        return agent
+        return self._begin(seeds)
+
+    def form(self, count: int) -> None:
+        """``count`` agents that have known each other for long."""
+        members = [
+            Member(node_id(index), address_of(index), Incarnation(1, 0), Status.ALIVE)
+            for index in range(len(self.agents), len(self.agents) + count)
+        ]
+        roll = Roll(members)
+        for _ in members:
+            self._begin(adopting=roll)
 
     def restart(self, agent: Agent) -> None:
         """The process starts again, in its next epoch, with the peers that it remembers."""
@@ -143,6 +163,7 @@ class Swarm:
 
     def silence(self, agent: Agent) -> None:
         """The host is gone without a word."""
+        agent.is_up = False
         agent.is_silent = True
 
     def begin_anomaly(self, agent: Agent, kind: Anomaly) -> None:
@@ -205,6 +226,16 @@ class Swarm:
         return self.now - began
 
     # How effects are performed
+
+    def _begin(self, seeds: Sequence[Agent] = (), adopting: Roll | None = None) -> Agent:
+        index = len(self.agents)
+        agent = Agent(index, self._swim(index, epoch=1))
+        self.agents.append(agent)
+        self._by_address[agent.swim.address] = agent
+        if adopting is not None:
+            agent.swim.adopt(adopting, self.now)
+        self._perform(agent, agent.swim.start(self.now, [_peer(seed) for seed in seeds]))
+        return agent
 
     def _swim(self, index: int, epoch: int) -> Swim:
         return Swim(

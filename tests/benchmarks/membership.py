@@ -339,7 +339,7 @@ def idle(field: Field) -> Figures:
 
 def kill(field: Field) -> Figures:
     """A process is killed: its host refuses connections. Then it is started again."""
-    return _losses(field, "killed", field.kill, field.start)
+    return _losses(field, "killed", VICTIMS, field.kill, field.start)
 
 
 def freeze(field: Field) -> Figures:
@@ -347,6 +347,7 @@ def freeze(field: Field) -> Figures:
     return _losses(
         field,
         "frozen",
+        VICTIMS[:2],
         lambda number: field.signal(number, signal.SIGSTOP),
         lambda number: field.signal(number, signal.SIGCONT),
     )
@@ -354,12 +355,14 @@ def freeze(field: Field) -> Figures:
 
 def cut(field: Field) -> Figures:
     """A host's cable is pulled."""
-    return _losses(field, "cut off", field.cut, field.restore)
+    return _losses(field, "cut off", VICTIMS[:2], field.cut, field.restore)
 
 
-def _losses(field: Field, how: str, lose: Callable[[int], None], give_back: Callable[[int], None]) -> Figures:
+def _losses(
+    field: Field, how: str, victims: Sequence[int], lose: Callable[[int], None], give_back: Callable[[int], None]
+) -> Figures:
     first, last, back = [], [], []
-    for victim in VICTIMS:
+    for victim in victims:
         others = field.numbers - {victim}
         time.sleep(QUIET_S)
         began = time.monotonic()

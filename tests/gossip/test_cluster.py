@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossip import Advertisement, Status, SwimConfig
-from gossip.antientropy import BUCKETS, bucket_of
+from gossip.digest import BUCKETS, bucket_of
 from gossip.messages import Buckets, Message, Records, Versions, Wanted
 from tests.gossip.harness import Host, Network, Solo, alive, dead, hold_dead, node_id, ping, settled_cluster
 
@@ -201,7 +201,9 @@ def test_an_answer_is_cut_into_pieces() -> None:
 def test_views_agree_once_the_network_does_no_more_harm(
     seed: int, loss: float, duplication: float, steps: list[tuple[str, int]]
 ) -> None:
-    network = Network(seed=seed, latency_s=(0.0002, 0.05), loss=loss, duplication=duplication)
+    # With such loss one join in 2,000 would fail within the usual time.
+    config = SwimConfig(join_timeout_s=10.0)
+    network = Network(seed=seed, config=config, latency_s=(0.0002, 0.05), loss=loss, duplication=duplication)
     for number in range(1, 7):
         network.start(network.add(number))
     for number in range(2, 7):

@@ -109,7 +109,7 @@ def test_in_a_large_cluster_news_goes_to_the_members_that_are_probed_anyway() ->
     solo.hears(2, alive(count))
     solo.passes(1.0)
     told = {peer.node for peer, message in solo.sent if isinstance(message, Claim)}
-    assert len(told) >= 8
+    assert len(told) == solo.config.view_retransmit_limit(count)
     assert len(told - probed) <= 2
 
 

@@ -209,7 +209,8 @@ def test_expelled_while_asked_for_a_way_in_a_node_is_asked_no_more() -> None:
 def test_of_two_who_know_of_an_expulsion_the_digests_are_equal_whatever_they_knew_before() -> None:
     ignorant, versed = Solo(knows=[3]), Solo(knows=[2, 3])
     versed.hears(2, publication(2), suspect(3, 2))
-    versed.hears(3, alive(3), dead(2, epoch=4))
+    versed.hears(3, alive(3, counter=1), dead(2, epoch=4))
+    ignorant.hears(3, alive(3, counter=1))
     expel(ignorant, 2)
     expel(versed, 2)
     assert digest(ignorant) == digest(versed)

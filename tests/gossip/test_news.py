@@ -54,7 +54,7 @@ def test_of_fifty_nodes_all_but_very_few_hear_news_within_some_rounds_of_gossip_
         network.run(6 * CONFIG.gossip_interval_s)
         missed += sum((host.number, body) not in network.heard for host in hosts)
     # Each node tells it 8 times, so that a share of about exp(-8 x (1 - loss)) hears nothing.
-    assert missed <= 5
+    assert missed <= 8
 
 
 def test_in_a_small_cluster_everybody_hears_news() -> None:
