@@ -170,17 +170,22 @@ class Prober:
         if node is not None:
             self._probe(node, now)
 
-    def near(self, count: int, without: str = "") -> list[str]:
+    def audience(self, count: int) -> list[str]:
+        """Up to ``count`` members to tell news to: suspects last, if it is sure that pings tell them of it soon."""
+        return self._near(count, suspects_last=self._config.buddy and self._config.probe_early_peers > 0)
+
+    def _near(self, count: int, *, without: str = "", suspects_last: bool) -> list[str]:
         """Up to ``count`` members to talk to, at random: those that most likely listen, and at least expense.
 
         In a large cluster these are members whose turn comes anyway. Who has been heard of late is connected; a member
-        that has just joined, or is back, opens a few connections, and not one to everybody in the same moment. Suspects
-        are asked and told last, unless nothing but gossip could tell them that they are suspects.
+        that has just joined, or is back, opens a few connections, and not one to everybody in the same moment.
         """
         everybody = self._membership.live_others
         is_large = len(everybody) > self._config.probe_subset
         candidates = [node for node in (self._rotation.subset if is_large else everybody) if node != without]
-        listening = [node for node in candidates if not self._is_avoided(node)] or candidates
+        listening = candidates
+        if suspects_last:
+            listening = [node for node in candidates if not self._suspicions.is_suspect(node)] or candidates
         connected = [node for node in listening if self._is_connected(node)]
         if len(connected) <= self._config.gossip_fanout:
             connected += self._first_contacts(self._config.gossip_fanout + 1 - len(connected), listening, connected)
@@ -199,9 +204,6 @@ class Prober:
         heard_at = self._membership.heard_at(node)
         round_s = self._config.probe_subset * self._config.probe_interval_s
         return heard_at is not None and self._outbox.now - heard_at < 2 * round_s
-
-    def _is_avoided(self, node: str) -> bool:
-        return self._config.buddy and self._suspicions.is_suspect(node)
 
     def doubt(self, node: str) -> None:
         """There is reason to probe ``node`` out of turn."""
@@ -372,7 +374,7 @@ class Prober:
 
     def _ask_relays(self, flight: Flight) -> None:
         flight.relayed = True
-        relays = self.near(self._config.probe_relays, without=flight.node)
+        relays = self._near(self._config.probe_relays, without=flight.node, suspects_last=True)
         if len(relays) < self._config.probe_relays:
             others = self._membership.live_others
             relays += others.sample(self._rng, self._config.probe_relays - len(relays), (flight.node, *relays))

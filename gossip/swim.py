@@ -575,7 +575,7 @@ class Swim:
 
         In a large cluster not everybody tells these in each round: a host that is back would drown in it.
         """
-        nodes = self._prober.near(self._config.gossip_fanout)
+        nodes = self._prober.audience(self._config.gossip_fanout)
         recent = self._view.recently_dead
         while recent and now >= recent[next(iter(recent))] + self._config.gossip_dead_window_s:
             del recent[next(iter(recent))]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from gossip import MemberChanged, Status, SwimConfig
@@ -22,6 +23,7 @@ QUIESCE_S: Final = 15.0
 EXPERIMENT_S: Final = 120.0
 ALPHA: Final = 5.0
 BETA: Final = 6.0
+READ_S: Final = 0.00005
 
 
 def swim(alpha: float = ALPHA) -> SwimConfig:
@@ -80,7 +82,7 @@ VARIANTS: Final[dict[str, SwimConfig]] = {
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run: ``anomalous`` agents keep up again and again for ``duration_s``, and are well for ``interval_s``.
+    """One run: ``anomalous`` agents do not keep up for ``duration_s``, are well for ``interval_s``, and so on.
 
     With an ``interval_s`` of 0 there is one anomaly only.
     """
@@ -92,6 +94,82 @@ class Trial:
     seed: int
     kind: Anomaly = Anomaly.BLOCKED
     agents: int = AGENTS
+    read_s: float = READ_S
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Which trials make up an experiment.
+
+    The interval experiment runs each of ``variants`` with each of ``anomalous``, ``durations_s``, ``intervals_s`` and
+    ``seeds``; the threshold experiment runs each of ``threshold_variants`` with ``threshold_anomalous`` agents that do
+    not keep up once, for ``threshold_s``, with each of ``threshold_seeds``.
+    """
+
+    variants: tuple[str, ...]
+    anomalous: tuple[int, ...]
+    durations_s: tuple[float, ...]
+    intervals_s: tuple[float, ...]
+    seeds: tuple[int, ...]
+    threshold_variants: tuple[str, ...]
+    threshold_anomalous: int
+    threshold_s: float
+    threshold_seeds: tuple[int, ...]
+    agents: int = AGENTS
+    kind: Anomaly = Anomaly.BLOCKED
+
+    def trials(self) -> list[Trial]:
+        """All of them, those first that take longest."""
+        intervals = [
+            Trial(variant, anomalous, duration_s, interval_s, seed, self.kind, self.agents)
+            for seed, anomalous, duration_s, interval_s, variant in product(
+                self.seeds, self.anomalous[::-1], self.durations_s, self.intervals_s, self.variants
+            )
+        ]
+        thresholds = [
+            Trial(variant, self.threshold_anomalous, self.threshold_s, 0.0, seed, self.kind, self.agents)
+            for seed, variant in product(self.threshold_seeds, self.threshold_variants)
+        ]
+        return intervals + thresholds
+
+
+_ALL: Final = tuple(VARIANTS)
+GRIDS: Final[dict[str, Grid]] = {
+    "default": Grid(
+        variants=tuple(variant for variant in VARIANTS if variant != "Lifeguard, alpha 2"),
+        anomalous=(4, 12, 24),
+        durations_s=(2.048, 8.192, 16.384),
+        intervals_s=(0.001, 0.064, 1.024),
+        seeds=(1,),
+        threshold_variants=_ALL,
+        threshold_anomalous=4,
+        threshold_s=32.768,
+        threshold_seeds=tuple(range(1, 11)),
+    ),
+    "full": Grid(
+        variants=_ALL,
+        anomalous=(1, 4, 8, 12, 16, 20, 24, 28, 32),
+        durations_s=(0.128, 0.512, 2.048, 8.192, 16.384, 32.768),
+        intervals_s=(0.001, 0.004, 0.016, 0.064, 0.256, 1.024, 4.096, 16.384),
+        seeds=tuple(range(1, 11)),
+        threshold_variants=_ALL,
+        threshold_anomalous=4,
+        threshold_s=32.768,
+        threshold_seeds=tuple(range(1, 101)),
+    ),
+    "smoke": Grid(
+        variants=("SWIM", "LHA-Probe", "LHA-Suspicion", "Buddy System", "Lifeguard"),
+        anomalous=(8,),
+        durations_s=(2.048,),
+        intervals_s=(0.001,),
+        seeds=(1,),
+        threshold_variants=("SWIM", "Lifeguard", "Lifeguard, alpha 4"),
+        threshold_anomalous=4,
+        threshold_s=16.384,
+        threshold_seeds=(1,),
+        agents=48,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +199,7 @@ def run(trial: Trial) -> Outcome:
         if change.member.status is Status.DEAD:
             deaths.append((now, agent, change.member.node))
 
-    swarm = Swarm(VARIANTS[trial.variant], trial.seed, told=told)
+    swarm = Swarm(VARIANTS[trial.variant], trial.seed, read_s=trial.read_s, told=told)
     swarm.join_all(trial.agents)
     swarm.run(QUIESCE_S)
     began, sent = swarm.now, _sent(swarm)

@@ -5,14 +5,18 @@ A process can be killed (whoever dials it is refused), fall silent, or be anomal
 
 - ``BLOCKED``: it blocks before each send and after each receive, as in the Lifeguard paper (section V-A). Frames to it
   wait in its queue. Its loops hang in their first send; time goes on, so suspicions run out. At the end what it wanted
-  to send goes out, a probe that hung finds its time over, and only then the queue is drained, in order.
-- ``FROZEN``: timers stand still, too, and go off late, before the queue is drained.
+  to send goes out, a probe that hung finds its time over, then loops have the next turn that they missed, and only then
+  the queue is read, in order.
+- ``FROZEN``: timers stand still, too, and go off late, before the queue is read.
+
+Reading what waited takes time, and what arrives meanwhile waits behind it. Otherwise processes are infinitely fast.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -36,7 +40,7 @@ from gossip import (
 )
 
 CLUSTER: Final = bytes(range(16))
-_TIMER, _FRAME, _REFUSAL, _CALL = range(4)
+_TIMER, _FRAME, _REFUSAL, _READ, _CALL = range(5)
 # A blocked process hangs in the first send of each of its loops. What is left of a probe comes after that send.
 _LOOPS: Final = frozenset({TimerKind.PROBE, TimerKind.GOSSIP, TimerKind.REDIAL, TimerKind.REJOIN})
 _AFTER_A_SEND: Final = frozenset({TimerKind.PROBE_EARLY, TimerKind.PROBE_DIRECT, TimerKind.PROBE_END})
@@ -62,10 +66,11 @@ class Agent:
     frames_sent: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    is_reading: bool = False
     hanging: set[TimerKind] = field(default_factory=set)
     held_sends: list[Send] = field(default_factory=list)
     held_timers: list[Timer] = field(default_factory=list)
-    held_frames: list[tuple[str, Lane, bytes]] = field(default_factory=list)
+    held_frames: deque[tuple[str, Lane, bytes]] = field(default_factory=deque)
 
 
 def node_id(index: int) -> str:
@@ -78,7 +83,8 @@ def address_of(index: int) -> str:
 
 
 class Swarm:
-    """``delay_s``: one-way delays are drawn uniformly from it. ``loss``: the chance that a frame vanishes.
+    """``delay_s``: one-way delays are drawn uniformly from it. ``loss``: the chance that a frame vanishes. ``read_s``:
+    how long a process that was anomalous needs for each frame that waited for it.
 
     ``cut(sender, receiver)`` says which agents, by index, cannot hear which. ``told(agent, change, now)`` hears of all
     changes of members that an agent's application would hear of.
@@ -91,6 +97,7 @@ class Swarm:
         *,
         delay_s: tuple[float, float] = (0.00005, 0.0005),
         loss: float = 0.0,
+        read_s: float = 0.0001,
         told: Callable[[Agent, MemberChanged, float], None] = lambda agent, change, now: None,
     ) -> None:
         self.config = config
@@ -101,6 +108,7 @@ class Swarm:
         self._seed = seed
         self._rng = random.Random(f"{seed}/network")
         self._delay_s = delay_s
+        self._read_s = read_s
         self._told = told
         self._heap: list[tuple[float, int, int, Agent, object]] = []
         self._order = 0
@@ -126,7 +134,9 @@ class Swarm:
         """The process starts again, in its next epoch, with the peers that it remembers."""
         peers, epoch = agent.swim.peers(), agent.swim.incarnation.epoch
         agent.swim = self._swim(agent.index, epoch + 1)
-        agent.is_up, agent.is_silent = True, False
+        agent.is_up, agent.is_silent, agent.anomaly = True, False, None
+        for held in (agent.hanging, agent.held_sends, agent.held_timers, agent.held_frames):
+            held.clear()
         self._perform(agent, agent.swim.start(self.now, peers))
 
     def join_all(self, count: int, timeout_s: float = 60.0) -> None:
@@ -162,17 +172,18 @@ class Swarm:
 
     def end_anomaly(self, agent: Agent) -> None:
         """What was held back happens, in the order that the kind of anomaly prescribes."""
-        agent.anomaly = None
+        kind, agent.anomaly = agent.anomaly, None
         agent.hanging.clear()
         sends, agent.held_sends = agent.held_sends, []
         timers, agent.held_timers = agent.held_timers, []
-        frames, agent.held_frames = agent.held_frames, []
         for send in sends:
             self._send(agent, send)
+        if kind is Anomaly.BLOCKED:
+            timers.sort(key=lambda timer: timer.kind in _LOOPS)
         for timer in timers:
             self._perform(agent, agent.swim.timer(timer, self.now))
-        for sender, lane, data in frames:
-            self._perform(agent, agent.swim.receive(sender, lane, data, self.now))
+        if agent.held_frames and not agent.is_reading:
+            self._read_next(agent)
 
     def perform(self, agent: Agent, call: Callable[[Swim, float], list[Effect]]) -> None:
         """Give an agent any input."""
@@ -195,6 +206,8 @@ class Swarm:
                 self._fire(agent, what)  # type: ignore[arg-type]
             elif kind == _FRAME:
                 self._arrive(agent, *what)  # type: ignore[misc]
+            elif kind == _READ:
+                self._read(agent)
             elif kind == _REFUSAL:
                 if agent.is_up:
                     refused: Peer = what  # type: ignore[assignment]
@@ -289,10 +302,23 @@ class Swarm:
         if not agent.is_up or agent.is_silent:
             return
         agent.bytes_received += len(data)
-        if agent.anomaly is not None:
+        if agent.anomaly is not None or agent.held_frames:
             agent.held_frames.append((sender, lane, data))
         else:
             self._perform(agent, agent.swim.receive(sender, lane, data, self.now))
+
+    def _read_next(self, agent: Agent) -> None:
+        agent.is_reading = True
+        self._order += 1
+        heapq.heappush(self._heap, (self.now + self._read_s, self._order, _READ, agent, None))
+
+    def _read(self, agent: Agent) -> None:
+        """A frame that waited has been read, unless the process is anomalous once more."""
+        agent.is_reading = False
+        if agent.anomaly is None and agent.is_up and agent.held_frames:
+            self._perform(agent, agent.swim.receive(*agent.held_frames.popleft(), self.now))
+            if agent.held_frames:
+                self._read_next(agent)
 
 
 def _peer(agent: Agent) -> Peer:

@@ -82,6 +82,13 @@ def test_news_is_told_to_those_who_are_likely_to_listen_and_not_spent_on_suspect
     assert all(told.count(node_id(number)) >= limit for number in (2, 3, 4))
 
 
+def test_suspects_get_news_like_everybody_else_where_nobody_probes_them_out_of_turn() -> None:
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50, probe_early_peers=0), knows=[2, 3])
+    solo.hears(3, suspect(2, 3))
+    solo.passes(1.2)
+    assert solo.sent_to(2, Claim)
+
+
 def test_a_member_that_is_probed_because_it_is_doubted_gets_no_news_but_what_is_said_of_itself() -> None:
     solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50, gossip_interval_s=10), knows=[2, 3, 4, 5])
     solo.hears(5, alive(6), suspect(2, 5), suspect(3, 5))
