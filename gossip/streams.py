@@ -85,7 +85,7 @@ class StreamTransport(ABC):
     # What differs
 
     @abstractmethod
-    def check(self, credentials: Credentials) -> None:
+    async def check(self, credentials: Credentials) -> None:
         """Raise ``TransportError`` for credentials that cannot be used."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class StreamTransport(ABC):
     async def start(self, receiver: Receiver) -> None:
         """Listen, if there is an address to bind. Raises ``TransportError``."""
         if self.config.credentials is not None:
-            self.check(self.config.credentials)
+            await self.check(self.config.credentials)
         self._receiver = receiver
         if self.config.bind:
             try:
@@ -138,7 +138,7 @@ class StreamTransport(ABC):
         async with self._renewing:
             if self._receiver is None or self.config.credentials is None:
                 raise TransportError("only a transport that was started with credentials can be given new ones")
-            self.check(credentials)
+            await self.check(credentials)
             self.config = replace(self.config, credentials=credentials)
             for stream in tuple(self._streams):
                 self._end(stream)

@@ -1,9 +1,9 @@
 """A transport for Gary on gRPC. Each connection carries one stream in both directions: one lane between two nodes.
 
-A stream begins with metadata that say who speaks, and each message in it is one frame. With credentials nobody's word
-is taken for that: the server reads the common name in the client's certificate, and the client dials with the node id
-that it means as the name of the server, which is an alternative name in that node's certificate. Where it knows only an
-address it asks there for the name, and then dials whoever was named.
+The client says who it is, the server answers with its own name, and each message after that is one frame. With
+credentials nobody's word is taken: the server reads the common name in the client's certificate, and the client dials
+the node id that it means as the name of the server, which is an alternative name in that node's certificate. Where it
+knows only an address it asks there for the name, and then dials whoever was named.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SERVICE = "/gary/"
 ASK = "ASK"
 """The method that only tells who lives at an address. The others are the names of the lanes."""
 NODE, MEANT = "node", "meant"
-"""Metadata: who speaks (of both sides), and to whom (of who dials; empty if that is not known)."""
+"""What who dials says of itself, and to whom it wants to speak; empty if it only has an address."""
 OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.so_reuseport", 0),  # By default two servers may share a port, and no address is ever taken.
     ("grpc.use_local_subchannel_pool", 1),  # By default a dial may get what is left of an earlier one.
@@ -88,11 +88,15 @@ class GrpcTransport(StreamTransport, grpc.GenericRpcHandler):
 
     # Listening
 
-    def check(self, credentials: Credentials) -> None:
+    async def check(self, credentials: Credentials) -> None:
+        """gRPC looks at credentials when it binds a port, which it lets go of when the server has run."""
+        server = grpc.aio.server()
         try:
-            grpc.aio.server().add_secure_port("localhost:0", _of_server(credentials))
+            server.add_secure_port("localhost:0", _of_server(credentials))
         except RuntimeError as error:
             raise TransportError("the credentials cannot be used: gRPC does not say why") from error
+        await server.start()
+        await server.stop(None)
 
     async def listen(self, bind: str) -> int:
         server = grpc.aio.server(handlers=[self], options=self._options)
@@ -132,7 +136,7 @@ class GrpcTransport(StreamTransport, grpc.GenericRpcHandler):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "refused")
         if said.get(MEANT, "") not in ("", self.config.node):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"another node answers there: {self.config.node}")
-        await context.send_initial_metadata(((NODE, self.config.node),))
+        await context.write(self.config.node.encode())
         return node
 
     async def _serve(self, lane: Lane, requests: object, context: Context) -> None:
@@ -153,18 +157,22 @@ class GrpcTransport(StreamTransport, grpc.GenericRpcHandler):
     async def _call(self, address: str, node: str, method: str) -> tuple[grpc.aio.Channel, Call, str]:
         """A connection to ``node``, or to whoever is there, a stream on it, and the name that the other side gives."""
         channel = self._channel(address, node or SERVER_NAME)
+        call: Call = channel.stream_stream(SERVICE + method)(metadata=((NODE, self.config.node), (MEANT, node)))
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
-                call: Call = channel.stream_stream(SERVICE + method)(metadata=((NODE, self.config.node), (MEANT, node)))
-                answer = dict(await call.initial_metadata())
-                if NODE not in answer:
-                    raise PeerUnreachable(self._reason(await call.details() or "refused"))
-                return channel, call, str(answer[NODE])
-        except BaseException as error:
+                name = await call.read()
+            if isinstance(name, bytes):
+                return channel, call, name.decode(errors="replace")
+            reason = "it hung up"
+        except grpc.aio.AioRpcError as error:
+            reason = self._reason(error.details() or "")
+        except TimeoutError:
+            reason = "timed out"
+        except asyncio.CancelledError:
             await channel.close()
-            if isinstance(error, TimeoutError):
-                raise PeerUnreachable("timed out") from error
             raise
+        await channel.close()
+        raise PeerUnreachable(reason)
 
     def _channel(self, address: str, server: str) -> grpc.aio.Channel:
         credentials = self.config.credentials
