@@ -201,21 +201,17 @@ def test_every_member_is_probed_once_in_a_round() -> None:
 def test_probes_stay_within_a_subset_that_rotates_slowly() -> None:
     config = SwimConfig(probe_subset=8, probe_rotation_rounds=1)
     solo = Solo(config=config, knows=range(2, 102))
+    solo.answering = tuple(range(2, 102))
 
     def round_of_probes() -> set[str]:
         solo.forget()
-        for _ in range(8):
-            solo.passes(config.probe_interval_s)
-            for peer, message in list(solo.sent):
-                if isinstance(message, Ping):
-                    number = next(n for n in range(2, 102) if node_id(n) == peer.node)
-                    solo.hears(number, Ack(message.sequence, 0))
+        solo.passes(8 * config.probe_interval_s)
         return {peer.node for peer, message in solo.sent if isinstance(message, Ping)}
 
     rounds = [round_of_probes() for _ in range(40)]
     assert all(len(probed) == 8 for probed in rounds)
-    assert all(len(before & after) >= 6 for before, after in itertools.pairwise(rounds))
-    assert len(set().union(*rounds)) > 40
+    assert all(len(before & after) >= 7 for before, after in itertools.pairwise(rounds))
+    assert len(set().union(*rounds)) > 30
 
 
 # Suspicion

@@ -83,7 +83,10 @@ def test_news_is_told_to_those_who_are_likely_to_listen_and_not_spent_on_suspect
 
 
 def test_suspects_get_news_like_everybody_else_where_nobody_probes_them_out_of_turn() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50, probe_early_peers=0), knows=[2, 3])
+    solo = Solo(
+        config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50, probe_early_peers=0),
+        knows=[2, 3],
+    )
     solo.hears(3, suspect(2, 3))
     solo.passes(1.2)
     assert solo.sent_to(2, Claim)
