@@ -423,7 +423,7 @@ class Daemon:
     # Looking at the host, for the doctor
 
     async def _dial(self, effect: Dial) -> None:
-        failures = await dial(effect.address)
+        failures = await dial(effect.address, self._transport.ports)
         assert self._agent is not None
         self._perform(self._agent.dialled(effect.number, failures, self._loop.time()))
 

@@ -10,7 +10,7 @@ connections retires, or while something waits for room.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ from gossip import framing
 from gossip.dialling import DIAL_TIMEOUT_S, Dial, Dialler, split_address
 from gossip.errors import BadFrame, TransportError
 from gossip.framing import Flow, Hello
+from gossip.traffic import Traffic
 from gossip.transport import GUEST, GUEST_GONE, Lane, Peer, Receiver, TransportConfig
 
 RETIRE_DELAY_S = 1.0
@@ -103,7 +104,7 @@ class Link(Protocol):
 class LaneEnd:
     """This node's end of one lane.
 
-    Both lanes share ``count`` and ``expelled``, the nodes that are refused: ``expel`` tells of additions.
+    Both lanes share ``traffic``; ``expel`` tells of additions to the nodes that it refuses.
     """
 
     def __init__(
@@ -113,16 +114,16 @@ class LaneEnd:
         link: Link,
         dialler: Dialler,
         receiver: Receiver,
-        count: Counter[str],
-        expelled: Set[str],
+        traffic: Traffic,
     ) -> None:
         self._lane = lane
         self._config = config
         self._link = link
         self._dialler = dialler
         self._receiver = receiver
-        self._count = count
-        self._expelled = expelled
+        self._traffic = traffic
+        self._count = traffic.count
+        self._expelled: Set[str] = traffic.expelled
         self._loop = asyncio.get_running_loop()
         self._hello = Hello(config.node, bytes(framing.INSTANCE_BYTES), "", lane)
         self._pipes: dict[int, Pipe] = {}
@@ -187,11 +188,7 @@ class LaneEnd:
     def _enqueue(self, peer: Peer, frame: bytes) -> None:
         if len(self._queues.get(peer, ())) >= self._config.queue_frames_max:
             self._pump(peer)
-        queue = self._queues.setdefault(peer, deque())
-        if len(queue) >= self._config.queue_frames_max:
-            queue.popleft()
-            self._count["dropped_overflow"] += 1
-        queue.append(frame)
+        self._traffic.enqueue(self._queues.setdefault(peer, deque()), frame)
         self._dirty[peer] = None
         self._flush_soon()
 
@@ -266,8 +263,7 @@ class LaneEnd:
         pipe.flow.left(batch)
         if frames:
             now = pipe.used = self._loop.time()
-            self._count["frames_sent"] += len(frames)
-            self._count["bytes_sent"] += sum(map(len, frames))
+            self._traffic.sent(*frames)
             if not pipe.flow.open:
                 pipe.full_since = now
         return True
@@ -590,12 +586,8 @@ class LaneEnd:
         for frame in batch.frames:
             if self._closed or sender.node in self._expelled:
                 return
-            if len(frame) > self._config.frame_size_bytes_max:
-                self._count["dropped_oversized"] += 1
-                continue
-            self._count["frames_received"] += 1
-            self._count["bytes_received"] += len(frame)
-            self._receiver.received(sender.node, self._lane, frame)
+            if self._traffic.accepts(frame):
+                self._receiver.received(sender.node, self._lane, frame)
 
 
 def _keys(peer: Peer, dial: Dial | None) -> tuple[Peer, ...]:

@@ -112,32 +112,61 @@ def from_json(text: str) -> list[Result]:
 
 # Shown
 
-HEADINGS: Final = (
-    *("variant", "FP", "of SWIM", "paper", "FP-", "of SWIM", "paper", "messages", "bytes"),
-    *("first p50", "p99", "all p50", "p99"),
-)
+ACCURACY: Final = ("variant", "FP", "of SWIM", "in the paper", "FP-", "of SWIM", "in the paper")
+COST: Final = ("variant", "first knows: p50", "p99", "all know: p50", "p99", "messages", "bytes")
 
 
-def summary_cells(results: Sequence[Result]) -> list[list[str]]:
-    """The rows as text, in columns as ``HEADINGS``."""
+def tables(results: Sequence[Result]) -> list[Table]:
+    """Accuracy, and what it costs, for a terminal."""
+    shown = []
+    for headings, lines in ((ACCURACY, accuracy(results)), (COST, cost(results))):
+        table = Table(*headings)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for line in lines:
+            table.add_row(*line)
+        shown.append(table)
+    return shown
+
+
+def accuracy_markdown(results: Sequence[Result]) -> str:
+    """False positives of each variant, for a document."""
+    return _markdown(ACCURACY, accuracy(results))
+
+
+def cost_markdown(results: Sequence[Result]) -> str:
+    """Latency and traffic of each variant, for a document."""
+    return _markdown(COST, cost(results))
+
+
+def accuracy(results: Sequence[Result]) -> list[list[str]]:
+    """The cells under ``ACCURACY``, of those variants that had repeated anomalies."""
+    table = [row for row in rows(results) if row.messages]
+    base = next(row for row in table if row.variant == BASE)
+    lines = []
+    for row in table:
+        paper = [f"{share:.1%}" for share in PAPER.get(row.variant, ())] or ["", ""]
+        healthy = _percent(row.false_positives_at_healthy, base.false_positives_at_healthy)
+        everywhere = [str(row.false_positives), _percent(row.false_positives, base.false_positives), paper[0]]
+        lines.append([row.variant, *everywhere, str(row.false_positives_at_healthy), healthy, paper[1]])
+    return lines
+
+
+def cost(results: Sequence[Result]) -> list[list[str]]:
+    """The cells under ``COST``."""
     table = rows(results)
     base = next(row for row in table if row.variant == BASE)
-    return [_cells(row, base) for row in table]
-
-
-def summary(results: Sequence[Result]) -> Table:
-    """The rows, for a terminal."""
-    table = Table(*HEADINGS)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for cells in summary_cells(results):
-        table.add_row(*cells)
-    return table
-
-
-def summary_markdown(results: Sequence[Result]) -> str:
-    """The rows, for a document."""
-    return _markdown(HEADINGS, summary_cells(results))
+    lines = []
+    for row in table:
+        cells = [row.variant]
+        for latency in (row.detection, row.dissemination):
+            cells += [f"{latency.p50_s:.1f} s", f"{latency.p99_s:.1f} s"] if latency else ["", ""]
+        if row.messages:
+            cells += [_percent(row.messages, base.messages), _percent(row.size_bytes, base.size_bytes)]
+        else:
+            cells += ["", ""]
+        lines.append(cells)
+    return lines
 
 
 def verdicts_markdown(results: Sequence[Result]) -> str:
@@ -255,28 +284,6 @@ def _ordering(of: dict[str, Row]) -> Verdict:
         f"{suspicion}, {probe}, {buddy}, {plain}",
         suspicion * 3 < probe < buddy < plain,
     )
-
-
-def _cells(row: Row, base: Row) -> list[str]:
-    paper = PAPER.get(row.variant)
-    counted = ["", "", "", "", "", "", "", ""]
-    if row.messages:
-        counted = [
-            str(row.false_positives),
-            _percent(row.false_positives, base.false_positives),
-            f"{paper[0]:.1%}" if paper else "",
-            str(row.false_positives_at_healthy),
-            _percent(row.false_positives_at_healthy, base.false_positives_at_healthy),
-            f"{paper[1]:.1%}" if paper else "",
-            _percent(row.messages, base.messages),
-            _percent(row.size_bytes, base.size_bytes),
-        ]
-    latencies = [
-        f"{seconds:.1f} s" if seconds is not None else ""
-        for latency in (row.detection, row.dissemination)
-        for seconds in ((latency.p50_s, latency.p99_s) if latency else (None, None))
-    ]
-    return [row.variant, *counted, *latencies]
 
 
 def _percent(part: float, whole: float) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from simulations import lifeguard
-from simulations.lifeguard_report import from_json, plots, summary, to_json, verdicts
+from simulations.lifeguard_report import from_json, plots, tables, to_json, verdicts
 from simulations.trials import run_all
 
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         print(to_json(results), end="")
         return 0
     console = Console()
-    console.print(summary(results))
+    console.print(*tables(results))
     found = verdicts(results)
     for verdict in found:
         console.print(f"{'holds' if verdict.holds else '[red]fails[/red]'}  {verdict.claim}: {verdict.found}")

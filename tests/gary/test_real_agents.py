@@ -8,11 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,7 +83,7 @@ def _played(directory: Path) -> Story:
             story.examined[agent.directory.name] = _findings(_run(story, agent, "doctor", "--json"))
             story.places |= _answers(agent)
             story.modes |= {str(p): p.lstat().st_mode for p in [agent.state_dir, *agent.state_dir.rglob("*")]}
-            story.listening[agent.directory.name] = _listening(agent.pid)
+            story.listening[agent.directory.name] = agent.listening()
             story.expected[agent.directory.name] = {f"127.0.0.1:{agent.port + lane}" for lane in (0, 1)}
         _run(story, two, "remove", "shop", "--json")
         one.until(lambda: not one.client.call("ps")["deployments"], "it was not removed")
@@ -146,23 +144,6 @@ def _secrets_of(agent: RealAgent, when: str) -> dict[str, bytes]:
             root = RootSecret.decode(value)
             found |= {f"the seed of root {key} {whose}": root.seed}
             found |= secrets.of_pem(f"the TLS key of root {key} {whose}", root.tls_key)
-    return found
-
-
-def _listening(pid: int) -> set[str]:
-    """``host:port`` of every TCP socket on which the process listens."""
-    own, found = set(), set()
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # It was closed meanwhile.
-            own.add(path.readlink().name)
-    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        file = Path(f"/proc/{pid}/net/{table}")
-        for line in file.read_text().splitlines()[1:] if file.exists() else ():
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
-                address, port = fields[1].split(":")
-                words = [int(address[i : i + 8], 16).to_bytes(4, "little") for i in range(0, len(address), 8)]
-                found.add(f"{socket.inet_ntop(family, b''.join(words))}:{int(port, 16)}")
     return found
 
 
