@@ -35,7 +35,7 @@ def test_a_small_cluster_that_members_leave_and_join_all_the_time_keeps_up_at_li
 @pytest.mark.long
 def test_without_being_told_what_one_lacks_churn_costs_much_more() -> None:
     costs = [
-        churn.churn(400, duration_s=30, replaced_per_minute=0.05, config=SwimConfig(tell_lacking=tells)).sent.mean
+        churn.churn(150, duration_s=15, replaced_per_minute=0.2, config=SwimConfig(tell_lacking=tells)).sent.mean
         for tells in (True, False)
     ]
     assert costs[1] > 2 * costs[0]
