@@ -113,8 +113,8 @@ class SwimConfig:
     retransmit_mult: int = 4
     """A piece of news is sent mult x ceil(log10(N + 1)) times by each node, at least 1. Higher survives more loss."""
 
-    retransmit_max: int = 4
-    """News about members and what they publish is sent no more often than that, at least 1: it then reaches 98 of 100,
+    retransmit_max: int = 3
+    """News about members and what they publish is sent no more often than that, at least 1: it then reaches 94 of 100,
     and the others are told when they ping or ack. Without ``tell_lacking`` there is no such limit."""
 
     tell_lacking: bool = True

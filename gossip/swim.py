@@ -575,16 +575,18 @@ class Swim:
 
         In a large cluster not everybody tells these in each round: a host that is back would drown in it.
         """
-        nodes = self._prober.audience(self._config.gossip_fanout)
         recent = self._view.recently_dead
         while recent and now >= recent[next(iter(recent))] + self._config.gossip_dead_window_s:
             del recent[next(iter(recent))]
         if recent and self._rng.random() * self._membership.size < _TELL_THE_DEAD:
-            nodes.append(self._rng.choice(list(recent)))
-        for node in nodes:
-            member = self._membership.get(node)
-            if member is not None and self._outbox.has_news:
-                self._outbox.send_with_news(Peer(node, member.address))
+            self._tell_news(self._rng.choice(list(recent)), counts=False)
+        for node in self._prober.audience(self._config.gossip_fanout):
+            self._tell_news(node, counts=True)
+
+    def _tell_news(self, node: str, *, counts: bool) -> None:
+        member = self._membership.get(node)
+        if member is not None and self._outbox.has_news:
+            self._outbox.send_with_news(Peer(node, member.address), counts=counts)
 
     def _redial(self, now: float) -> None:
         """Ping some of the dead: whoever is back learns that it is held dead, and refutes."""

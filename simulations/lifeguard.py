@@ -49,6 +49,7 @@ def swim(alpha: float = ALPHA) -> SwimConfig:
         gossip_fanout=3,
         gossip_dead_window_s=30.0,
         retransmit_mult=4,
+        tell_lacking=False,
         sync_interval_s=30.0,
     )
 
