@@ -102,6 +102,39 @@ def keepings(state: State, view: View) -> dict[Slot, Keeping]:
     return {slot: keeping(state, view, slot) for slot in wanted_slots(state, view)}
 
 
+OBSERVERS_MIN = 2
+"""So many members must have found another one silent, each for itself, before its slots are replaced."""
+ALONE_S = 30.0
+"""After so long the word of one is enough, if it is well itself and nobody who could confirm it says anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure a node may be that another one is gone, when it is about to replace what that one kept.
+
+    A view may be wrong for a moment, and costs nothing; a replacement starts containers. So it asks for more evidence
+    than a view does (Rapid, Suresh and others 2018, section 4). ``observers``: live nodes, this one perhaps among them,
+    that have each found the other one silent. ``doubters``: live nodes that were asked and hold it alive. ``unheard``:
+    those that were asked and have not answered. ``missing_for_s``: for how long it has been held down here.
+    ``is_well``: this node finds nothing wrong with itself; otherwise what it observed itself is not among the evidence.
+    """
+
+    observers: frozenset[NodeId]
+    doubters: frozenset[NodeId]
+    unheard: frozenset[NodeId]
+    missing_for_s: float
+    is_well: bool
+
+    @property
+    def suffices(self) -> bool:
+        """Two independent observers; or one, where nobody else is there to ask, or nobody has answered for long."""
+        if len(self.observers) >= OBSERVERS_MIN:
+            return True
+        if self.doubters:
+            return False
+        return not self.unheard or (self.is_well and self.missing_for_s >= ALONE_S)
+
+
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
     """Why a promise ends; ``keeper``: the node that keeps the slot instead, if it is kept at all."""

@@ -23,6 +23,8 @@ class Host(Protocol):
     node: NodeId
     epoch: int
     changes_per_epoch: int
+    pace: float
+    """How many times as long as in a LAN things take in this cluster's network."""
     rng: random.Random
 
     @property
@@ -56,6 +58,13 @@ class Host(Protocol):
 
     def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
         """``node`` and all that stopped being alive at about the same time, whether they have come back or not."""
+
+    def observers(self, node: NodeId) -> frozenset[NodeId]:
+        """The nodes, this one perhaps among them, that are known to have found ``node``, which is not alive, silent."""
+
+    @property
+    def is_well(self) -> bool:
+        """This node answers others, and is answered, as it should be."""
 
     def room(self) -> Room:
         """What this node has to offer now."""

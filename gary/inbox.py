@@ -70,7 +70,8 @@ class Inbox:
                 here.send(sender, Offer(id, deployment, here.room()))
             case ContactQuery(id, missing):
                 heard = here.swim.last_heard(missing)
-                here.send(sender, ContactAnswer(id, missing, -1.0 if heard is None else max(0.0, now - heard)))
+                age_s = -1.0 if heard is None else max(0.0, now - heard)
+                here.send(sender, ContactAnswer(id, missing, age_s, missing not in here.alive))
             case ContactAnswer():
                 for asking in list(here.deployments.values()):
                     asking.calling.contact(sender, message, now)

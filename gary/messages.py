@@ -97,7 +97,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class ContactQuery:
-    """When did you last hear from this node yourself?"""
+    """When did you last hear from this node yourself, and is it gone in your view?"""
 
     id: int
     node: NodeId
@@ -105,11 +105,12 @@ class ContactQuery:
 
 @dataclass(frozen=True, slots=True)
 class ContactAnswer:
-    """``age_s`` below zero: not since this node started."""
+    """``age_s`` below zero: not since this node started. ``is_missed``: it is not alive in this node's view."""
 
     id: int
     node: NodeId
     age_s: float
+    is_missed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +291,7 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
         case "ContactQuery":
             return ContactQuery(_number(fields[0]), _id(fields[1]))
         case "ContactAnswer":
-            return ContactAnswer(_number(fields[0]), _id(fields[1]), _real(fields[2]))
+            return ContactAnswer(_number(fields[0]), _id(fields[1]), _real(fields[2]), _flag(fields[3]))
         case "Orphans":
             return Orphans(_id(fields[0]), _texts(fields[1]), _all_bytes(fields[2]))
         case "Released":
@@ -414,6 +415,12 @@ def _number(value: Any) -> int:
     if _signed(value) < 0:
         raise TypeError("not a count")
     return int(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("not true or false")
+    return value
 
 
 def _real(value: Any) -> float:

@@ -41,7 +41,7 @@ from gary.trust.membership import Membership
 from gary.trust.notary import Answer, Request
 from gary.trust.standing import Standing
 from gary.volunteering import Room
-from gossip import Advertisement, Lane, Peer, Swim, SwimConfig
+from gossip import PROFILES, Advertisement, Lane, Peer, Swim, SwimConfig
 from gossip import Effect as GossipEffect
 from gossip.transport import Credentials
 
@@ -72,6 +72,7 @@ class Node:
         self.rng = rng
         self.settings = settings
         self.changes_per_epoch = settings.changes_per_epoch
+        self.pace = swim_config.probe_interval_s / PROFILES["lan"].probe_interval_s
         self.deployments: dict[DeploymentId, Deployment] = {}
         self.counters: Counter[str] = Counter()
         self._entropy = entropy
@@ -284,6 +285,14 @@ class Node:
 
     def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
         return self.cluster.vanished_with(node)
+
+    def observers(self, node: NodeId) -> frozenset[NodeId]:
+        evidence = self.swim.evidence(node)
+        return frozenset() if evidence is None else frozenset(evidence.observers)
+
+    @property
+    def is_well(self) -> bool:
+        return self.swim.local_health == 0
 
     def room(self) -> Room:
         return self.advertising.room()

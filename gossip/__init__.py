@@ -5,7 +5,7 @@
 """
 
 from gossip.config import PROFILES, SwimConfig
-from gossip.directory import Advertisement, Directory
+from gossip.directory import Advertisement, Directory, Publication
 from gossip.effects import (
     AdvertisementChanged,
     Deliver,
@@ -33,6 +33,7 @@ from gossip.errors import (
 )
 from gossip.member import Claim, Incarnation, Member, Status
 from gossip.messages import VERSIONS, VersionRange
+from gossip.roll import Roll
 from gossip.suspicion import Evidence
 from gossip.swim import Swim
 from gossip.transport import Lane, Peer, Receiver, Transport, TransportConfig, TransportFactory, load_transport
@@ -63,7 +64,9 @@ __all__ = [
     "MemberChanged",
     "NewsTooLarge",
     "Peer",
+    "Publication",
     "Receiver",
+    "Roll",
     "Send",
     "SetTimer",
     "Status",

@@ -1,7 +1,9 @@
 """Comparing whole views, so that what gossip lost is found.
 
 Every ping and ack carries one hash of all that its sender knows, kept up to date at no cost; so an idle cluster checks
-itself with the probes it sends anyway. Where two hashes differ and no news is on its way, the views are compared:
+itself with the probes it sends anyway. The hash is a sum of one for each fact, so from how two of them differ it can be
+seen whether it is just the latest changes here that the other lacks: these it is told at once, and nothing else is. So
+gossip need not reach everybody. Where that does not explain the difference for a while, the views are compared:
 
     who noticed            the other
     Buckets           ->                 a hash for each bucket of node ids
@@ -16,75 +18,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
-from hashlib import blake2b
 from typing import Final
 
 from gossip.config import SwimConfig
+from gossip.digest import BUCKETS, Digest, Fact
 from gossip.directory import Directory, Publication
 from gossip.member import Claim, Incarnation, Member
 from gossip.membership import Membership
-from gossip.messages import HASH_SIZE_BYTES, Buckets, Records, Version, Versions, Wanted
+from gossip.messages import Buckets, Records, Version, Versions, Wanted
 from gossip.outbox import Outbox
 from gossip.pace import Pace
 from gossip.transport import Lane, Peer
 
-BUCKETS: Final = 64
 _VERSIONS_MAX: Final = 1024
 _WANTED_MAX: Final = 4096
 # Sizes on the wire, for cutting answers into pieces; rounded up.
 _CLAIM_SIZE_BYTES: Final = 128
 _PUBLICATION_SIZE_BYTES: Final = 64
-
-
-def bucket_of(node: str) -> int:
-    """Node ids are hashes: their first bits spread evenly."""
-    return int(node[:2], 16) % BUCKETS
+# A node hears about two digests in each interval of probes. While news spreads many of them differ.
+_PATIENCE_INTERVALS: Final = 2
 
 
 def version_of(member: Member, published: Incarnation) -> Version:
-    """How new this knowledge is. Suspect counts as alive: suspicions come and go, and news takes care of them."""
-    return Version(member.node, member.incarnation, 0 if member.status.live else member.status.rank, published)
-
-
-class Digest:
-    """The hash of everything known about every member, and one for each bucket."""
-
-    def __init__(self) -> None:
-        self._hash_of: list[dict[str, int]] = [{} for _ in range(BUCKETS)]
-        self._buckets = [0] * BUCKETS
-        self._total = 0
-
-    @property
-    def total(self) -> int:
-        """Equal at two nodes exactly if they know the same (but for chance)."""
-        return self._total
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """The same for each bucket of nodes."""
-        return tuple(self._buckets)
-
-    def nodes(self, bucket: int) -> tuple[str, ...]:
-        """Who falls into ``bucket``, longest known first."""
-        return tuple(self._hash_of[bucket])
-
-    def put(self, version: Version) -> None:
-        """What is known about one node has changed."""
-        text = f"{version.node} {version.incarnation} {version.down} {version.published}"
-        new = int.from_bytes(blake2b(text.encode(), digest_size=HASH_SIZE_BYTES).digest(), "big")
-        self._swap(version.node, new)
-
-    def remove(self, node: str) -> None:
-        """Nothing is known about ``node`` any more."""
-        self._swap(node, 0)
-        self._hash_of[bucket_of(node)].pop(node, None)
-
-    def _swap(self, node: str, new: int) -> None:
-        bucket = bucket_of(node)
-        difference = self._hash_of[bucket].get(node, 0) ^ new
-        self._hash_of[bucket][node] = new
-        self._buckets[bucket] ^= difference
-        self._total ^= difference
+    """How new this knowledge is. Who accuses a suspect does not count: news takes care of that."""
+    return Version(member.node, member.incarnation, member.status.rank, published)
 
 
 class Reconciliation:
@@ -113,17 +70,38 @@ class Reconciliation:
         self._interval_s = config.sync_interval_s
         self._not_before = float("-inf")
         self._started_at = float("-inf")
+        self._understood_at = float("-inf")
+        self._tellings = Pace(1.0, each=config.sync_answers_per_member, all_=config.sync_answers_max)
         self._paces = {
             step: Pace(1.0, each=config.sync_answers_per_member, all_=config.sync_answers_max)
             for step in (Buckets, Versions, Wanted)
         }
 
+    def lacking(self, peer: Peer, digest: int, now: float) -> list[Claim | Publication]:
+        """A ping or ack told what ``peer`` knows: what it should be told, if it just lacks the latest changes."""
+        if not self._config.tell_lacking or digest == self._digest.total:
+            return []
+        lacking = self._digest.lacking(digest)
+        if not lacking or not self._tellings.allows(peer.node, now):
+            return []
+        self._understood_at = now
+        told: dict[tuple[type, str], Claim | Publication] = {}
+        left_bytes = self._config.gossip_membership_bytes + self._config.gossip_advertisement_bytes
+        for known in lacking:
+            fact = self._fact(known, now)
+            if fact is not None and left_bytes > 0:
+                told[type(fact), known.node] = fact
+                left_bytes -= _size_bytes(fact)
+        self._counters["told_lacking"] += len(told)
+        return list(told.values())
+
     def heard(self, peer: Peer, digest: int, now: float) -> None:
-        """A ping or ack told what ``peer`` knows: start a comparison if there is a difference that news won't heal."""
+        """Likewise: start a comparison if there is a difference that lasts, and that news won't heal."""
         if digest == self._digest.total:
             self._interval_s = self._config.sync_interval_s
+            self._understood_at = now
             return
-        if now < self._not_before:
+        if now < max(self._not_before, self._understood_at + self._config.probe_interval_s * _PATIENCE_INTERVALS):
             return
         if self._outbox.has_view_news and now < self._started_at + self._config.sync_interval_max_s:
             return
@@ -140,14 +118,12 @@ class Reconciliation:
             return
         chosen: list[int] = []
         versions: list[Version] = []
-        own = self._digest.buckets
-        for bucket in range(BUCKETS):
-            if own[bucket] != message.hashes[bucket]:
-                nodes = self._digest.nodes(bucket)[:_VERSIONS_MAX]
-                if versions and len(versions) + len(nodes) > _VERSIONS_MAX:
-                    break
-                chosen.append(bucket)
-                versions += [self._version(node) for node in nodes]
+        hashes = zip(self._digest.buckets, message.hashes, strict=True)
+        for bucket, nodes in self._nodes_in([n for n, (own, theirs) in enumerate(hashes) if own != theirs]).items():
+            if versions and len(versions) + len(nodes) > _VERSIONS_MAX:
+                break
+            chosen.append(bucket)
+            versions += [self._version(node) for node in nodes[:_VERSIONS_MAX]]
         if chosen:
             self._outbox.send(peer, Lane.BULK, Versions(tuple(chosen), tuple(versions)))
 
@@ -161,8 +137,8 @@ class Reconciliation:
         chosen = [bucket for bucket in dict.fromkeys(message.buckets) if bucket < BUCKETS]
         newer = [
             node
-            for bucket in chosen
-            for node in self._digest.nodes(bucket)
+            for nodes in self._nodes_in(chosen).values()
+            for node in nodes
             if node not in theirs or _newer(self._version(node), theirs[node])
         ]
         self.send_records(peer, newer, now)
@@ -195,22 +171,37 @@ class Reconciliation:
                 yield Records(tuple(claims), tuple(publications))
                 claims, publications, size_bytes = [], [], 0
             claims.append(self._claim_about(node, now))
-            size_bytes += _CLAIM_SIZE_BYTES
+            size_bytes += _size_bytes(claims[-1])
             publication = self._directory.publication(node)
             if publication is not None:
                 publications.append(publication)
-                advertisement = publication.advertisement
-                size_bytes += len(advertisement.body) + _PUBLICATION_SIZE_BYTES
-                size_bytes += sum(len(name) + 3 for name in advertisement.names)
+                size_bytes += _size_bytes(publication)
         if claims:
             yield Records(tuple(claims), tuple(publications))
+
+    def _fact(self, known: Fact, now: float) -> Claim | Publication | None:
+        """What is known now of what has been known since some change; None if it is forgotten."""
+        if isinstance(known, Publication):
+            return self._directory.publication(known.node)
+        return self._claim_about(known.node, now) if self._membership.get(known.node) is not None else None
 
     def _may_answer(self, peer: Peer, message: Buckets | Versions | Wanted, now: float) -> bool:
         return self._paces[type(message)].allows(peer.node, now)
 
+    def _nodes_in(self, buckets: Iterable[int]) -> dict[int, list[str]]:
+        """Who falls into each of ``buckets``. All members are looked at, since a table of it would cost more."""
+        found: dict[int, list[str]] = {bucket: [] for bucket in buckets}
+        nodes_of = {f"{byte:02x}": found[byte % BUCKETS] for byte in range(256) if byte % BUCKETS in found}
+        if nodes_of:
+            for node in self._membership.nodes():
+                nodes = nodes_of.get(node[:2])
+                if nodes is not None:
+                    nodes.append(node)
+        return found
+
     def _version(self, node: str) -> Version:
         member = self._membership.get(node)
-        assert member is not None, "the digest covers members only"
+        assert member is not None, "only members are compared"
         return version_of(member, self._directory.version(node))
 
     def _is_newer(self, theirs: Version) -> bool:
@@ -219,6 +210,12 @@ class Reconciliation:
         if self._membership.get(theirs.node) is None:
             return True
         return _newer(theirs, self._version(theirs.node))
+
+
+def _size_bytes(fact: Claim | Publication) -> int:
+    if isinstance(fact, Claim):
+        return _CLAIM_SIZE_BYTES
+    return _PUBLICATION_SIZE_BYTES + fact.advertisement.size_bytes
 
 
 def _newer(one: Version, other: Version) -> bool:

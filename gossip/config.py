@@ -19,9 +19,14 @@ class SwimConfig:
     do not. Raises ``InvalidConfig`` when a field is out of bounds.
     """
 
-    probe_interval_s: float = 0.5
-    """Between two probes, and how long one probe may take in all. Lower finds failures sooner and costs one frame
-    each way per interval. Above ``probe_timeout_s``."""
+    probe_interval_s: float = 1.0
+    """Between two probes in clusters of nine and more. Smaller ones probe more often, down to ``probe_window_s``, so
+    that each member is probed as often as there. Lower finds failures sooner and costs one frame each way per
+    interval."""
+
+    probe_window_s: float = 0.5
+    """How long one probe may take in all; what is not acked by then has failed. Lower finds failures sooner. Above
+    ``probe_timeout_s``, and at most ``probe_interval_s``."""
 
     probe_timeout_s: float = 0.2
     """How long a direct ping waits for its ack before relays are asked. At least a few round trips of the network;
@@ -32,9 +37,9 @@ class SwimConfig:
     relayed probes go to these, too. Higher spreads all that over more connections, which the transport must keep open:
     about twice as many, since as many others probe this node."""
 
-    probe_rotation: int = 2
-    """How many of the subset are exchanged for others after each round, at least 1. Higher rotates sooner and opens
-    more connections."""
+    probe_rotation_rounds: int = 3
+    """After so many rounds one of the subset is exchanged for another member, at least 1. Lower rotates sooner and
+    opens more connections: with TLS, one costs as many bytes as probes of half a minute."""
 
     probe_relays: int = 3
     """Members that are asked to probe for us when a ping is not answered, at least 0. Each costs up to four frames per
@@ -74,7 +79,7 @@ class SwimConfig:
 
     suspicion_min_s: float = 1.5
     """How long a suspect has to refute once enough others confirm, in clusters of up to 10; grows with log10 of the
-    cluster size. Lower is faster failover and more false deaths. Above ``probe_interval_s``."""
+    cluster size. Lower is faster failover and more false deaths. Above ``probe_window_s``."""
 
     suspicion_max_factor: float = 6.0
     """An unconfirmed suspicion takes this many times as long as a confirmed one, at least 1. Higher protects against
@@ -107,6 +112,14 @@ class SwimConfig:
 
     retransmit_mult: int = 4
     """A piece of news is sent mult x ceil(log10(N + 1)) times by each node, at least 1. Higher survives more loss."""
+
+    retransmit_max: int = 4
+    """News about members and what they publish is sent no more often than that, at least 1: it then reaches 98 of 100,
+    and the others are told when they ping or ack. Without ``tell_lacking`` there is no such limit."""
+
+    tell_lacking: bool = True
+    """Whoever shows in a ping or ack, by its digest, that it just lacks the latest changes is told these. Costs nothing
+    while all know the same. False: what gossip misses is found by comparisons only."""
 
     sync_interval_s: float = 1.0
     """At least this long between two comparisons of whole views that this node starts; doubles while they differ."""
@@ -177,8 +190,10 @@ class SwimConfig:
                 raise InvalidConfig(field.name, "must be a finite number of at least 0")
             if value == 0 and field.name not in _MAY_BE_ZERO:
                 raise InvalidConfig(field.name, "must be above 0")
-        if self.probe_timeout_s >= self.probe_interval_s:
-            raise InvalidConfig("probe_timeout_s", "must be below probe_interval_s, or relays have no time")
+        if self.probe_timeout_s >= self.probe_window_s:
+            raise InvalidConfig("probe_timeout_s", "must be below probe_window_s, or relays have no time")
+        if self.probe_window_s > self.probe_interval_s:
+            raise InvalidConfig("probe_window_s", "must be at most probe_interval_s, or probes pile up")
         if self.suspicion_max_factor < 1:
             raise InvalidConfig("suspicion_max_factor", "must be at least 1")
         if self.suspicion_confirmations > _CONFIRMATIONS_MAX:
@@ -189,19 +204,31 @@ class SwimConfig:
         if 0 < self.stall_s <= _STALL_S_MIN:
             raise InvalidConfig("stall_s", f"must be above {_STALL_S_MIN:g}, or 0: no event loop is punctual")
 
+    def probe_period_s(self, members: int) -> float:
+        """Time between two probes of one node in a cluster of ``members``."""
+        share = (members - 1) / _PROBED_BY_ENOUGH
+        return max(self.probe_window_s, min(1.0, share) * self.probe_interval_s)
+
     def suspicion_bounds_s(self, members: int) -> tuple[float, float]:
         """Shortest and longest time a suspicion lasts in a cluster of ``members``."""
         shortest = self.suspicion_min_s * max(1.0, math.log10(max(1, members)))
         return shortest, shortest * self.suspicion_max_factor
 
     def retransmit_limit(self, members: int) -> int:
-        """How often each node sends one piece of news in a cluster of ``members``."""
+        """How often each node sends one piece of the application's news in a cluster of ``members``."""
         return self.retransmit_mult * math.ceil(math.log10(members + 1))
+
+    def view_retransmit_limit(self, members: int) -> int:
+        """The same for news of which digests tell who lacks it."""
+        limit = self.retransmit_limit(members)
+        return min(limit, self.retransmit_max) if self.tell_lacking else limit
 
 
 # All accusers travel in one claim.
 _CONFIRMATIONS_MAX = 7
 _STALL_S_MIN = 0.01
+# So many others probe a member in a cluster that is large enough for the whole interval.
+_PROBED_BY_ENOUGH = 8
 _MAY_BE_ZERO = frozenset(
     {
         "probe_relays",
@@ -210,6 +237,7 @@ _MAY_BE_ZERO = frozenset(
         "awareness_max",
         "stall_s",
         "buddy",
+        "tell_lacking",
         "deaths_on_trust",
         "suspicion_confirmations",
         "gossip_dead_window_s",
@@ -220,7 +248,8 @@ PROFILES: Final[Mapping[str, SwimConfig]] = MappingProxyType(
     {
         "lan": SwimConfig(),
         "wan": SwimConfig(
-            probe_interval_s=2.0,
+            probe_interval_s=4.0,
+            probe_window_s=2.0,
             probe_timeout_s=0.8,
             probe_early_jitter_s=0.4,
             stall_s=0.5,

@@ -89,6 +89,12 @@ class Directory:
             self._size_bytes -= held.advertisement.size_bytes
             self._unlist(node, held.advertisement.names, keep=())
 
+    def copy_from(self, other: Directory) -> None:
+        """Hold the same advertisements as ``other``."""
+        self._publications = other._publications.copy()
+        self._nodes_by_name = {name: nodes.copy() for name, nodes in other._nodes_by_name.items()}
+        self._size_bytes = other._size_bytes
+
     def set_aside(self, publication: Publication) -> None:
         """Keep an advertisement that came before its node is known; the oldest one makes room."""
         held = self._orphans.pop(publication.node, None)

@@ -32,15 +32,31 @@ class Broadcasts:
         fits = len(self) < self._entries_max
         if not fits:
             self.drop(next(iter(next(entries for entries in reversed(self._tiers) if entries))))
-        self._tiers[0][key] = news
-        self._tier_of[key] = 0
+        self._queue(key, news, 0)
         return fits
+
+    def amend(self, key: str, news: bytes, limit: int) -> None:
+        """Queue news that says more than what is queued under ``key``, or was: it counts as sent as often as that.
+
+        Under a key that is queued no more it is sent once.
+        """
+        tier = min(self._tier_of.get(key, limit), limit - 1)
+        self.drop(key)
+        self._queue(key, news, tier)
+
+    def heard(self, key: str, limit: int) -> None:
+        """Somebody else tells what is queued under ``key``: that counts as sent, since so many know it already."""
+        tier = self._tier_of.get(key)
+        if tier is not None:
+            self._sent(key, tier, self._tiers[tier][key], limit)
+            self._rest()
 
     def drop(self, key: str) -> None:
         """Take back what is queued under ``key``."""
         tier = self._tier_of.pop(key, None)
         if tier is not None:
             del self._tiers[tier][key]
+            self._rest()
 
     def take(self, budget_bytes: int, limit: int) -> list[bytes]:
         """News for one frame, within ``budget_bytes``; counts as sent, and leaves the queue after ``limit`` times.
@@ -65,14 +81,23 @@ class Broadcasts:
                 break
         for key, tier, news in chosen:
             self._sent(key, tier, news, limit)
+        self._rest()
         return [news for _, _, news in chosen]
 
     def _sent(self, key: str, tier: int, news: bytes, limit: int) -> None:
         del self._tiers[tier][key]
         if tier + 1 >= limit:
             del self._tier_of[key]
-            return
-        if tier + 1 == len(self._tiers):
+        else:
+            self._queue(key, news, tier + 1)
+
+    def _queue(self, key: str, news: bytes, tier: int) -> None:
+        while len(self._tiers) <= tier:
             self._tiers.append({})
-        self._tiers[tier + 1][key] = news
-        self._tier_of[key] = tier + 1
+        self._tiers[tier][key] = news
+        self._tier_of[key] = tier
+
+    def _rest(self) -> None:
+        """An empty queue keeps no room for as many entries as it once had."""
+        if not self._tier_of:
+            self._tiers, self._tier_of = [{}], {}

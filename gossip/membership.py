@@ -1,67 +1,88 @@
 """The table of members, and what is counted and indexed along with it.
 
-The table only stores what it is told; whether a claim supersedes what is held is decided in ``gossip.swim``. Every
+The table only stores what it is told; whether a claim supersedes what is held is decided in ``gossip.view``. Every
 change costs the same however many members there are.
+
+One entry of the table, of the index of addresses and of the roster is all that a member costs besides the immutable
+``Member`` itself, which many tables can share. What only some members have, a time of death or of their last frame,
+stands in tables of its own.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 from gossip.member import Member, Status
 
-
-@dataclass(slots=True)
-class Record:
-    """What this node remembers about one member, beyond the member itself."""
-
-    member: Member
-    down_since: float = 0.0
-    heard_at: float | None = None
-    answered_at: float | None = None
-    objected_at: float | None = None
+_SPARSE = 4
+"""Tables that were so many times as large are built anew: those of Python never shrink by themselves."""
 
 
 class Roster:
-    """Nodes in a list with removal in one step, for random choice without copying."""
+    """Those nodes of which something holds, in a list, for random choice without copying.
 
-    def __init__(self) -> None:
+    ``belongs(node)`` tells whether it holds; each time it begins to, ``add`` must follow, and ``remove`` when it ends.
+    """
+
+    def __init__(self, belongs: Callable[[str], bool]) -> None:
+        self._belongs = belongs
         self._nodes: list[str] = []
-        self._index: dict[str, int] = {}
+        # Still in the list, until they are drawn or are the half of it: where in the list they are is not known.
+        self._removed: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return len(self._nodes) - len(self._removed)
 
     def __contains__(self, node: str) -> bool:
-        return node in self._index
+        return self._belongs(node)
 
-    def __getitem__(self, index: int) -> str:
-        return self._nodes[index]
+    def __iter__(self) -> Iterator[str]:
+        return (node for node in self._nodes if node not in self._removed)
 
     def add(self, node: str) -> None:
-        """Add ``node``, unless it is there."""
-        if node not in self._index:
-            self._index[node] = len(self._nodes)
+        """``node`` belongs here from now on."""
+        if node in self._removed:
+            self._removed.remove(node)
+        else:
             self._nodes.append(node)
 
     def remove(self, node: str) -> None:
-        """Remove ``node`` if it is there; the last one takes its place."""
-        index = self._index.pop(node, None)
-        if index is None:
-            return
-        last = self._nodes.pop()
-        if last != node:
-            self._nodes[index] = last
-            self._index[last] = index
+        """``node`` belongs here no more."""
+        self._removed.add(node)
+        if 2 * len(self._removed) > len(self._nodes):
+            self._nodes = [node for node in self._nodes if node not in self._removed]
+            self._removed = set()
+
+    def copy_from(self, nodes: list[str]) -> None:
+        """Hold exactly ``nodes``."""
+        self._nodes = nodes.copy()
+        self._removed = set()
+
+    def first(self) -> str:
+        """One of the nodes, always the same for the same history. There must be one."""
+        while self._nodes[0] in self._removed:
+            self._drop(0)
+        return self._nodes[0]
 
     def sample(self, rng: random.Random, count: int, without: Iterable[str] = ()) -> list[str]:
         """Up to ``count`` different nodes at random, none of ``without``."""
         excluded = tuple(without)
-        wanted = min(len(self._nodes), count + len(excluded))
-        drawn = [self._nodes[index] for index in rng.sample(range(len(self._nodes)), wanted)]
+        wanted = min(len(self), count + len(excluded))
+        while True:
+            indices = rng.sample(range(len(self._nodes)), wanted)
+            removed = [index for index in indices if self._nodes[index] in self._removed]
+            if not removed:
+                break
+            for index in sorted(removed, reverse=True):
+                self._drop(index)
+        drawn = [self._nodes[index] for index in indices]
         return [node for node in drawn if node not in excluded][:count]
+
+    def _drop(self, index: int) -> None:
+        self._removed.remove(self._nodes[index])
+        self._nodes[index] = self._nodes[-1]
+        del self._nodes[-1]
 
 
 class Membership:
@@ -69,22 +90,25 @@ class Membership:
 
     def __init__(self, myself: Member) -> None:
         self.node = myself.node
-        self.live_others = Roster()
-        self.dead = Roster()
-        self._records: dict[str, Record] = {}
+        self.live_others = Roster(self._is_live_other)
+        self.dead = Roster(self._is_dead_other)
+        self._members: dict[str, Member] = {}
         self._node_by_address: dict[str, str] = {}
+        self._down_since: dict[str, float] = {}
+        self._heard_at: dict[str, float] = {}
+        self._size_max = 0
         self._unsuspected = 0
         self._sorted: tuple[Member, ...] | None = None
         self._alive: tuple[str, ...] | None = None
         self.put(myself, 0.0)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._members)
 
     @property
     def myself(self) -> Member:
         """This node."""
-        return self._records[self.node].member
+        return self._members[self.node]
 
     @property
     def size(self) -> int:
@@ -98,21 +122,20 @@ class Membership:
 
     def get(self, node: str) -> Member | None:
         """The member called ``node``."""
-        record = self._records.get(node)
-        return record.member if record else None
-
-    def record(self, node: str) -> Record | None:
-        """What is remembered about ``node``."""
-        return self._records.get(node)
+        return self._members.get(node)
 
     def at(self, address: str) -> str | None:
         """The live member last known at ``address``."""
         return self._node_by_address.get(address)
 
+    def nodes(self) -> Iterable[str]:
+        """The nodes of all members, in a fixed order."""
+        return self._members.keys()
+
     def members(self) -> tuple[Member, ...]:
         """All members, sorted by node."""
         if self._sorted is None:
-            self._sorted = tuple(record.member for _, record in sorted(self._records.items()))
+            self._sorted = tuple(member for _, member in sorted(self._members.items()))
         return self._sorted
 
     def alive(self) -> tuple[str, ...]:
@@ -126,30 +149,80 @@ class Membership:
 
         Of a member that was known to be down already, it is known since when.
         """
-        node = member.node
-        record = self._records.get(node)
-        was_down = record is not None and not record.member.status.live
-        if record is None:
-            record = self._records[node] = Record(member)
+        held = self._members.get(member.node)
+        if held is not None:
+            member = _with_strings_of(held, member)
+        node, is_live = member.node, member.status.live
+        self._members[node] = member
+        self._size_max = max(self._size_max, len(self._members))
+        self._sorted = None
+        if held is None or held.status.live is not is_live:
+            self._alive = None
+        if held is None:
+            self._enter(member)
+        elif held.address != member.address or not (is_live and held.status.live):
+            self._leave(held)
+            self._enter(member)
         else:
-            self._unindex(record.member)
-            if member.status.live or record.member.status.live:
-                record.answered_at = None
-            record.member = member
-        if not member.status.live and not was_down:
-            record.down_since = now - down_for_s
-        self._index(member)
+            self._unsuspected += (member.status is Status.ALIVE) - (held.status is Status.ALIVE)
+        if is_live:
+            self._down_since.pop(node, None)
+        else:
+            self._down_since.setdefault(node, now - down_for_s)
 
     def remove(self, node: str) -> None:
         """Forget everything about ``node``."""
-        self._unindex(self._records.pop(node).member)
-
-    def down(self) -> list[Record]:
-        """The records of all members that are dead or left, in a fixed order."""
-        return [record for record in self._records.values() if not record.member.status.live]
-
-    def _index(self, member: Member) -> None:
+        held = self._members.pop(node)
         self._sorted = self._alive = None
+        self._leave(held)
+        self._down_since.pop(node, None)
+        self._heard_at.pop(node, None)
+        if self._size_max > _SPARSE * len(self._members):
+            self._members = dict(self._members)
+            self._node_by_address = dict(self._node_by_address)
+            self._down_since = dict(self._down_since)
+            self._heard_at = dict(self._heard_at)
+            self._size_max = len(self._members)
+
+    def down_since(self, node: str) -> float:
+        """Since when ``node``, which is dead or has left, is down."""
+        return self._down_since[node]
+
+    def down(self) -> list[tuple[str, float]]:
+        """All members that are dead or have left, with the time since when, in a fixed order."""
+        return list(self._down_since.items())
+
+    def heard(self, node: str, now: float) -> None:
+        """A frame came from the member ``node`` itself."""
+        self._heard_at[self._members[node].node] = now
+
+    def heard_at(self, node: str) -> float | None:
+        """When the last frame came from ``node`` itself; None if none did since it is a member."""
+        return self._heard_at.get(node)
+
+    def adopt(self, members: dict[str, Member], node_by_address: dict[str, str], nodes: list[str], now: float) -> None:
+        """Hold exactly ``members``, all of them alive and just heard, this node as it is among them.
+
+        ``node_by_address`` and ``nodes`` say the same in other words. All are copied as they are, which is fast.
+        """
+        self._members = members.copy()
+        self._node_by_address = node_by_address.copy()
+        self._node_by_address.pop(self.myself.address)
+        self._heard_at = dict.fromkeys(self._members, now)
+        self.live_others.copy_from(nodes)
+        self.live_others.remove(self.node)
+        self._unsuspected = self._size_max = len(members)
+        self._sorted = self._alive = None
+
+    def _is_live_other(self, node: str) -> bool:
+        member = self._members.get(node)
+        return member is not None and member.status.live and node != self.node
+
+    def _is_dead_other(self, node: str) -> bool:
+        member = self._members.get(node)
+        return member is not None and member.status is Status.DEAD and node != self.node
+
+    def _enter(self, member: Member) -> None:
         self._unsuspected += member.status is Status.ALIVE
         if member.node == self.node:
             return
@@ -159,10 +232,21 @@ class Membership:
         elif member.status is Status.DEAD:
             self.dead.add(member.node)
 
-    def _unindex(self, member: Member) -> None:
-        self._sorted = self._alive = None
+    def _leave(self, member: Member) -> None:
         self._unsuspected -= member.status is Status.ALIVE
-        self.live_others.remove(member.node)
-        self.dead.remove(member.node)
-        if self._node_by_address.get(member.address) == member.node:
-            del self._node_by_address[member.address]
+        if member.node == self.node:
+            return
+        if member.status.live:
+            self.live_others.remove(member.node)
+            if self._node_by_address.get(member.address) == member.node:
+                del self._node_by_address[member.address]
+        elif member.status is Status.DEAD:
+            self.dead.remove(member.node)
+
+
+def _with_strings_of(held: Member, member: Member) -> Member:
+    """The same as ``member``, made of the strings of ``held`` where they are equal: those are kept anyway."""
+    address = held.address if held.address == member.address else member.address
+    if member.node is held.node and member.address is address:
+        return member
+    return Member(held.node, address, member.incarnation, member.status)

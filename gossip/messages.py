@@ -40,6 +40,7 @@ NAMES_MAX: Final = 4096
 ARRAY_LENGTH_MAX: Final = 8192
 _INTEGER_MAX: Final = 2**63 - 1
 _NEWS_REMEMBERED_MAX: Final = 2048
+_INCARNATIONS_REMEMBERED_MAX: Final = 1024
 _REMEMBERED_NAMES_MAX: Final = 4
 _REMEMBERED_BODY_SIZE_BYTES_MAX: Final = 512
 
@@ -333,6 +334,8 @@ def _hash(value: object) -> int:
     return int.from_bytes(value, "big")
 
 
+# Most members are at one of a few incarnations: those are kept once.
+@lru_cache(_INCARNATIONS_REMEMBERED_MAX, typed=True)
 def _incarnation(epoch: object, counter: object) -> Incarnation:
     return Incarnation(_integer(epoch, INCARNATION_MAX), _integer(counter, INCARNATION_MAX))
 

@@ -26,7 +26,6 @@ class Outbox:
         self.membership_news = Broadcasts()
         self.advertisement_news = Broadcasts()
         self.application_news = Broadcasts(config.gossip_news_max)
-        self.retransmit_limit = config.retransmit_limit(1)
         self.now = float("-inf")
         """When the input that is being handled came."""
         self._node = node
@@ -39,6 +38,7 @@ class Outbox:
         self._tokens = 0
         self._cluster = cluster
         self._heads: dict[int, bytes] = {}
+        self.resize(1)
         self._joining_head = frame_head(b"", node, versions.lowest)
 
     @property
@@ -61,6 +61,11 @@ class Outbox:
     def has_view_news(self) -> bool:
         """Anything is left to spread of what the views of nodes consist of."""
         return bool(len(self.membership_news) or len(self.advertisement_news))
+
+    def resize(self, members: int) -> None:
+        """The cluster has so many members: news is sent as often as that needs."""
+        self.view_retransmit_limit = self._config.view_retransmit_limit(members)
+        self._news_retransmit_limit = self._config.retransmit_limit(members)
 
     def drain(self) -> list[Effect]:
         """All effects since the last call."""
@@ -113,16 +118,16 @@ class Outbox:
         """Send one message in a frame of no cluster."""
         self._put(peer, Lane.PROBE, frame(self._joining_head, [encode(message)], self._versions.highest))
 
-    def send_with_news(self, peer: Peer, *messages: Message) -> None:
+    def send_with_news(self, peer: Peer, *messages: Message, view_news: bool = True) -> None:
         """Send one frame on the probe lane with these messages and as much news as its budgets hold.
 
-        Without messages and news nothing is sent.
+        Without messages and news nothing is sent. ``view_news``: also what the views of nodes consist of.
         """
-        limit = self.retransmit_limit
         parts = [encode(message) for message in messages]
-        parts += self.membership_news.take(self._config.gossip_membership_bytes, limit)
-        parts += self.advertisement_news.take(self._config.gossip_advertisement_bytes, limit)
-        parts += self.application_news.take(self._config.gossip_news_bytes, limit)
+        if view_news:
+            parts += self.membership_news.take(self._config.gossip_membership_bytes, self.view_retransmit_limit)
+            parts += self.advertisement_news.take(self._config.gossip_advertisement_bytes, self.view_retransmit_limit)
+        parts += self.application_news.take(self._config.gossip_news_bytes, self._news_retransmit_limit)
         if parts:
             self._send(peer, Lane.PROBE, parts)
 

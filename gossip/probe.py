@@ -1,7 +1,7 @@
 """Finding out who does not answer.
 
 One member is pinged per interval. A ping that is not acked in time, or is refused outright, is tried again through
-relays, and directly once more; what is not acked by the end of the interval has failed, and the member is accused. An
+relays, and directly once more; what is not acked within its window has failed, and the member is accused. An
 accusation is not yet a death: see ``gossip.suspicion``.
 
 The second direct ping is for connections: one that breaks takes the ping with it, and while a member opens its listener
@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from gossip.config import SwimConfig
+from gossip.directory import Publication
 from gossip.effects import TimerKind
 from gossip.health import LocalHealth
 from gossip.member import Claim, Status
@@ -48,6 +49,7 @@ class Rotation:
         self._candidates = candidates
         self._subset: list[str] = []
         self._turn: list[str] = []
+        self._rounds = 0
 
     def take_in(self, node: str) -> None:
         """Let ``node`` have its turn soon, in place of another: it is new, and few others know that it is there."""
@@ -76,9 +78,10 @@ class Rotation:
         # could leave almost two rounds between two probes of one member.
         subset = [node for node in self._subset if node in self._candidates]
         size = min(self._config.probe_subset, len(self._candidates))
-        if len(self._candidates) > self._config.probe_subset:
-            for _ in range(min(self._config.probe_rotation, len(subset))):
-                del subset[self._rng.randrange(len(subset))]
+        self._rounds += 1
+        is_time = self._rounds % self._config.probe_rotation_rounds == 0
+        if is_time and subset and len(self._candidates) > self._config.probe_subset:
+            del subset[self._rng.randrange(len(subset))]
         for node in self._candidates.sample(self._rng, size - len(subset), without=subset):
             subset.insert(self._rng.randint(0, len(subset)), node)
         self._subset = subset
@@ -146,12 +149,13 @@ class Prober:
         self._sequence_of: dict[str, int] = {}
         self._relayed: dict[int, Relayed] = {}
         self._early: dict[str, None] = {}
+        self._contacts: list[str] = []
 
     # Whom to probe, and when
 
     def start(self) -> None:
         """Begin to probe, at a random point of the interval."""
-        self._outbox.arm(TimerKind.PROBE, self._rng.uniform(0, self._config.probe_interval_s))
+        self._outbox.arm(TimerKind.PROBE, self._rng.uniform(0, self._config.probe_period_s(self._membership.size)))
 
     def stop(self) -> None:
         """Probe nobody any more, except for others."""
@@ -162,33 +166,51 @@ class Prober:
             self._cancel_early(node)
 
     def turn(self, now: float) -> None:
-        """The interval has passed: probe the next member."""
-        self._outbox.arm(TimerKind.PROBE, self._health.scaled(self._config.probe_interval_s))
+        """It is time to probe the next member."""
+        period_s = self._config.probe_period_s(self._membership.size)
+        self._outbox.arm(TimerKind.PROBE, self._health.scaled(period_s))
         node = self._rotation.next()
         if node is not None:
             self._probe(node, now)
 
-    def near(self, count: int, without: str = "") -> list[str]:
+    def audience(self, count: int) -> list[str]:
+        """Up to ``count`` members to tell news to: suspects last, if it is sure that pings tell them of it soon."""
+        return self._near(count, suspects_last=self._config.buddy and self._config.probe_early_peers > 0)
+
+    def _near(self, count: int, *, without: str = "", suspects_last: bool) -> list[str]:
         """Up to ``count`` members to talk to, at random: those that most likely listen, and at least expense.
 
-        In a large cluster these are members whose turn comes anyway: connections to them are there. Suspects are asked
-        and told last, unless nothing but gossip could tell them that they are suspects.
+        In a large cluster these are members whose turn comes anyway. Who has been heard of late is connected; a member
+        that has just joined, or is back, opens a few connections, and not one to everybody in the same moment.
         """
         everybody = self._membership.live_others
-        if len(everybody) > self._config.probe_subset:
-            subset = [node for node in self._rotation.subset if node != without and not self._is_avoided(node)]
-            if len(subset) >= count:
-                return self._rng.sample(subset, count)
-        avoided = [node for node in self._suspicions.nodes() if self._is_avoided(node)]
-        nodes = everybody.sample(self._rng, count, without=(without, *avoided))
-        return nodes or everybody.sample(self._rng, count, without=(without,))
+        is_large = len(everybody) > self._config.probe_subset
+        candidates = [node for node in (self._rotation.subset if is_large else everybody) if node != without]
+        listening = candidates
+        if suspects_last:
+            listening = [node for node in candidates if not self._suspicions.is_suspect(node)] or candidates
+        connected = [node for node in listening if self._is_connected(node)]
+        if len(connected) <= self._config.gossip_fanout:
+            connected += self._first_contacts(self._config.gossip_fanout + 1 - len(connected), listening, connected)
+        return self._rng.sample(connected, min(count, len(connected)))
 
-    def _is_avoided(self, node: str) -> bool:
-        return self._config.buddy and self._suspicions.is_suspect(node)
+    def _first_contacts(self, count: int, listening: Sequence[str], connected: Sequence[str]) -> list[str]:
+        """``count`` members to open a connection to; the same ones again until they have answered."""
+        strangers = [node for node in listening if node not in connected]
+        self._contacts = [node for node in self._contacts if node in strangers]
+        others = [node for node in strangers if node not in self._contacts]
+        missing = min(count - len(self._contacts), len(others))
+        self._contacts += self._rng.sample(others, max(0, missing))
+        return self._contacts[:count]
+
+    def _is_connected(self, node: str) -> bool:
+        heard_at = self._membership.heard_at(node)
+        round_s = self._config.probe_subset * self._config.probe_interval_s
+        return heard_at is not None and self._outbox.now - heard_at < 2 * round_s
 
     def doubt(self, node: str) -> None:
         """There is reason to probe ``node`` out of turn."""
-        doubted = node in self._early or node in self._sequence_of or self._sure_about(node)
+        doubted = node in self._early or node in self._sequence_of or self._accuses(node)
         if doubted or len(self._early) >= self._config.probe_early_peers:
             return
         self._early[node] = None
@@ -202,7 +224,7 @@ class Prober:
     def early(self, node: str, now: float) -> None:
         """The time for a probe out of turn has come."""
         self._early.pop(node, None)
-        if not self._sure_about(node):
+        if not self._accuses(node):
             self._probe(node, now, is_doubted=True)
 
     def forget(self, node: str) -> None:
@@ -217,14 +239,23 @@ class Prober:
         self._sequence += 1
         self._send_ping(peer, self._sequence, now)
 
+    def ping_with_others(self, peer: Peer, now: float) -> None:
+        """Likewise, when all the cluster has the same reason."""
+        if self._rng.random() * self._membership.size < self._config.probe_early_peers:
+            self.ping(peer, now)
+
     # What is heard
 
-    def pinged(self, sender: Peer, ping: Ping, now: float) -> None:
-        """Somebody asks whether we are there."""
-        record = self._membership.record(sender.node)
-        if record is not None and record.heard_at is None:
+    def pinged(self, sender: Peer, ping: Ping, now: float, lacking: Sequence[Claim | Publication]) -> None:
+        """Somebody asks whether we are there, and lacks ``lacking``, as can be seen from the digest in its question.
+
+        Whoever knows what we know, or would with that, gets no other news about members.
+        """
+        if self._membership.heard_at(sender.node) is None:
             self._rotation.take_in(sender.node)
-        self._outbox.send_with_news(sender, Ack(ping.sequence, self._digest()), *self._doubts_about(sender, now))
+        ack, doubts = Ack(ping.sequence, self._digest()), self._doubts_about(sender, now)
+        is_level = self._config.tell_lacking and (bool(lacking) or ping.digest == ack.digest)
+        self._outbox.send_with_news(sender, ack, *doubts, *lacking, view_news=not is_level)
 
     def acked(self, sender: str, ack: Ack) -> None:
         """An ack, from the member that was pinged or from a relay."""
@@ -266,8 +297,10 @@ class Prober:
         """A frame to ``node`` could not be delivered, for certain."""
         sequence = self._sequence_of.get(node)
         if sequence is None:
+            # Whoever relays has not found out by itself: if each of them asked relays in turn, soon everybody would.
+            is_relayed = any(relayed.target == node for relayed in self._relayed.values())
             if node in self._membership.live_others:
-                self.doubt(node)
+                (self.doubt_with_others if is_relayed else self.doubt)(node)
         else:
             self._refused(self._flights[sequence], now)
         for own_sequence, relayed in list(self._relayed.items()):
@@ -312,7 +345,7 @@ class Prober:
             del self._relayed[sequence]
             return
         relayed.nacked = True
-        self._outbox.arm(TimerKind.RELAY, self._config.probe_interval_s, str(sequence))
+        self._outbox.arm(TimerKind.RELAY, self._config.probe_window_s, str(sequence))
         self._answer(relayed, Nack(relayed.requester_sequence))
 
     # The course of one probe
@@ -328,8 +361,8 @@ class Prober:
         self._sequence_of[node] = flight.sequence
         timeout_s = self._health.scaled(self._config.probe_timeout_s)
         self._outbox.arm(TimerKind.PROBE_DIRECT, timeout_s, str(flight.sequence))
-        interval_s = self._health.scaled(self._config.probe_interval_s)
-        self._outbox.arm(TimerKind.PROBE_END, interval_s, str(flight.sequence))
+        window_s = self._health.scaled(self._config.probe_window_s)
+        self._outbox.arm(TimerKind.PROBE_END, window_s, str(flight.sequence))
         send = self._ping_doubted if is_doubted else self._send_ping
         send(Peer(node, member.address), flight.sequence, now)
 
@@ -344,7 +377,10 @@ class Prober:
 
     def _ask_relays(self, flight: Flight) -> None:
         flight.relayed = True
-        relays = self.near(self._config.probe_relays, without=flight.node)
+        relays = self._near(self._config.probe_relays, without=flight.node, suspects_last=True)
+        if len(relays) < self._config.probe_relays:
+            others = self._membership.live_others
+            relays += others.sample(self._rng, self._config.probe_relays - len(relays), (flight.node, *relays))
         flight.relays = tuple(relays)
         flight.silent = dict.fromkeys(relays)
         self._counters["probes_indirect"] += 1
@@ -385,10 +421,9 @@ class Prober:
             del self._early[node]
             self._outbox.disarm(TimerKind.PROBE_EARLY, node)
 
-    def _sure_about(self, node: str) -> bool:
-        """Another probe would add nothing: we accuse already, or enough others do."""
-        accusers = self._suspicions.accusers(node)
-        return self._membership.node in accusers or len(accusers) > self._config.suspicion_confirmations
+    def _accuses(self, node: str) -> bool:
+        """This node accuses it already. However many others do: a suspect that answers learns of it by being probed."""
+        return self._membership.node in self._suspicions.accusers(node)
 
     def _doubts_about(self, peer: Peer, now: float) -> tuple[Claim, ...]:
         """What a member must hear that is held to be down, suspect or elsewhere, so that it can refute."""

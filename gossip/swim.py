@@ -62,11 +62,14 @@ from gossip.messages import (
 from gossip.outbox import Outbox
 from gossip.pace import Pace
 from gossip.probe import Prober
+from gossip.roll import Roll
 from gossip.suspicion import Evidence
 from gossip.transport import Lane, Peer
 from gossip.view import View
 
 _PEERS_MAX: Final = 256
+# So many members, on average over a large cluster, tell news to one that is held dead since a short while.
+_TELL_THE_DEAD: Final = 10
 # What is learned right after a join is old news to everybody else.
 _QUIET_AFTER_WELCOME_S: Final = 2.0
 
@@ -111,6 +114,7 @@ class Swim:
             expelled=expelled,
             doubted=self._doubted,
             gone=self._gone,
+            moved=self._moved,
         )
         self.directory = self._view.directory
         self._membership = self._view.membership
@@ -168,8 +172,7 @@ class Swim:
 
     def last_heard(self, node: str) -> float | None:
         """When the last frame from ``node`` itself arrived; None if never."""
-        record = self._membership.record(node)
-        return record.heard_at if record else None
+        return self._membership.heard_at(node)
 
     def advertisement(self, node: str) -> Advertisement | None:
         """What ``node`` has published about itself; kept while it is down."""
@@ -202,6 +205,14 @@ class Swim:
         return [Peer(member.node, member.address) for member in (live + dead)[:_PEERS_MAX]]
 
     # Inputs
+
+    def adopt(self, roll: Roll, now: float) -> None:
+        """Know, and have just heard, everybody in ``roll``, as if that had been so for long: nothing is passed on.
+
+        For simulations that begin with a formed cluster; before ``start``. What is held already is replaced. Raises
+        ``ValueError`` if this node is not in the roll, as it is.
+        """
+        self._view.adopt(roll, now)
 
     def start(self, now: float, seeds: Sequence[Peer] = ()) -> list[Effect]:
         """Begin to probe and, with ``seeds``, look for the members known before a restart until one answers."""
@@ -362,13 +373,13 @@ class Swim:
         """A frame of our cluster."""
         for message in frame.messages:
             self._handle(frame.sender, message, now)
-        record = self._membership.record(frame.sender)
-        if record is None:
+        sender = self._membership.get(frame.sender)
+        if sender is None:
             return
-        record.heard_at = now
+        self._membership.heard(frame.sender, now)
         self._outbox.speaks(frame.sender, frame.highest)
-        if record.member.status is Status.DEAD and self._view.may_answer(frame.sender, now):
-            peer = Peer(frame.sender, record.member.address)
+        if sender.status is Status.DEAD and self._view.may_answer(frame.sender, now):
+            peer = Peer(frame.sender, sender.address)
             self._outbox.send(peer, Lane.PROBE, self._view.claim_about(frame.sender, now))
 
     def _handle(self, sender: str, message: Message, now: float) -> None:
@@ -402,10 +413,14 @@ class Swim:
         """Messages that are answered, or were an answer."""
         match message:
             case Ping():
-                self._prober.pinged(peer, message, now)
+                lacking = self._reconciliation.lacking(peer, message.digest, now)
+                self._prober.pinged(peer, message, now, lacking)
                 self._reconciliation.heard(peer, message.digest, now)
             case Ack():
                 self._prober.acked(peer.node, message)
+                lacking = self._reconciliation.lacking(peer, message.digest, now)
+                if lacking:
+                    self._outbox.send(peer, Lane.PROBE, *lacking)
                 self._reconciliation.heard(peer, message.digest, now)
             case PingRequest():
                 self._prober.asked(peer.node, message, now)
@@ -548,16 +563,23 @@ class Swim:
         if not self._view.has_left:
             self._prober.doubt_with_others(node)
 
+    def _moved(self, former: Peer, now: float) -> None:
+        if not self._view.has_left:
+            self._prober.ping_with_others(former, now)
+
     def _gone(self, node: str) -> None:
         self._prober.forget(node)
 
     def _gossip(self, now: float) -> None:
-        """One round: news to a few live members, and to one of those that are held dead since a short while."""
-        nodes = self._prober.near(self._config.gossip_fanout)
+        """One round: news to a few live members, and to one of those that are held dead since a short while.
+
+        In a large cluster not everybody tells these in each round: a host that is back would drown in it.
+        """
+        nodes = self._prober.audience(self._config.gossip_fanout)
         recent = self._view.recently_dead
         while recent and now >= recent[next(iter(recent))] + self._config.gossip_dead_window_s:
             del recent[next(iter(recent))]
-        if recent:
+        if recent and self._rng.random() * self._membership.size < _TELL_THE_DEAD:
             nodes.append(self._rng.choice(list(recent)))
         for node in nodes:
             member = self._membership.get(node)

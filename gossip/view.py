@@ -15,15 +15,16 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
-from gossip.antientropy import Digest, version_of
 from gossip.config import SwimConfig
+from gossip.digest import Digest
 from gossip.directory import NEVER, Advertisement, Directory, Publication
 from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
 from gossip.health import LocalHealth
 from gossip.member import DOWN_FOR_S_MAX, Claim, Incarnation, Member, Status
-from gossip.membership import Membership, Record
+from gossip.membership import Membership
 from gossip.messages import encode
 from gossip.outbox import Outbox
+from gossip.roll import Roll
 from gossip.suspicion import Evidence, Suspicions
 from gossip.transport import Lane, Peer
 
@@ -41,7 +42,8 @@ _EARLY_S: Final = 0.001
 class View:
     """The members, their advertisements and the suspicions among them, as one node sees them.
 
-    ``doubted(node)`` is called when others accuse a member, ``gone(node)`` when one is down.
+    ``doubted(node)`` is called when others accuse a member, ``gone(node)`` when one is down, and ``moved(former)`` when
+    one is said to be no longer where it was.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class View:
         expelled: Collection[str],
         doubted: Callable[[str], None],
         gone: Callable[[str], None],
+        moved: Callable[[Peer, float], None],
     ) -> None:
         self.node = myself.node
         self.membership = Membership(myself)
         self.directory = Directory(config.orphans_max)
-        self.digest = Digest()
+        self.digest = Digest([myself])
         self.suspicions = Suspicions(config)
         self.recently_dead: dict[str, float] = {}
         self.expelled = set(expelled) - {self.node}
@@ -70,10 +73,13 @@ class View:
         self._evidence_of_death: dict[str, Evidence] = {}
         self._doubted = doubted
         self._gone = gone
+        self._moved = moved
         self._confirmations_wanted = 0
         self._reap_at = float("inf")
         self._conflict_at = float("-inf")
-        self._measure(self.node)
+        self._answered_at: dict[str, float] = {}
+        self._objected_at = float("-inf")
+        self._objected_to: set[str] = set()
 
     @property
     def has_left(self) -> bool:
@@ -87,11 +93,12 @@ class View:
 
     def claim_about(self, node: str, now: float) -> Claim:
         """What this node would say about ``node``, which it knows."""
-        record = self.membership.record(node)
-        assert record is not None
-        member = record.member
-        down_for_s = 0 if member.status.live else min(max(0, int(now - record.down_since)), DOWN_FOR_S_MAX)
-        return Claim(member, self.suspicions.accusers(node), down_for_s)
+        member = self.membership.get(node)
+        assert member is not None
+        if member.status.live:
+            return Claim(member, self.suspicions.accusers(node))
+        down_for_s = int(now - self.membership.down_since(node))
+        return Claim(member, down_for_s=min(max(0, down_for_s), DOWN_FOR_S_MAX))
 
     def evidence(self, node: str) -> Evidence | None:
         """On what ``node`` is held suspect, or dead."""
@@ -156,8 +163,7 @@ class View:
     def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
         """Change what this node is, and tell everybody."""
         before = self.membership.myself
-        self.membership.put(replace(before, status=status, incarnation=incarnation), now)
-        self._measure(self.node)
+        self._put(replace(before, status=status, incarnation=incarnation), now)
         self.spread_myself(now)
         if status is not before.status:
             self.time_suspicions(now)
@@ -188,12 +194,13 @@ class View:
 
     def may_answer(self, node: str, now: float) -> bool:
         """Whether ``node`` may be told again what is held about it; counts as told."""
-        record = self.membership.record(node)
-        if record is None:
+        member = self.membership.get(node)
+        if member is None:
             return False
-        if record.answered_at is not None and now < record.answered_at + self._config.answer_interval_s:
+        answered_at = self._answered_at.get(node)
+        if answered_at is not None and now < answered_at + self._config.answer_interval_s:
             return False
-        record.answered_at = now
+        self._answered_at[member.node] = now
         return True
 
     # Advertisements
@@ -201,8 +208,7 @@ class View:
     def publish(self, advertisement: Advertisement) -> None:
         """Publish ``advertisement`` as this node's own, in a version above all that anybody may hold."""
         version = self.directory.version(self.node).above(Incarnation(self.membership.myself.incarnation.epoch, 0))
-        self.directory.publish(Publication(self.node, version, advertisement))
-        self._measure(self.node)
+        self._take(Publication(self.node, version, advertisement))
         self._spread_publication(self.node)
 
     def hear_publication(self, publication: Publication, sender: str, *, quiet: bool = False) -> None:
@@ -222,37 +228,47 @@ class View:
         if publication.version > self.directory.version(node) and not self._make_room_for(publication):
             self._counters["drop_directory_full"] += 1
             return
-        if self.directory.publish(publication):
-            self._measure(node)
+        if self._take(publication):
             if not quiet:
                 self._spread_publication(node)
             self._outbox.emit(AdvertisementChanged(node))
 
-    # Forgetting
+    # Knowing many at once, and forgetting
+
+    def adopt(self, roll: Roll, now: float) -> None:
+        """Know all of ``roll`` as if it had been so for long."""
+        if roll.members.get(self.node) != self.membership.myself:
+            raise ValueError(f"the roll must hold this node as it is: {self.membership.myself}")
+        self.membership.adopt(roll.members, roll.node_by_address, roll.nodes, now)
+        self.directory.copy_from(roll.directory)
+        self.digest.copy_from(roll.digest)
+        self._outbox.resize(self.membership.size)
 
     def reap(self, now: float) -> None:
         """Forget members that have been down for long enough."""
         self._reap_at = float("inf")
-        for record in self.membership.down():
-            if record.member.node == self.node:
+        for node, down_since in self.membership.down():
+            if node == self.node:
                 continue
-            if record.down_since + self._config.forget_after_s <= now + _EARLY_S:
-                self.forget(record.member.node)
+            if down_since + self._config.forget_after_s <= now + _EARLY_S:
+                self.forget(node)
             else:
-                self._reap_at = min(self._reap_at, record.down_since + self._config.forget_after_s)
+                self._reap_at = min(self._reap_at, down_since + self._config.forget_after_s)
         if self._reap_at < float("inf"):
             self._outbox.arm(TimerKind.REAP, self._reap_at - now)
 
     def forget(self, node: str) -> None:
         """Keep nothing about ``node``."""
+        self.digest.change(node, self.membership.get(node), None)
+        self.digest.change(node, self.directory.publication(node), None)
         self.membership.remove(node)
         self.directory.forget(node)
-        self.digest.remove(node)
+        self._answered_at.pop(node, None)
         self.suspicions.end(node)
         self.recently_dead.pop(node, None)
         self._evidence_of_death.pop(node, None)
         self._outbox.forget(node)
-        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
+        self._outbox.resize(self.membership.size)
         self._outbox.disarm(TimerKind.SUSPICION, node)
         self._outbox.membership_news.drop(node)
         self._outbox.advertisement_news.drop(node)
@@ -302,7 +318,7 @@ class View:
             if not claim.member.status.live or not self.has_room:
                 self._counters["drop_members_full"] += 1
                 return False
-            self.forget(self.membership.dead[0])
+            self.forget(self.membership.dead.first())
         return True
 
     def _make_room_for(self, publication: Publication) -> bool:
@@ -312,12 +328,13 @@ class View:
         while self.directory.size_bytes + growth_bytes > self._config.directory_bytes_max:
             if publication.node not in self.membership.live_others or not len(self.membership.dead):
                 return False
-            self.forget(self.membership.dead[0])
+            self.forget(self.membership.dead.first())
         return True
 
     def _merge(self, claim: Claim, held: Member | None, sender: str, now: float, quiet: bool) -> None:
         member = claim.member
-        if member == held and member.status is Status.ALIVE:
+        if member == held and member.status is not Status.SUSPECT:
+            self._told_again(member.node, sender)
             return
         if held is None or member.precedence > held.precedence:
             if member.status.live and member.address == self.membership.myself.address:
@@ -326,7 +343,7 @@ class View:
             else:
                 self._apply(claim, now, quiet=quiet)
         elif member.precedence == held.precedence and member.status is Status.SUSPECT:
-            self._confirm(claim, now)
+            self._confirm(claim, sender, now)
         elif _is_elsewhere(held, member):
             self.contradict(held, member.address, now)
 
@@ -341,7 +358,7 @@ class View:
         if held is None or suspect.member.precedence > held.precedence:
             self._apply(suspect, now, quiet=quiet)
         elif held.status is Status.SUSPECT:
-            self._confirm(suspect, now)
+            self._confirm(suspect, accuser, now)
         if confirmed:
             self.suspicions.over_elsewhere(node, member.status)
             self._time_suspicion(node, now)
@@ -352,8 +369,7 @@ class View:
         held = self.membership.get(node)
         moved = held is None or not held.status.live or held.address != member.address
         former = self.membership.at(member.address) if moved and member.status.live else None
-        self.membership.put(member, now, claim.down_for_s)
-        self._measure(node)
+        self._put(member, now, claim.down_for_s)
         if member.status is Status.SUSPECT:
             self._suspect(claim, now)
         elif held is not None and held.status is Status.SUSPECT:
@@ -367,6 +383,8 @@ class View:
         else:
             self.recently_dead.pop(node, None)
             self._evidence_of_death.pop(node, None)
+        if held is not None and moved and held.status.live and member.status.live:
+            self._moved(Peer(node, held.address), now)
         if not quiet:
             self._spread(node, now)
         if held is None or _is_event(held, member):
@@ -386,12 +404,18 @@ class View:
         if self.node not in claim.accusers:
             self._doubted(node)
 
-    def _confirm(self, claim: Claim, now: float) -> None:
+    def _confirm(self, claim: Claim, sender: str, now: float) -> None:
         node = claim.member.node
         if self.suspicions.accuse(node, claim.accusers):
             self._explain(claim)
-            self._spread(node, now)
             self._time_suspicion(node, now)
+            if self.node in claim.accusers:
+                self._spread(node, now)
+            else:
+                news = encode(self.claim_about(node, now))
+                self._outbox.membership_news.amend(node, news, self._outbox.view_retransmit_limit)
+        else:
+            self._told_again(node, sender)
 
     def _explain(self, claim: Claim) -> None:
         if any(accuser != self.node for accuser in claim.accusers):
@@ -401,9 +425,7 @@ class View:
         self._gone(member.node)
         if member.status is Status.DEAD:
             self.recently_dead[member.node] = now
-        record = self.membership.record(member.node)
-        assert record is not None
-        forget_at = record.down_since + self._config.forget_after_s
+        forget_at = self.membership.down_since(member.node) + self._config.forget_after_s
         if forget_at < self._reap_at:
             self._reap_at = forget_at
             self._outbox.arm(TimerKind.REAP, forget_at - now)
@@ -443,7 +465,7 @@ class View:
 
     def _hear_about_myself(self, claim: Claim, sender: str, now: float) -> None:
         mine, said = self.membership.myself, claim.member
-        teller = self.membership.record(sender)
+        teller = self.membership.get(sender)
         if self.has_left:
             # Who only doubts it can take it from us at once.
             if said.status is Status.SUSPECT and teller is not None:
@@ -468,12 +490,14 @@ class View:
         if teller is not None:
             self._object(teller, now)
 
-    def _object(self, teller: Record, now: float) -> None:
-        """Tell what this node is to who holds something else; once, however often it says so in one frame."""
-        if teller.objected_at != now:
-            teller.objected_at = now
-            peer = Peer(teller.member.node, teller.member.address)
-            self._outbox.send(peer, Lane.PROBE, self.claim_about(self.node, now))
+    def _object(self, teller: Member, now: float) -> None:
+        """Tell what this node is to who holds something else; once, however often it says so at one moment."""
+        if now != self._objected_at:
+            self._objected_at = now
+            self._objected_to.clear()
+        if teller.node not in self._objected_to:
+            self._objected_to.add(teller.node)
+            self._outbox.send(Peer(teller.node, teller.address), Lane.PROBE, self.claim_about(self.node, now))
 
     def _hear_own_publication(self, publication: Publication) -> None:
         """Others hold a version of ours that we do not remember, from before a restart or a restored disk.
@@ -483,21 +507,37 @@ class View:
         own = self.directory.publication(self.node)
         if publication.version < self.directory.version(self.node) or publication == own:
             return
-        self.directory.publish(publication)
-        self._measure(self.node)
+        self._take(publication)
         if own is not None:
             self.publish(own.advertisement)
 
     # What follows from every change
 
-    def _measure(self, node: str) -> None:
-        member = self.membership.get(node)
-        assert member is not None
-        self.digest.put(version_of(member, self.directory.version(node)))
-        self._outbox.retransmit_limit = self._config.retransmit_limit(self.membership.size)
+    def _put(self, member: Member, now: float, down_for_s: float = 0.0) -> None:
+        """Hold ``member`` in place of what is held under its node."""
+        held = self.membership.get(member.node)
+        self.membership.put(member, now, down_for_s)
+        self.digest.change(member.node, held, member)
+        if member.status.live or (held is not None and held.status.live):
+            self._answered_at.pop(member.node, None)
+        if held is None or held.status.live is not member.status.live:
+            self._outbox.resize(self.membership.size)
+
+    def _take(self, publication: Publication) -> bool:
+        """Hold what a member publishes, if it is newer than what is held."""
+        held = self.directory.publication(publication.node)
+        if not self.directory.publish(publication):
+            return False
+        self.digest.change(publication.node, held, publication)
+        return True
 
     def _spread(self, node: str, now: float) -> None:
         self._outbox.membership_news.put(node, encode(self.claim_about(node, now)))
+
+    def _told_again(self, node: str, sender: str) -> None:
+        """``sender`` tells what is known here: unless it speaks of itself, others hear that from it, too."""
+        if self._config.tell_lacking and sender != node:
+            self._outbox.membership_news.heard(node, self._outbox.view_retransmit_limit)
 
     def _spread_publication(self, node: str) -> None:
         publication = self.directory.publication(node)

@@ -81,7 +81,8 @@ class Host:
     """One virtual machine: disk and engine outlive its agent. ``life`` grows with each start of the agent.
 
     ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
-    ``wall_skew_s`` by how much its clock is wrong. ``credentials``: what its transport shows.
+    ``wall_skew_s`` by how much its clock is wrong. ``credentials``: what its transport shows. While it ``stands_still``
+    its agent does nothing; ``late_s`` is how late it does everything.
     """
 
     name: str
@@ -96,6 +97,10 @@ class Host:
     vouches: bool = True
     credentials: Credentials = NOTHING
     write_s: float = WRITE_S
+    stands_still: bool = False
+    late_s: float = 0.0
+    overdue: list[Callable[[], None]] = field(default_factory=list)
+    waiting: list[Callable[[], None]] = field(default_factory=list)
     look_at: float | None = None
     replies: dict[int, list[Reply]] = field(default_factory=dict)
     watching: set[int] = field(default_factory=set)
@@ -205,10 +210,24 @@ class Cluster:
         host.agent = None
         host.life += 1
         host.look_at = None
+        host.stands_still = False
+        host.overdue.clear()
+        host.waiting.clear()
         host.storage.crash()
         self.network.detach(host.address, host_is_up=not with_host)
         if with_host:
             host.engine.lose_power(self.clock.now)
+
+    def pause(self, host: Host) -> None:
+        """The agent's process stands still, as if stopped by a signal. Its containers run on."""
+        host.stands_still = True
+
+    def resume(self, host: Host) -> None:
+        """It goes on: first with the timers that went off meanwhile, then with what has arrived, as a real one may."""
+        host.stands_still = False
+        overdue, waiting, host.overdue, host.waiting = host.overdue, host.waiting, [], []
+        for go_on in (*overdue, *waiting):
+            go_on()
 
     def partition(self, *sides: Sequence[Host]) -> None:
         """Only hosts of one side hear each other; without sides: all do."""
@@ -340,6 +359,15 @@ class Cluster:
     # The driver
 
     def _input(self, host: Host, life: int, call: Callable[[Agent, float], list[Effect]]) -> None:
+        """What comes from outside waits for a process that stands still; one that is starved gets to it late."""
+        if host.stands_still:
+            host.waiting.append(lambda: self._input(host, life, call))
+        elif host.late_s:
+            self.clock.after(self.rng.uniform(0.0, host.late_s), lambda: self._handle(host, life, call))
+        else:
+            self._handle(host, life, call)
+
+    def _handle(self, host: Host, life: int, call: Callable[[Agent, float], list[Effect]]) -> None:
         if host.agent is None or host.life != life:
             return
         host.agent.clock(WALL_S + host.wall_skew_s)
@@ -402,10 +430,17 @@ class Cluster:
                 self.clock.after(0.0, lambda: self.kill(host, with_host=False))
 
     def _set_timer(self, host: Host, life: int, timer: Timer, delay_s: float) -> None:
-        self._later(host, life, delay_s, lambda a, now: a.timer(timer, now))
+        self.clock.after(delay_s, lambda: self._go_off(host, life, lambda a, now: a.timer(timer, now)))
 
     def _set_alarm(self, host: Host, life: int, alarm: Alarm, delay_s: float) -> None:
-        self._later(host, life, delay_s, lambda a, now: a.alarm(alarm, now))
+        self.clock.after(delay_s, lambda: self._go_off(host, life, lambda a, now: a.alarm(alarm, now)))
+
+    def _go_off(self, host: Host, life: int, call: Callable[[Agent, float], list[Effect]]) -> None:
+        """A timer. Of a process that stood still they go off before it reads anything."""
+        if host.stands_still:
+            host.overdue.append(lambda: self._input(host, life, call))
+        else:
+            self._input(host, life, call)
 
     def _knock(self, host: Host, life: int, effect: Knock) -> None:
         """A guest's connection: it says one thing, and hears one answer or why there is none."""

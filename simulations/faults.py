@@ -46,6 +46,8 @@ class BadDay:
             (2, self._disk_fills),
             (3, self._disk_has_room),
             (1, self._clock_jumps),
+            (2, self._agent_stands_still),
+            (3, self._agent_goes_on),
             (3, self._container_ends),
             (3, self._operator_scales),
             (1, self._operator_expels),
@@ -70,6 +72,8 @@ class BadDay:
         for host in cluster.hosts:
             host.storage.failing = None
             host.engine.come_up()
+            if host.stands_still:
+                cluster.resume(host)
             if host.agent is None:
                 self._cluster.start(host)
         cluster.run_until(lambda: bool(self._inviting()), RENEWAL_S)
@@ -155,6 +159,16 @@ class BadDay:
     def _clock_jumps(self) -> bool:
         self._rng.choice(self._cluster.hosts).wall_skew_s = self._rng.choice((-3600.0, -1.0, 0.0, 1.0, 3600.0))
         return True
+
+    def _agent_stands_still(self) -> bool:
+        self._cluster.pause(self._rng.choice(self._cluster.live()))
+        return True
+
+    def _agent_goes_on(self) -> bool:
+        still = [host for host in self._cluster.hosts if host.stands_still]
+        for host in still:
+            self._cluster.resume(host)
+        return bool(still)
 
     def _container_ends(self) -> bool:
         now = self._cluster.clock.now

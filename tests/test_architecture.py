@@ -33,6 +33,7 @@ ONLY_IN = {
     "prometheus_client": ("gary/exposition.py",),
     "sqlite3": ("gary/storage.py",),
     "nacl": ("gary/trust/keys.py",),
+    "matplotlib": ("simulations/plots.py",),
 }
 """Third parties and the places that know them. A place that ends with a slash is everything under it."""
 

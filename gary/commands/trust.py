@@ -128,11 +128,11 @@ class TrustCommands:
     # Expulsion
 
     def expel(self, command: Command) -> None:
-        self._has_to_vouch()
         node = self._member(command.text("node"))
         if node == self._host.node:
             message = "a node does not expel itself"
             raise CommandError(ErrorCode.REFUSED, message, "'gary leave' takes it out; or expel it from another node")
+        self._has_to_vouch(but_not=node)
         known = self._host.standing.ledger.expulsions.get(node)
         if known:
             command.responder.end({"expelled": node, "name": known[0].name})
@@ -185,13 +185,15 @@ class TrustCommands:
         key = _key(command)
         self._host.membership.admit(key, lambda: command.responder.end({"admitted": key.hex()}))
 
-    def _has_to_vouch(self) -> None:
-        """Raises ``CommandError``, ``elsewhere`` if another node can do it."""
+    def _has_to_vouch(self, but_not: NodeId = "") -> None:
+        """Raises ``CommandError``, ``elsewhere`` if another node can do it; ``but_not`` cannot."""
         host = self._host
         if host.standing.vouches:
             return
         vouchers = [
-            node for node in host.alive if (profile := host.cluster.profile(node)) is not None and profile.vouches
+            node
+            for node in host.alive
+            if (profile := host.cluster.profile(node)) is not None and profile.vouches and node != but_not
         ]
         if not vouchers:
             hint = "bring a node back that does: 'gary nodes'"

@@ -28,7 +28,8 @@ from gary.cli.demo.cluster import free_ports
 from gossip import Lane, Peer, TransportConfig
 from gossip.nng import NngTransport
 from gossip.testing import Node, Recorder, node_id
-from tests.benchmarks.gossip_agents import Authority, Child, Plan
+from tests.benchmarks.gossip_agents import Plan
+from tests.benchmarks.gossip_children import Authority, Child
 
 TIMEOUT_S = 20.0
 NEW_PEERS = 100

@@ -32,7 +32,7 @@ from gossip.dialling import split_address
 from gossip.nng import NngTransport
 from gossip.testing import Node, Recorder, node_id
 from gossip.transport import SERVER_NAME, Credentials, Lane, Peer, TransportConfig
-from tests.benchmarks.gossip_agents import Authority
+from tests.benchmarks.gossip_children import Authority
 
 TIMEOUT_S: Final = 30.0
 ECHO_PATIENCE_S: Final = 1.0

@@ -1,8 +1,12 @@
 """A process of gossip alone, for benchmarks: agents of ``gossip.Swim`` on ``NngTransport``, and nothing of Gary above.
 
 python -m tests.benchmarks.gossip_agents    reads what to run as JSON on standard input, writes ``ready``, and then
-                                            answers each line with a line, until input ends: ``report`` with JSON,
-                                                ``restart`` with ``restarted`` once all live their next life
+                                            obeys each line, until input ends: ``report`` is answered with JSON,
+                                                ``restart`` with ``restarted`` once all live their next life, and
+                                                ``join ADDRESS`` with nothing; agents that tell write a line
+                                                ``NODE STATUS`` for each change of a member
+
+``tests.benchmarks.gossip_children`` is the other side.
 """
 
 from __future__ import annotations
@@ -10,14 +14,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gary.trust.notary import Certified, Certify, Found, Founded, Keys, MakeKeys, answer
-from gossip import Effect, Lane, Peer, Send, SetTimer, Swim, SwimConfig, Timer, TransportConfig
+from gossip import Effect, Lane, MemberChanged, Peer, Send, SetTimer, Swim, SwimConfig, Timer, TransportConfig
 from gossip.nng import NngTransport
 from gossip.transport import Credentials
 
@@ -29,7 +31,8 @@ CALM = SwimConfig(probe_interval_s=20.0, gossip_fanout=1, gossip_interval_s=0.5)
 class Plan:
     """One agent. ``credentials``: certificate, key and roots; none for the plain form. ``seeds``: node and address.
 
-    ``is_calm``: it seldom probes and gossips, so that one machine can stand for many.
+    ``is_calm``: it seldom probes and gossips, so that one machine can stand for many. ``tells``: it writes down what it
+    learns of members.
     """
 
     node: str
@@ -38,27 +41,7 @@ class Plan:
     seeds: tuple[tuple[str, str], ...] = ()
     credentials: tuple[str, str, tuple[str, ...]] | None = field(default=None, repr=False)
     is_calm: bool = False
-
-
-class Authority:
-    """Makes credentials of one root, as the notary does."""
-
-    def __init__(self) -> None:
-        made = answer(Found("gary root benchmark", "0" * 32))
-        assert isinstance(made, Founded)
-        self._root = made
-
-    def credentials(self, node: str) -> Credentials:
-        keys = answer(MakeKeys((1).to_bytes(32, "big")))
-        assert isinstance(keys, Keys)
-        leaf = answer(Certify(self._root.root_certificate, self._root.root_key, keys.tls_public, node))
-        assert isinstance(leaf, Certified)
-        return Credentials(leaf.certificate, keys.tls_key, (self._root.root_certificate,))
-
-    def shown(self, node: str) -> tuple[str, str, tuple[str, ...]]:
-        """The same in a form for ``Plan``."""
-        made = self.credentials(node)
-        return made.certificate, made.key, made.roots
+    tells: bool = False
 
 
 class GossipAgent:
@@ -84,6 +67,9 @@ class GossipAgent:
         seeds = [Peer(node, address) for node, address in self._plan.seeds]
         self._perform(self.swim.start(self._loop.time(), seeds))
 
+    def join(self, address: str) -> None:
+        self._perform(self.swim.join(address, self._loop.time()))
+
     async def close(self) -> None:
         await self._transport.close()
 
@@ -100,6 +86,8 @@ class GossipAgent:
                     self._transport.send(peer, lane, frame)
                 case SetTimer(timer, delay_s):
                     self._loop.call_later(delay_s, self._timer, timer)
+                case MemberChanged(member) if self._plan.tells:
+                    print(member.node, member.status, flush=True)
 
     def _timer(self, timer: Timer) -> None:
         self._perform(self.swim.timer(timer, self._loop.time()))
@@ -117,54 +105,6 @@ class GossipAgent:
         }
 
 
-class Child:
-    """A process with some agents in it."""
-
-    def __init__(self, plans: Sequence[Plan]) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.gossip_agents"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._say(json.dumps([asdict(plan) for plan in plans]))
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def wait_until_ready(self) -> None:
-        assert self._hear() == "ready"
-
-    def report(self) -> list[dict[str, Any]]:
-        self._say("report")
-        found: list[dict[str, Any]] = json.loads(self._hear())
-        return found
-
-    def restart(self) -> None:
-        """End all agents in it and start them anew, each with its next epoch; does not wait."""
-        self._say("restart")
-
-    def wait_until_restarted(self) -> None:
-        assert self._hear() == "restarted"
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
-
-    def _say(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def _hear(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-
 async def _serve() -> None:
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader(limit=1 << 24)
@@ -174,7 +114,11 @@ async def _serve() -> None:
     await asyncio.gather(*(agent.start() for agent in agents))
     print("ready", flush=True)
     while line := await lines.readline():
-        if line.strip() == b"restart":
+        command, _, argument = line.decode().strip().partition(" ")
+        if command == "join":
+            for agent in agents:
+                agent.join(argument)
+        elif command == "restart":
             await asyncio.gather(*(agent.close() for agent in agents))
             agents = [GossipAgent(replace(plan, epoch=plan.epoch + 1)) for plan in plans]
             await asyncio.gather(*(agent.start() for agent in agents))
@@ -189,7 +133,7 @@ def _plan(given: dict[str, Any]) -> Plan:
     shown = given["credentials"]
     credentials = None if shown is None else (shown[0], shown[1], tuple(shown[2]))
     seeds = tuple((node, address) for node, address in given["seeds"])
-    return Plan(given["node"], given["address"], given["epoch"], seeds, credentials, given["is_calm"])
+    return Plan(given["node"], given["address"], given["epoch"], seeds, credentials, given["is_calm"], given["tells"])
 
 
 if __name__ == "__main__":

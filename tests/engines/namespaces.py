@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -204,6 +205,13 @@ class Switch:
 
     def restore(self, number: int) -> None:
         self._ip(f"link set p{number} up")
+
+    def bytes_carried(self, numbers: Sequence[int]) -> dict[int, int]:
+        """What has gone over each machine's cable since it was plugged in, both ways, with all headers."""
+        command = ["nsenter", f"--net=/proc/{self._machine.first_pid}/ns/net", "ip", "-json", "-stats", "link", "show"]
+        stats = {link["ifname"]: link["stats64"] for link in json.loads(run(command))}
+        ports = ((number, stats[f"p{number}"]) for number in numbers)
+        return {number: carried["rx"]["bytes"] + carried["tx"]["bytes"] for number, carried in ports}
 
     def separate(self, sides: Sequence[Sequence[int]]) -> None:
         """Divide the machines into sides that cannot reach each other, though their links are up: each has a bridge."""

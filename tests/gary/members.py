@@ -56,6 +56,7 @@ class Member:
     has_engine: bool = False
     changes_per_epoch: int = EPOCH_CHANGES
     epoch: int = 1
+    pace: float = 1.0
     is_draining: bool = False
     is_isolated: bool = False
     is_expelled: bool = False
@@ -63,6 +64,8 @@ class Member:
     parted: list[DeploymentId] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     missing_since: float = 0.0
+    observed_by: frozenset[NodeId] = frozenset()
+    is_well: bool = True
     now: float = 100.0
     counted: Counter[str] = field(default_factory=Counter)
     sent: list[tuple[NodeId, Message]] = field(default_factory=list)
@@ -176,6 +179,9 @@ class Member:
 
     def vanished_with(self, node: NodeId) -> frozenset[NodeId]:
         return frozenset({node})
+
+    def observers(self, node: NodeId) -> frozenset[NodeId]:
+        return self.observed_by
 
     def room(self) -> Room:
         return room(self.node, accepting=not self.is_draining)

@@ -73,7 +73,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Invitation, numbers, ids, texts, st.binary(max_size=20)),
     st.builds(Acceptance, numbers, ids, texts, st.lists(st.tuples(words, words), max_size=3).map(tuple)),
     st.builds(ContactQuery, numbers, ids),
-    st.builds(ContactAnswer, numbers, ids, reals),
+    st.builds(ContactAnswer, numbers, ids, reals, st.booleans()),
     st.builds(Orphans, ids, texts, proofs),
     st.builds(Released, ids, texts, proofs),
     st.builds(Acquaintance, ids, proofs, st.booleans()),

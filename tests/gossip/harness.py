@@ -24,6 +24,7 @@ from gossip import (
     Member,
     MemberChanged,
     Peer,
+    Roll,
     Send,
     SetTimer,
     Status,
@@ -73,6 +74,7 @@ def make_swim(
     config: SwimConfig = CONFIG,
     cluster: bytes = CLUSTER,
     epoch: int = 1,
+    node: str = "",
     address: str = "",
     seed: int = 0,
     expelled: Collection[str] = (),
@@ -80,7 +82,7 @@ def make_swim(
 ) -> Swim:
     """One core on its own."""
     return Swim(
-        node=node_id(number),
+        node=node or node_id(number),
         address=address or address_of(number),
         cluster=cluster,
         epoch=epoch,
@@ -185,6 +187,15 @@ class Network:
         for host in hosts[1:]:
             self.perform(host, host.swim.join(hosts[0].address, self.now))
         self.run_until(lambda: self.all_see_all(hosts), 30)
+        return hosts
+
+    def formed(self, count: int) -> list[Host]:
+        """``count`` hosts that have known each other for long."""
+        hosts = [self.add(number) for number in range(1, count + 1)]
+        roll = Roll([member(number, Status.ALIVE) for number in range(1, count + 1)])
+        for host in hosts:
+            host.swim.adopt(roll, self.now)
+            self.start(host)
         return hosts
 
     def all_see_all(self, hosts: Sequence[Host]) -> bool:

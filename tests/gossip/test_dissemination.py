@@ -82,8 +82,21 @@ def test_news_is_told_to_those_who_are_likely_to_listen_and_not_spent_on_suspect
     assert all(told.count(node_id(number)) >= limit for number in (2, 3, 4))
 
 
+def test_suspects_get_news_like_everybody_else_where_nobody_probes_them_out_of_turn() -> None:
+    solo = Solo(
+        config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50, probe_early_peers=0),
+        knows=[2, 3],
+    )
+    solo.hears(3, suspect(2, 3))
+    solo.passes(1.2)
+    assert solo.sent_to(2, Claim)
+
+
 def test_a_member_that_is_probed_because_it_is_doubted_gets_no_news_but_what_is_said_of_itself() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50, gossip_interval_s=10), knows=[2, 3, 4, 5])
+    solo = Solo(
+        config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50, gossip_interval_s=10),
+        knows=[2, 3, 4, 5],
+    )
     solo.hears(5, alive(6), suspect(2, 5), suspect(3, 5))
     solo.forget()
     solo.passes(0.2)
@@ -94,7 +107,7 @@ def test_a_member_that_is_probed_because_it_is_doubted_gets_no_news_but_what_is_
 
 def test_in_a_large_cluster_news_goes_to_the_members_that_are_probed_anyway() -> None:
     count = 200
-    solo = Solo(config=SwimConfig(probe_rotation=1), knows=range(2, count))
+    solo = Solo(config=SwimConfig(), knows=range(2, count))
     solo.answering = tuple(range(2, count))
     solo.passes(solo.config.probe_subset * solo.config.probe_interval_s)
     probed = {peer.node for peer, message in solo.sent if isinstance(message, Ping)}
@@ -102,7 +115,7 @@ def test_in_a_large_cluster_news_goes_to_the_members_that_are_probed_anyway() ->
     solo.hears(2, alive(count))
     solo.passes(1.0)
     told = {peer.node for peer, message in solo.sent if isinstance(message, Claim)}
-    assert len(told) >= 8
+    assert len(told) == solo.config.view_retransmit_limit(count)
     assert len(told - probed) <= 2
 
 

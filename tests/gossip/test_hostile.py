@@ -111,7 +111,7 @@ def test_no_lie_however_often_it_is_told_makes_anybody_hold_down_a_member_that_a
     ids=["elsewhere", "suspect", "left"],
 )
 def test_whoever_asks_is_answered_where_it_is_and_told_what_it_is_held_to_be(held: Claim) -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=[2, 3])
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50), knows=[2, 3])
     solo.hears(2 if held.member.status.live else 3, held)
     solo.passes(1.0)
     assert not solo.swim._outbox.has_news
@@ -163,7 +163,7 @@ def test_a_node_that_has_left_confirms_it_to_whoever_doubts_it() -> None:
 
 
 def test_a_death_that_others_tell_leaves_the_shortest_time_of_a_suspicion_and_no_more() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=range(2, 9))
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50), knows=range(2, 9))
     solo.hears(3, suspect(2, 3))
     solo.passes(1.0)
     solo.hears(4, dead(2))

@@ -54,7 +54,7 @@ def test_of_fifty_nodes_all_but_very_few_hear_news_within_some_rounds_of_gossip_
         network.run(6 * CONFIG.gossip_interval_s)
         missed += sum((host.number, body) not in network.heard for host in hosts)
     # Each node tells it 8 times, so that a share of about exp(-8 x (1 - loss)) hears nothing.
-    assert missed <= 5
+    assert missed <= 8
 
 
 def test_in_a_small_cluster_everybody_hears_news() -> None:
@@ -84,7 +84,7 @@ def test_replayed_news_is_told_to_the_application_and_to_nobody_else() -> None:
         network.perform(host, host.swim.broadcast("again", b"news", network.now))
     network.run(20)
     replays = 4 * CONFIG.retransmit_limit(5)
-    assert network.frames - frames <= 5 * 2 * 20 / CONFIG.probe_interval_s + replays + 4
+    assert network.frames - frames <= 5 * 2 * 20 / CONFIG.probe_period_s(5) + replays + 4
 
 
 def test_who_hears_news_is_told_of_it_each_time_and_passes_nothing_on_by_itself() -> None:

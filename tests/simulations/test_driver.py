@@ -28,7 +28,7 @@ CANARY = "canary-d4b2f7"
 
 def trace_in_a_process(hash_seed: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "simulations", *arguments],
+        [sys.executable, "-m", "simulations", "life", *arguments],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,

@@ -144,7 +144,7 @@ def forged(cluster: Cluster, hostile: Host, id: str) -> list[Message]:
         Gone(id, ("f" * 32,)),
         Dismissed(id, 2**40, 2**40),
         Acquaintance(id, (b"p" * 16,), asks=True),
-        ContactAnswer(1, cluster.hosts[1].node, 0.0),
+        ContactAnswer(1, cluster.hosts[1].node, 0.0, True),
     ]
 
 
