@@ -43,11 +43,12 @@ class Pipe:
 
 
 class Pipes:
-    """Who listens where, and who cannot be dialled because nothing comes back (``silent``)."""
+    """Who listens where, and who does not answer when dialled (``silent``) until there is a ``refusal``."""
 
     def __init__(self) -> None:
         self.listening: dict[str, PipeTransport] = {}
         self.silent: set[str] = set()
+        self.refusal = asyncio.Event()
 
 
 class PipeTransport(StreamTransport):
@@ -58,7 +59,7 @@ class PipeTransport(StreamTransport):
         self.dialled: list[Pipe] = []
 
     async def check(self, credentials: Credentials) -> None:
-        raise TransportError("pipes prove nothing")
+        """Pipes prove nothing, so anything will do."""
 
     async def listen(self, bind: str) -> int:
         host, _, port = bind.rpartition(":")
@@ -93,7 +94,8 @@ class PipeTransport(StreamTransport):
 
     async def _tenant(self, address: str) -> PipeTransport:
         if address in self._pipes.silent:
-            await asyncio.Event().wait()
+            await self._pipes.refusal.wait()
+            raise PeerUnreachable("connection refused")
         if address not in self._pipes.listening:
             raise PeerUnreachable("connection refused")
         return self._pipes.listening[address]
@@ -117,8 +119,8 @@ async def started(pipes: Pipes, config: TransportConfig) -> AsyncIterator[Node]:
         await transport.close()
 
 
-def config(number: int, connections_max: int = 64) -> TransportConfig:
-    return TransportConfig(node_id(number), "10.0.0.1:0", connections_max=connections_max)
+def config(number: int, connections_max: int = 64, credentials: Credentials | None = None) -> TransportConfig:
+    return TransportConfig(node_id(number), "10.0.0.1:0", connections_max=connections_max, credentials=credentials)
 
 
 async def test_the_stream_that_was_longest_unused_makes_room_and_guests_take_no_nodes_place() -> None:
@@ -146,6 +148,29 @@ async def test_what_waits_for_a_dial_leaves_on_the_stream_that_the_peer_opens_me
         await eventually(lambda: one.transport.counters()["dials"] == 1)
         other.tell(one, b"it is me")
         await other.heard.frame(b"waiting")
+
+
+async def test_a_dial_with_old_credentials_that_fails_is_made_again_and_not_reported() -> None:
+    pipes, old, new = Pipes(), Credentials("old", "", ()), Credentials("new", "", ())
+    async with started(pipes, config(1, credentials=old)) as one, started(pipes, config(2)) as other:
+        pipes.silent.add(other.transport.address)
+        one.tell(other, b"waiting")
+        await eventually(lambda: one.transport.counters()["dials"] == 1)
+        await one.transport.renew(new)
+        pipes.silent.clear()
+        pipes.refusal.set()
+        await other.heard.frame(b"waiting")
+        assert one.heard.failures == []
+        assert one.transport.counters()["dials_failed"] == 1
+
+
+async def test_a_guest_that_answers_at_an_address_is_not_dialled() -> None:
+    pipes = Pipes()
+    guest = TransportConfig(GUEST + node_id(2), "10.0.0.1:0")
+    async with started(pipes, config(1)) as one, started(pipes, guest) as listening:
+        one.transport.send(Peer("", listening.transport.address), Lane.PROBE, b"a secret")
+        assert "guest" in (await one.heard.failure(Peer("", listening.transport.address))).reason
+        assert listening.heard.frames == []
 
 
 @pytest.mark.parametrize("lane", list(Lane))
