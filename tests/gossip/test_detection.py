@@ -215,7 +215,7 @@ def test_every_member_is_probed_once_in_a_round() -> None:
     solo.answering = tuple(peers)
     for _ in range(3):
         solo.forget()
-        solo.passes(len(peers) * solo.config.probe_interval_s)
+        solo.passes(len(peers) * solo.config.probe_period_s(len(peers) + 1))
         probes = [peer.node for peer, message in solo.sent if isinstance(message, Ping)]
         assert sorted(probes) == sorted(node_id(number) for number in peers)
 
