@@ -56,7 +56,7 @@ docs: $(STAMP) ## Write anew what the documents show of the code
 	$(BIN)/python -m tests.docs_reference
 	$(BIN)/python -m simulations lifeguard --from docs/internals/lifeguard.json --json --plots docs/internals > /dev/null
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml docs/extending/grpc/pyproject.toml requirements.lock
 	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(IS_FIT)'; then \
 		echo "Gary needs Python 3.11 or 3.12; none of $(PYTHONS) is one." >&2; \
 		echo "Install one (Debian 12: apt install python3 python3-venv), or say: make PYTHON=/path/to/python3.11" >&2; \
@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . --editable docs/extending/grpc
 	@touch $@
 
 lock: ## Choose versions anew and write requirements.lock
@@ -80,4 +80,4 @@ lock: ## Choose versions anew and write requirements.lock
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info docs/extending/grpc/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -334,6 +334,7 @@ class Agent:
         return {
             "alive_members": len(here.alive),
             "known_members": len(here.swim.members()),
+            "local_health": here.swim.local_health,
             "deployments": len(deployments),
             "promises": len(kept),
             "promises_healthy": sum(promise.state is PromiseState.HEALTHY for promise in kept),

@@ -9,7 +9,7 @@ missing one silent, if there are two (``gary.assignment.Confidence``): nobody re
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from gary.assignment import (
     Confidence,
@@ -30,19 +30,31 @@ from gary.messages import Acceptance, CallForVolunteers, ContactAnswer, ContactQ
 from gary.state import State
 from gary.volunteering import Call, Room, Vacancy, distribute, refusal, requirement, sample
 
-ANSWERS_WAIT_S = 0.4
-INVITATION_WAIT_S = 2.0
-STEP_IN_S = 3.0
-QUERY_LEAD_S = 0.3
-HEARSAY_S = 1.5
-"""How long word of a node that is back may take longer than word of what was withdrawn in its favour."""
-VETO_AGE_S = 1.5
-ASK_AGAIN_S = 0.5
 STRANGERS_ASKED_MAX = 3
 """Where no fellow is left, so many others are asked instead."""
 BACKOFF_S_MIN = 0.5
 BACKOFF_S_MAX = 300.0
 WITNESSES = "witness"
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """For how long what is waited for, in seconds, where messages take a few milliseconds.
+
+    ``hearsay_s``: how long word of a node that is back may take longer than word of what was withdrawn in its favour.
+    """
+
+    answers_wait_s: float = 0.4
+    invitation_wait_s: float = 2.0
+    step_in_s: float = 3.0
+    query_lead_s: float = 0.3
+    hearsay_s: float = 1.5
+    veto_age_s: float = 1.5
+    ask_again_s: float = 0.5
+
+    def at(self, pace: float) -> Waits:
+        """The same where everything takes ``pace`` times as long."""
+        return Waits(**{wait.name: getattr(self, wait.name) * pace for wait in fields(self)})
 
 
 @dataclass(slots=True)
@@ -72,6 +84,7 @@ class Calling:
     def __init__(self, deployment: DeploymentId, host: Host) -> None:
         self._deployment = deployment
         self._host = host
+        self._waits = Waits().at(host.pace)
         self._absences: dict[NodeId, _Absence] = {}
         self._vacant_since: dict[Slot, float] = {}
         self._call: Call | None = None
@@ -166,7 +179,7 @@ class Calling:
     ) -> list[tuple[Slot, NodeId]]:
         due: list[tuple[Slot, NodeId]] = []
         times: dict[NodeId, float] = {}
-        turn = self._rank(state, view, "") * STEP_IN_S
+        turn = self._rank(state, view, "") * self._waits.step_in_s
         for slot, keeping in keepings.items():
             if not keeping.is_needed or slot in self._slots_out:
                 if slot in self._slots_out:
@@ -183,7 +196,7 @@ class Calling:
                 at = times[missing]
                 if missing not in view.left:
                     # Whoever kept it instead may just have withdrawn, having seen what is still missing from here.
-                    at = max(at, vacant_since + HEARSAY_S)
+                    at = max(at, vacant_since + self._waits.hearsay_s)
             if at <= now:
                 due.append((slot, missing))
             else:
@@ -200,7 +213,7 @@ class Calling:
             return 0
         absent = [node for node in state.holders if node not in view.alive]
         latest = max(absent, key=self._host.missing_since_s, default="")
-        at = self._vacant_since.setdefault(WITNESSES, now) + self._rank(state, view, latest) * STEP_IN_S
+        at = self._vacant_since.setdefault(WITNESSES, now) + self._rank(state, view, latest) * self._waits.step_in_s
         if latest:
             at = max(at, self._due_at(state, view, latest, now, wake))
         if at > now:
@@ -214,17 +227,17 @@ class Calling:
         absence = self._absences.setdefault(missing, _Absence(now, caller=state.calling.get(missing, "")))
         rank = self._rank(state, view, missing)
         if missing in view.left:
-            at = absence.first_seen + rank * STEP_IN_S
+            at = absence.first_seen + rank * self._waits.step_in_s
         else:
             # Those that have come back count, too: when a cut heals, the others return one after the other.
             vanished = self._host.vanished_with(missing)
-            patience = patience_s(len(vanished), len(vanished | view.alive.keys()) - 1)
-            at = self._host.missing_since_s(missing) + patience + rank * STEP_IN_S
+            patience = self._host.pace * patience_s(len(vanished), len(vanished | view.alive.keys()) - 1)
+            at = self._host.missing_since_s(missing) + patience + rank * self._waits.step_in_s
         caller = state.calling.get(missing, "")
         if caller in view.alive and caller != view.node:
             if absence.caller != caller:
                 absence.caller, absence.caller_seen = caller, now
-            at = max(at, absence.caller_seen + 2 * STEP_IN_S)
+            at = max(at, absence.caller_seen + 2 * self._waits.step_in_s)
         if missing not in view.left:
             at = self._vetoed(view, state, missing, absence, at, now, wake)
         return at
@@ -237,18 +250,18 @@ class Calling:
         self, view: View, state: State, missing: NodeId, absence: _Absence, at: float, now: float, wake: list[float]
     ) -> float:
         """Ask the fellows shortly before acting; a recent direct contact of theirs postpones it, as do doubts."""
-        if absence.contact_at > at - VETO_AGE_S:
-            at = absence.contact_at + 2 * VETO_AGE_S
-        if now < at - QUERY_LEAD_S:
-            wake.append(at - QUERY_LEAD_S)
-        elif absence.asked_at < at - 2 * VETO_AGE_S:
+        if absence.contact_at > at - self._waits.veto_age_s:
+            at = absence.contact_at + 2 * self._waits.veto_age_s
+        if now < at - self._waits.query_lead_s:
+            wake.append(at - self._waits.query_lead_s)
+        elif absence.asked_at < at - 2 * self._waits.veto_age_s:
             self._ask(view, state, missing, absence, now)
             if absence.asked:
-                at = max(at, now + QUERY_LEAD_S)
+                at = max(at, now + self._waits.query_lead_s)
         elif now >= at and not self._confidence(view, missing, absence, now).suffices:
-            if now >= absence.asked_at + ASK_AGAIN_S:
+            if now >= absence.asked_at + self._waits.ask_again_s:
                 self._ask(view, state, missing, absence, now)
-            at = absence.asked_at + ASK_AGAIN_S
+            at = absence.asked_at + self._waits.ask_again_s
         return at
 
     def _ask(self, view: View, state: State, missing: NodeId, absence: _Absence, now: float) -> None:
@@ -268,7 +281,7 @@ class Calling:
             frozenset(observers if is_well else observers - {view.node}),
             doubters=frozenset(asked & absence.answers.keys() - missed_by),
             unheard=frozenset(asked - absence.answers.keys()),
-            missing_for_s=now - self._host.missing_since_s(missing),
+            missing_for_s=(now - self._host.missing_since_s(missing)) / self._host.pace,
             is_well=is_well,
         )
 
@@ -302,7 +315,7 @@ class Calling:
         self._rounds += 1
         self._asked.update(asked)
         call = self._call = Call(self._host.next_number(), vacancies, witnesses, tuple(asked))
-        self._call_until = now + ANSWERS_WAIT_S
+        self._call_until = now + self._waits.answers_wait_s
         for node in asked:
             self._host.send(node, CallForVolunteers(call.id, self._deployment, requirements))
         return call
@@ -338,8 +351,8 @@ class Calling:
         for node, slots in invited.items():
             if node not in state.holders:
                 draft.invite(node)
-            self._invited[node] = now + INVITATION_WAIT_S
-            self._slots_out.update(dict.fromkeys(slots, (node, now + INVITATION_WAIT_S)))
+            self._invited[node] = now + self._waits.invitation_wait_s
+            self._slots_out.update(dict.fromkeys(slots, (node, now + self._waits.invitation_wait_s)))
         self._continue_or_rest(view, bool(distribution.declined) or len(spare) < short, now)
         return Placement(tuple(own), invited)
 

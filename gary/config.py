@@ -30,6 +30,8 @@ SOCKET_PATH_BYTES_MAX = 107
 SHARED_SOCKET = Path("/run/gary") / SOCKET_NAME
 """Where the agent's socket belongs if others than the agent's own user are to reach it."""
 
+PROFILES = ("lan", "wan")
+"""The names in ``gossip.PROFILES``, which the command line does without: importing it takes longer than a command."""
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -50,9 +52,9 @@ class AgentConfig:
     ``socket_group``: ids of who may use it; None: the agent's own. ``bind``: ``host:port`` of the probe lane; the bulk
     lane takes the next port. ``advertise``: ``host:port`` that others dial; empty: ``advertised_address``.
     ``runtimes``: names, none means docker if it answers, and process. ``docker_host``: ``unix://``, ``tcp://`` or
-    ``ssh://``. ``containers_max``: how many containers this node takes on in all. ``metrics_bind``: ``host:port`` at
-    which Prometheus finds ``/metrics`` over TCP; empty: only on the agent's socket. ``vouch``: whether this
-    node may hold the secret half of its cluster's root.
+    ``ssh://``. ``profile``: timing of gossip, one of ``PROFILES``. ``containers_max``: how many containers this node
+    takes on in all. ``metrics_bind``: ``host:port`` at which Prometheus finds ``/metrics`` over TCP; empty: only on the
+    agent's socket. ``vouch``: whether this node may hold the secret half of its cluster's root.
     """
 
     state_dir: Path
@@ -66,6 +68,7 @@ class AgentConfig:
     runtimes: tuple[str, ...] = ()
     docker_host: str = "unix:///var/run/docker.sock"
     transport: str = "nng"
+    profile: str = "lan"
     containers_max: int = 100
     metrics_bind: str = ""
     vouch: bool = True
@@ -360,6 +363,7 @@ _SETTINGS: tuple[_Setting[Any], ...] = (
     _Setting("runtimes", "--runtime", _names, _always(())),
     _Setting("docker_host", "--docker-host", _engine, _always("unix:///var/run/docker.sock")),
     _Setting("transport", "--transport", _node_name, _always("nng")),
+    _Setting("profile", "--profile", _choice(*PROFILES), _always("lan")),
     _Setting("containers_max", "--containers-max", _count, _always(100)),
     _Setting("metrics_bind", "--metrics-bind", _address, _always("")),
     _Setting("vouch", "--vouch", _flag, _always(True)),

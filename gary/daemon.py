@@ -64,13 +64,14 @@ from gary.trust.knocking import DoorClosed, knock
 from gary.trust.notary import Founded
 from gary.trust.standing import Standing, found, founding_writes
 from gossip import (
+    PROFILES,
     GossipError,
     Lane,
     Peer,
     Send,
     SetTimer,
-    SwimConfig,
     Timer,
+    TimerKind,
     Transport,
     TransportConfig,
     TransportFactory,
@@ -102,6 +103,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: dict[int, Replies] = {}
         self._logs: dict[int, asyncio.Task[None]] = {}
+        self._timers: dict[tuple[TimerKind, str], asyncio.TimerHandle] = {}
         self._looking: dict[str, asyncio.Event] = {}
         self._under_way: Counter[str] = Counter()
         self._nodes: tuple[NodeId, ...] = ()
@@ -151,7 +153,7 @@ class Daemon:
             stored=stored,
             runtimes=tuple(names),
             address=self._transport.address,
-            swim_config=SwimConfig(),
+            swim_config=PROFILES[self._config.profile],
             rng=random.Random(os.urandom(16)),
             entropy=os.urandom,
         )
@@ -255,7 +257,11 @@ class Daemon:
                 case Send(peer, lane, frame):
                     self._transport.send(peer, lane, frame)
                 case SetTimer(timer, delay_s):
-                    loop.call_later(delay_s, self._timer, timer)
+                    # One that is set again under its kind and key is stale, and would wake the loop for nothing.
+                    stale = self._timers.get((timer.kind, timer.key))
+                    if stale is not None:
+                        stale.cancel()
+                    self._timers[timer.kind, timer.key] = loop.call_later(delay_s, self._timer, timer)
                 case SetAlarm(alarm, delay_s):
                     loop.call_later(delay_s, self._alarm, alarm)
                 case Persist():
@@ -298,6 +304,7 @@ class Daemon:
                     self.finished.set()
 
     def _timer(self, timer: Timer) -> None:
+        del self._timers[timer.kind, timer.key]
         assert self._agent is not None
         self._perform(self._agent.timer(timer, self._loop.time()))
 
@@ -416,7 +423,7 @@ class Daemon:
     # Looking at the host, for the doctor
 
     async def _dial(self, effect: Dial) -> None:
-        failures = await dial(effect.address)
+        failures = await dial(effect.address, self._transport.ports)
         assert self._agent is not None
         self._perform(self._agent.dialled(effect.number, failures, self._loop.time()))
 

@@ -19,6 +19,8 @@ CLOCK_WARNING_S = 1.0
 CLOCK_PROBLEM_S = 60.0
 CERTIFICATE_LOW_S = 365 * 86_400.0
 CERTIFICATE_MIN_S = 30 * 86_400.0
+HEALTH_LOW = 2
+"""A lost packet or two are nothing to speak of."""
 NAMED_MAX = 5
 _REINVITE = "'gary invite' on one of them, then 'gary join --token-file FILE' here: it keeps all that it has"
 
@@ -130,6 +132,14 @@ class TrustFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthFacts:
+    """How well the node finds itself (``gossip.Swim.local_health``, 0 is well), and how often it stood still."""
+
+    score: int
+    stalls: int
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that is known. None: it is not."""
 
@@ -147,6 +157,7 @@ class Facts:
     peers: tuple[PeerFacts, ...] | None = None
     clocks: tuple[ClockFacts, ...] | None = None
     """None: there is nobody to compare with."""
+    health: HealthFacts | None = None
     address: str = ""
     dials: tuple[DialFacts, ...] | None = None
     trust: TrustFacts | None = None
@@ -271,6 +282,20 @@ def versions(facts: Facts) -> Iterable[Finding]:
         yield Finding("versions", Verdict.OK, f"{facts.version} here" + (" and everywhere" if here else ""))
 
 
+def health(facts: Facts) -> Iterable[Finding]:
+    seen = facts.health
+    if seen is None:
+        return
+    often = f"the agent stood still {_times(seen.stalls)} since its start" if seen.stalls else ""
+    if seen.score > HEALTH_LOW:
+        what = "peers do not answer, or suspect this node, where others are fine" + (f"; {often}" if often else "")
+        why = "it is slower to notice deaths, and its word alone does not count"
+        remedy = "is the host short of CPU, or its network lossy? top, ping; 'gary doctor' on another node"
+        yield Finding("health", Verdict.WARNING, what, why, remedy)
+    else:
+        yield Finding("health", Verdict.OK, f"peers answer in time{f'; {often}' if often else ''}")
+
+
 def address(facts: Facts) -> Iterable[Finding]:
     if facts.dials is None:
         return
@@ -284,7 +309,9 @@ def address(facts: Facts) -> Iterable[Finding]:
     told = _named([f"{seen.peer} ({'; '.join(seen.failures)})" for seen in failed])
     what = f"{facts.address} cannot be reached by {told}"
     why = "peers that cannot connect hold this node dead, and replace what it runs"
-    remedy = "open both ports in the firewalls between them; is it the address that others should use? --advertise"
+    remedy = (
+        "open the ports of agents in the firewalls between them; is it the address that others should use? --advertise"
+    )
     verdict = Verdict.PROBLEM if len(failed) == len(facts.dials) else Verdict.WARNING
     yield Finding("address", verdict, what, why, remedy)
 
@@ -367,7 +394,7 @@ def expulsions(facts: Facts) -> Iterable[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     *(agent, settings, engines, disk, privacy, clock, versions),
-    *(certificate, roots, expulsions, address, members),
+    *(certificate, roots, expulsions, address, members, health),
 )
 
 
@@ -399,6 +426,10 @@ def _named_peers(seen: Sequence[ClockFacts] | Sequence[DialFacts]) -> str:
 def _named(names: Sequence[str]) -> str:
     rest = len(names) - NAMED_MAX
     return ", ".join(names[:NAMED_MAX]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _size(amount: int) -> str:

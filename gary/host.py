@@ -23,6 +23,8 @@ class Host(Protocol):
     node: NodeId
     epoch: int
     changes_per_epoch: int
+    pace: float
+    """How many times as long as in a LAN things take in this cluster's network."""
     rng: random.Random
 
     @property

@@ -49,10 +49,10 @@ def _entries(directory: Path) -> Iterator[Path]:
         yield from (Path(parent) / name for name in (*directories, *files))
 
 
-async def dial(address: str) -> list[str]:
-    """Connect to both ports of a node at ``address``; why that failed, for each where it did."""
+async def dial(address: str, ports: int) -> list[str]:
+    """Connect to all ``ports`` of a node, from that of its ``address`` on; why that failed, for each where it did."""
     host, port = split_address(address)
-    reasons = await asyncio.gather(*(_connect(host, number) for number in (port, port + 1)))
+    reasons = await asyncio.gather(*(_connect(host, number) for number in range(port, port + ports)))
     return [reason for reason in reasons if reason]
 
 

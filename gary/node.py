@@ -41,7 +41,7 @@ from gary.trust.membership import Membership
 from gary.trust.notary import Answer, Request
 from gary.trust.standing import Standing
 from gary.volunteering import Room
-from gossip import Advertisement, Lane, Peer, Swim, SwimConfig
+from gossip import PROFILES, Advertisement, Lane, Peer, Swim, SwimConfig
 from gossip import Effect as GossipEffect
 from gossip.transport import Credentials
 
@@ -72,6 +72,7 @@ class Node:
         self.rng = rng
         self.settings = settings
         self.changes_per_epoch = settings.changes_per_epoch
+        self.pace = swim_config.probe_interval_s / PROFILES["lan"].probe_interval_s
         self.deployments: dict[DeploymentId, Deployment] = {}
         self.counters: Counter[str] = Counter()
         self._entropy = entropy

@@ -19,9 +19,14 @@ class SwimConfig:
     do not. Raises ``InvalidConfig`` when a field is out of bounds.
     """
 
-    probe_interval_s: float = 0.5
-    """Between two probes, and how long one probe may take in all. Lower finds failures sooner and costs one frame
-    each way per interval. Above ``probe_timeout_s``."""
+    probe_interval_s: float = 1.0
+    """Between two probes in clusters of nine and more. Smaller ones probe more often, down to ``probe_window_s``, so
+    that each member is probed as often as there. Lower finds failures sooner and costs one frame each way per
+    interval."""
+
+    probe_window_s: float = 0.5
+    """How long one probe may take in all; what is not acked by then has failed. Lower finds failures sooner. Above
+    ``probe_timeout_s``, and at most ``probe_interval_s``."""
 
     probe_timeout_s: float = 0.2
     """How long a direct ping waits for its ack before relays are asked. At least a few round trips of the network;
@@ -32,9 +37,9 @@ class SwimConfig:
     relayed probes go to these, too. Higher spreads all that over more connections, which the transport must keep open:
     about twice as many, since as many others probe this node."""
 
-    probe_rotation: int = 2
-    """How many of the subset are exchanged for others after each round, at least 1. Higher rotates sooner and opens
-    more connections."""
+    probe_rotation_rounds: int = 3
+    """After so many rounds one of the subset is exchanged for another member, at least 1. Lower rotates sooner and
+    opens more connections: with TLS, one costs as many bytes as probes of half a minute."""
 
     probe_relays: int = 3
     """Members that are asked to probe for us when a ping is not answered, at least 0. Each costs up to four frames per
@@ -72,9 +77,9 @@ class SwimConfig:
     """Believe at once what others tell of a death, as SWIM does. Otherwise the member has the shortest time of a
     suspect to object, at each node: deaths spread a little later, and those declared by mistake do not spread."""
 
-    suspicion_min_s: float = 1.5
+    suspicion_min_s: float = 1.25
     """How long a suspect has to refute once enough others confirm, in clusters of up to 10; grows with log10 of the
-    cluster size. Lower is faster failover and more false deaths. Above ``probe_interval_s``."""
+    cluster size. Lower is faster failover and more false deaths. Above ``probe_window_s``."""
 
     suspicion_max_factor: float = 6.0
     """An unconfirmed suspicion takes this many times as long as a confirmed one, at least 1. Higher protects against
@@ -108,8 +113,8 @@ class SwimConfig:
     retransmit_mult: int = 4
     """A piece of news is sent mult x ceil(log10(N + 1)) times by each node, at least 1. Higher survives more loss."""
 
-    retransmit_max: int = 4
-    """News about members and what they publish is sent no more often than that, at least 1: it then reaches 98 of 100,
+    retransmit_max: int = 3
+    """News about members and what they publish is sent no more often than that, at least 1: it then reaches 94 of 100,
     and the others are told when they ping or ack. Without ``tell_lacking`` there is no such limit."""
 
     tell_lacking: bool = True
@@ -185,8 +190,10 @@ class SwimConfig:
                 raise InvalidConfig(field.name, "must be a finite number of at least 0")
             if value == 0 and field.name not in _MAY_BE_ZERO:
                 raise InvalidConfig(field.name, "must be above 0")
-        if self.probe_timeout_s >= self.probe_interval_s:
-            raise InvalidConfig("probe_timeout_s", "must be below probe_interval_s, or relays have no time")
+        if self.probe_timeout_s >= self.probe_window_s:
+            raise InvalidConfig("probe_timeout_s", "must be below probe_window_s, or relays have no time")
+        if self.probe_window_s > self.probe_interval_s:
+            raise InvalidConfig("probe_window_s", "must be at most probe_interval_s, or probes pile up")
         if self.suspicion_max_factor < 1:
             raise InvalidConfig("suspicion_max_factor", "must be at least 1")
         if self.suspicion_confirmations > _CONFIRMATIONS_MAX:
@@ -196,6 +203,11 @@ class SwimConfig:
 
         if 0 < self.stall_s <= _STALL_S_MIN:
             raise InvalidConfig("stall_s", f"must be above {_STALL_S_MIN:g}, or 0: no event loop is punctual")
+
+    def probe_period_s(self, members: int) -> float:
+        """Time between two probes of one node in a cluster of ``members``."""
+        share = (members - 1) / _PROBED_BY_ENOUGH
+        return max(self.probe_window_s, min(1.0, share) * self.probe_interval_s)
 
     def suspicion_bounds_s(self, members: int) -> tuple[float, float]:
         """Shortest and longest time a suspicion lasts in a cluster of ``members``."""
@@ -215,6 +227,8 @@ class SwimConfig:
 # All accusers travel in one claim.
 _CONFIRMATIONS_MAX = 7
 _STALL_S_MIN = 0.01
+# So many others probe a member in a cluster that is large enough for the whole interval.
+_PROBED_BY_ENOUGH = 8
 _MAY_BE_ZERO = frozenset(
     {
         "probe_relays",
@@ -234,7 +248,8 @@ PROFILES: Final[Mapping[str, SwimConfig]] = MappingProxyType(
     {
         "lan": SwimConfig(),
         "wan": SwimConfig(
-            probe_interval_s=2.0,
+            probe_interval_s=4.0,
+            probe_window_s=2.0,
             probe_timeout_s=0.8,
             probe_early_jitter_s=0.4,
             stall_s=0.5,

@@ -10,7 +10,7 @@ connections retires, or while something waits for room.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Set
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,8 @@ from gossip import framing
 from gossip.dialling import DIAL_TIMEOUT_S, Dial, Dialler, split_address
 from gossip.errors import BadFrame, TransportError
 from gossip.framing import Flow, Hello
-from gossip.transport import GUEST, GUEST_GONE, Lane, Peer, Receiver, TransportConfig
+from gossip.traffic import Traffic
+from gossip.transport import GUEST, GUEST_GONE, HUNG_UP, Lane, Peer, Receiver, TransportConfig
 
 RETIRE_DELAY_S = 1.0
 """How long the second of two connections to one peer stays, for what is on its way."""
@@ -103,7 +104,7 @@ class Link(Protocol):
 class LaneEnd:
     """This node's end of one lane.
 
-    Both lanes share ``count`` and ``expelled``, the nodes that are refused: ``expel`` tells of additions.
+    Both lanes share ``traffic``; ``expel`` tells of additions to the nodes that it refuses.
     """
 
     def __init__(
@@ -113,16 +114,16 @@ class LaneEnd:
         link: Link,
         dialler: Dialler,
         receiver: Receiver,
-        count: Counter[str],
-        expelled: Set[str],
+        traffic: Traffic,
     ) -> None:
         self._lane = lane
         self._config = config
         self._link = link
         self._dialler = dialler
         self._receiver = receiver
-        self._count = count
-        self._expelled = expelled
+        self._traffic = traffic
+        self._count = traffic.count
+        self._expelled: Set[str] = traffic.expelled
         self._loop = asyncio.get_running_loop()
         self._hello = Hello(config.node, bytes(framing.INSTANCE_BYTES), "", lane)
         self._pipes: dict[int, Pipe] = {}
@@ -187,11 +188,7 @@ class LaneEnd:
     def _enqueue(self, peer: Peer, frame: bytes) -> None:
         if len(self._queues.get(peer, ())) >= self._config.queue_frames_max:
             self._pump(peer)
-        queue = self._queues.setdefault(peer, deque())
-        if len(queue) >= self._config.queue_frames_max:
-            queue.popleft()
-            self._count["dropped_overflow"] += 1
-        queue.append(frame)
+        self._traffic.enqueue(self._queues.setdefault(peer, deque()), frame)
         self._dirty[peer] = None
         self._flush_soon()
 
@@ -266,8 +263,7 @@ class LaneEnd:
         pipe.flow.left(batch)
         if frames:
             now = pipe.used = self._loop.time()
-            self._count["frames_sent"] += len(frames)
-            self._count["bytes_sent"] += sum(map(len, frames))
+            self._traffic.sent(*frames)
             if not pipe.flow.open:
                 pipe.full_since = now
         return True
@@ -409,8 +405,18 @@ class LaneEnd:
         pipe, dial = self._pipes.get(pipe_id), self._dial_by(dialer)
         if pipe is not None and not self._closed:
             self._drop(pipe)
+            self._tell_of_hang_up(pipe)
         elif dial is not None:
             self._failed(dial, _HUNG_UP)
+
+    def _tell_of_hang_up(self, pipe: Pipe) -> None:
+        """A connection ended that this node did not end. What waits for the peer is sent on a new one, if it can be."""
+        peer = pipe.peer
+        if self._lane is not Lane.PROBE or peer is None or pipe.retiring or peer.node.startswith(GUEST):
+            return
+        if peer.node not in self._expelled and not any(known.node == peer.node for known in self._routes):
+            self._count["hang_ups"] += 1
+            self._receiver.unreachable(peer, HUNG_UP)
 
     def _dial_by(self, dialer: int) -> Dial | None:
         return next((dial for dial in self._dials.values() if dialer > 0 and dial.dialer == dialer), None)
@@ -590,12 +596,8 @@ class LaneEnd:
         for frame in batch.frames:
             if self._closed or sender.node in self._expelled:
                 return
-            if len(frame) > self._config.frame_size_bytes_max:
-                self._count["dropped_oversized"] += 1
-                continue
-            self._count["frames_received"] += 1
-            self._count["bytes_received"] += len(frame)
-            self._receiver.received(sender.node, self._lane, frame)
+            if self._traffic.accepts(frame):
+                self._receiver.received(sender.node, self._lane, frame)
 
 
 def _keys(peer: Peer, dial: Dial | None) -> tuple[Peer, ...]:

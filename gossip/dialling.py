@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from gossip.transport import TransportConfig
+
 DIAL_TIMEOUT_S = 2.0
 """For the connection and both hellos; also how long an accepted connection may stay without its hello."""
 DIAL_JITTER_S = 0.005
@@ -35,6 +37,12 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """The inverse of ``split_address``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def advertised_address(config: TransportConfig, port: int) -> str:
+    """Where peers reach a transport that listens at ``port``. Raises ``ValueError`` for what is no address."""
+    host, advertised_port = split_address(config.advertise or config.bind)
+    return join_address(host, advertised_port or port)
 
 
 @dataclass(slots=True, eq=False)

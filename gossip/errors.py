@@ -26,6 +26,10 @@ class TransportError(GossipError):
     """The world failed: the network cannot be used as asked (for example: the address is taken)."""
 
 
+class PeerUnreachable(GossipError):
+    """The world failed, or the peer did: why there is no connection to it."""
+
+
 class InvalidConfig(GossipError):
     """Our mistake: a field of ``SwimConfig`` lies outside its bounds."""
 

@@ -31,7 +31,7 @@ class LocalHealth:
     @property
     def caught_up_at(self) -> float:
         """When everything has been read that arrived while this node last stood still: no silence counts before."""
-        return self._stalled_at + self._config.probe_interval_s
+        return self._stalled_at + self._config.probe_window_s
 
     def better(self, by: int = 1) -> None:
         """Something went as it should."""

@@ -7,28 +7,18 @@ to the hook ``MemoryNetwork.lose``; by itself nothing does.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from gossip.errors import TransportError
+from gossip.traffic import Traffic
 from gossip.transport import GUEST, GUEST_GONE, Credentials, Lane, Peer, Receiver, TransportConfig
 
 _PORT_FIRST: Final = 49152
 _PORT_LAST: Final = 65535
 
-COUNTERS: Final = (
-    "frames_sent",
-    "frames_received",
-    "bytes_sent",
-    "bytes_received",
-    "dropped_overflow",
-    "dropped_oversized",
-    "dropped_unreachable",
-    "dropped_expelled",
-    "dropped_closed",
-    "dropped_lost",
-)
+_NO_CREDENTIALS: Final = "in memory nobody can prove who they are, so credentials are of no use"
 
 Lose = Callable[[str, str, Lane, bytes], bool]
 
@@ -98,9 +88,10 @@ class MemoryTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         # Whom this one has talked with, by node: replies go there, whatever address the caller remembers.
         self._connections: dict[str, list[MemoryTransport]] = {}
-        self._expelled: set[str] = set()
         self._queues: dict[Peer, tuple[deque[bytes], deque[bytes]]] = {}
-        self._count: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._traffic = Traffic(config, ("dropped_closed", "dropped_lost"))
+        self._count = self._traffic.count
+        self._expelled = self._traffic.expelled
 
     @property
     def node(self) -> str:
@@ -112,8 +103,15 @@ class MemoryTransport:
         """``host:port`` at which peers reach this node."""
         return self._address
 
+    @property
+    def ports(self) -> int:
+        """One."""
+        return 1
+
     async def start(self, receiver: Receiver) -> None:
-        """Listen. Raises ``TransportError`` when the address is taken or is none."""
+        """Listen. Raises ``TransportError`` when the address is taken or is none, and if there are credentials."""
+        if self._config.credentials is not None:
+            raise TransportError(_NO_CREDENTIALS)
         if self._config.bind:
             self._bound = self._network.listen(self, self._config.bind)
             self._address = self._config.advertise or self._bound
@@ -125,20 +123,12 @@ class MemoryTransport:
         if self._receiver is None or self._loop is None:
             self._count["dropped_closed"] += 1
             return
-        if len(frame) > self._config.frame_size_bytes_max:
-            self._count["dropped_oversized"] += 1
-            return
-        if peer.node in self._expelled:
-            self._count["dropped_expelled"] += 1
+        if not self._traffic.admits(peer, frame):
             return
         if peer not in self._queues:
             self._queues[peer] = (deque(), deque())
             self._loop.call_soon(self._pump, peer)
-        queue = self._queues[peer][lane]
-        if len(queue) >= self._config.queue_frames_max:
-            queue.popleft()
-            self._count["dropped_overflow"] += 1
-        queue.append(frame)
+        self._traffic.enqueue(self._queues[peer][lane], frame)
 
     def forget(self, peer: Peer) -> None:
         """Drop the connection to ``peer`` and what is queued for it."""
@@ -158,9 +148,8 @@ class MemoryTransport:
         return {**self._count, "connections": len(self._connections)}
 
     async def renew(self, credentials: Credentials) -> None:
-        """Nothing changes: here nobody has to prove who they are. Raises ``TransportError`` unless it runs."""
-        if self._receiver is None:
-            raise TransportError("a transport that does not run can be given no credentials")
+        """Raises ``TransportError``: there are none to be renewed."""
+        raise TransportError(_NO_CREDENTIALS)
 
     async def close(self) -> None:
         """Stop listening; nothing is delivered afterwards."""
@@ -222,19 +211,13 @@ class MemoryTransport:
             self._count["dropped_lost"] += 1
         for target in reached:
             self._connect(target)
-            self._count["frames_sent"] += 1
-            self._count["bytes_sent"] += len(frame)
+            self._traffic.sent(frame)
             target._arrive(self, lane, frame)
 
     def _arrive(self, sender: MemoryTransport, lane: Lane, frame: bytes) -> None:
-        if self._receiver is None:
-            return
-        if len(frame) > self._config.frame_size_bytes_max:
-            self._count["dropped_oversized"] += 1
+        if self._receiver is None or not self._traffic.accepts(frame):
             return
         self._connect(sender)
-        self._count["frames_received"] += 1
-        self._count["bytes_received"] += len(frame)
         self._receiver.received(sender.node, lane, frame)
 
     def _connect(self, end: MemoryTransport) -> None:

@@ -29,9 +29,10 @@ import pynng as untyped_pynng
 from gossip import framing
 from gossip.admission import Doorkeeper
 from gossip.connections import BATCH_BYTES, LaneEnd
-from gossip.dialling import Dial, Dialler, join_address, split_address
+from gossip.dialling import Dial, Dialler, advertised_address, join_address, split_address
 from gossip.errors import TransportError
 from gossip.framing import Hello
+from gossip.traffic import Traffic
 from gossip.transport import NOT_TRUSTED, SERVER_NAME, Credentials, Lane, Peer, Receiver, TransportConfig
 
 pynng: Any = untyped_pynng
@@ -47,24 +48,17 @@ SETTLE_S = 0.01
 by then; and over TLS it may miss, at the other side, an end that comes in the very moment after a message.
 """
 COUNTERS = (
-    "frames_sent",
-    "frames_received",
-    "bytes_sent",
-    "bytes_received",
     "dials",
+    "hang_ups",
     "dials_failed",
     "connections_accepted",
     "connections_evicted",
     "connections_surplus",
     "connections_stalled",
     "guests_refused",
-    "dropped_overflow",
-    "dropped_oversized",
-    "dropped_unreachable",
     "dropped_forgotten",
     "dropped_before_hello",
     "dropped_impostor",
-    "dropped_expelled",
     "dropped_malformed",
     "dropped_version",
     "dropped_closed",
@@ -367,11 +361,10 @@ class NngTransport:
 
     def __init__(self, config: TransportConfig) -> None:
         self._config = config
-        self._count: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._traffic = Traffic(config, COUNTERS)
         self._ends: dict[Lane, LaneEnd] = {}
         self._sockets: dict[Lane, _Socket] = {}
         self._address = ""
-        self._expelled: set[str] = set()
         self._renewing = asyncio.Lock()
         self._doorkeeper: Doorkeeper | None = None
 
@@ -379,6 +372,11 @@ class NngTransport:
     def address(self) -> str:
         """``host:port`` of the probe lane, the bulk lane being at the next port; empty if it only dials."""
         return self._address
+
+    @property
+    def ports(self) -> int:
+        """One for each lane."""
+        return len(Lane)
 
     async def start(self, receiver: Receiver) -> None:
         """Listen at both ports, or at none without an address to bind. Raises ``TransportError`` if one is taken, an
@@ -403,7 +401,7 @@ class NngTransport:
         """
         try:
             host, port = split_address(self._config.bind)
-            advertised_host, advertised_port = split_address(self._config.advertise or self._config.bind)
+            advertised_address(self._config, port)
         except ValueError as error:
             raise TransportError(str(error)) from error
         attempts = PORT_PAIR_ATTEMPTS if port == 0 else 1
@@ -419,12 +417,12 @@ class NngTransport:
                 if attempts == 0:
                     raise
             else:
-                return join_address(advertised_host, advertised_port or bound)
+                return advertised_address(self._config, bound)
 
     def _attach(self, receiver: Receiver, tls: _Tls | None) -> None:
         self._sockets = {lane: _Socket(lane, self._config.frame_size_bytes_max, tls) for lane in Lane}
         for lane, sock in self._sockets.items():
-            self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._count, self._expelled)
+            self._ends[lane] = LaneEnd(lane, self._config, sock, self._dialler, receiver, self._traffic)
             sock.attach(self._ends[lane])
 
     def _detach(self) -> list[_Socket]:
@@ -443,12 +441,8 @@ class NngTransport:
         """Queue ``frame``; before ``start`` and after ``close`` it is dropped."""
         end = self._ends.get(lane)
         if end is None:
-            self._count["dropped_closed"] += 1
-        elif len(frame) > self._config.frame_size_bytes_max:
-            self._count["dropped_oversized"] += 1
-        elif peer.node in self._expelled:
-            self._count["dropped_expelled"] += 1
-        else:
+            self._traffic.count["dropped_closed"] += 1
+        elif self._traffic.admits(peer, frame):
             end.send(peer, frame)
 
     def forget(self, peer: Peer) -> None:
@@ -458,7 +452,7 @@ class NngTransport:
 
     def expel(self, node: str) -> None:
         """Cut off ``node`` on both lanes, and refuse it from now on."""
-        self._expelled.add(node)
+        self._traffic.expelled.add(node)
         for end in self._ends.values():
             end.expel(node)
 
@@ -466,12 +460,12 @@ class NngTransport:
         return [remote for sock in self._sockets.values() for remote in sock.remotes()]
 
     def counters(self) -> Mapping[str, int]:
-        """The totals named in ``COUNTERS``, those of handshakes that came to nothing, of which ``handshakes_shed`` were
-        too many or too slow, and ``connections``: how many there are now.
+        """What ``Traffic`` counts, ``COUNTERS`` included, the handshakes that came to nothing, of which
+        ``handshakes_shed`` were too many or too slow, and ``connections``: how many there are now.
         """
         handshakes = [sock.handshakes_failed() for sock in self._sockets.values()]
         return {
-            **self._count,
+            **self._traffic.count,
             **{reason: sum(failed[reason] for failed in handshakes) for reason in _HANDSHAKES.values()},
             "handshakes_shed": 0 if self._doorkeeper is None else self._doorkeeper.turned_away,
             "connections": sum(end.connections for end in self._ends.values()),

@@ -1,7 +1,7 @@
 """Finding out who does not answer.
 
 One member is pinged per interval. A ping that is not acked in time, or is refused outright, is tried again through
-relays, and directly once more; what is not acked by the end of the interval has failed, and the member is accused. An
+relays, and directly once more; what is not acked within its window has failed, and the member is accused. An
 accusation is not yet a death: see ``gossip.suspicion``.
 
 The second direct ping is for connections: one that breaks takes the ping with it, and while a member opens its listener
@@ -50,6 +50,7 @@ class Rotation:
         self._candidates = candidates
         self._subset: list[str] = []
         self._turn: list[str] = []
+        self._rounds = 0
 
     def take_in(self, node: str) -> None:
         """Let ``node`` have its turn soon, in place of another: it is new, and few others know that it is there."""
@@ -78,9 +79,10 @@ class Rotation:
         # could leave almost two rounds between two probes of one member.
         subset = [node for node in self._subset if node in self._candidates]
         size = min(self._config.probe_subset, len(self._candidates))
-        if len(self._candidates) > self._config.probe_subset:
-            for _ in range(min(self._config.probe_rotation, len(subset))):
-                del subset[self._rng.randrange(len(subset))]
+        self._rounds += 1
+        is_time = self._rounds % self._config.probe_rotation_rounds == 0
+        if is_time and subset and len(self._candidates) > self._config.probe_subset:
+            del subset[self._rng.randrange(len(subset))]
         for node in self._candidates.sample(self._rng, size - len(subset), without=subset):
             subset.insert(self._rng.randint(0, len(subset)), node)
         self._subset = subset
@@ -154,7 +156,7 @@ class Prober:
 
     def start(self) -> None:
         """Begin to probe, at a random point of the interval."""
-        self._outbox.arm(TimerKind.PROBE, self._rng.uniform(0, self._config.probe_interval_s))
+        self._outbox.arm(TimerKind.PROBE, self._rng.uniform(0, self._config.probe_period_s(self._membership.size)))
 
     def stop(self) -> None:
         """Probe nobody any more, except for others."""
@@ -165,8 +167,9 @@ class Prober:
             self._cancel_early(node)
 
     def turn(self, now: float) -> None:
-        """The interval has passed: probe the next member."""
-        self._outbox.arm(TimerKind.PROBE, self._health.scaled(self._config.probe_interval_s))
+        """It is time to probe the next member."""
+        period_s = self._config.probe_period_s(self._membership.size)
+        self._outbox.arm(TimerKind.PROBE, self._health.scaled(period_s))
         node = self._rotation.next()
         if node is not None:
             self._probe(node, now)
@@ -288,6 +291,11 @@ class Prober:
         if flight is not None and sender in flight.silent:
             self._without_relay(flight, sender, now)
 
+    def hung_up(self, node: str) -> None:
+        """``node`` has ended the connection, as it does to everybody when its process ends: some look after it."""
+        if node in self._membership.live_others:
+            self.doubt_with_others(node)
+
     def refused(self, node: str, now: float) -> None:
         """A frame to ``node`` could not be delivered, for certain."""
         sequence = self._sequence_of.get(node)
@@ -340,7 +348,7 @@ class Prober:
             del self._relayed[sequence]
             return
         relayed.nacked = True
-        self._outbox.arm(TimerKind.RELAY, self._config.probe_interval_s, str(sequence))
+        self._outbox.arm(TimerKind.RELAY, self._config.probe_window_s, str(sequence))
         self._answer(relayed, Nack(relayed.requester_sequence))
 
     # The course of one probe
@@ -356,8 +364,8 @@ class Prober:
         self._sequence_of[node] = flight.sequence
         timeout_s = self._health.scaled(self._config.probe_timeout_s)
         self._outbox.arm(TimerKind.PROBE_DIRECT, timeout_s, str(flight.sequence))
-        interval_s = self._health.scaled(self._config.probe_interval_s)
-        self._outbox.arm(TimerKind.PROBE_END, interval_s, str(flight.sequence))
+        window_s = self._health.scaled(self._config.probe_window_s)
+        self._outbox.arm(TimerKind.PROBE_END, window_s, str(flight.sequence))
         send = self._ping_doubted if is_doubted else self._send_ping
         send(Peer(node, member.address), flight.sequence, now)
 

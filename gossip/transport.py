@@ -8,7 +8,7 @@ Two lanes lead to every peer, so that an ack never waits behind a document: fram
 frames of the other.
 
 An implementation is found by name through the entry point group ``gary.transports``. ``gossip.testing`` holds the
-contract suite that every implementation passes.
+contract suite that every implementation passes, ``gossip.streams`` what most of them have in common.
 """
 
 from __future__ import annotations
@@ -22,16 +22,26 @@ from gossip.errors import UnknownTransport
 
 ENTRY_POINT_GROUP = "gary.transports"
 SERVER_NAME = "gary"
-"""The alternative name that every node's certificate carries, because TLS wants a server to have a name that the client
-knows before it connects. Which node it is says the common name."""
+"""An alternative name in everybody's certificate: TLS wants a server to have a name that the client knows before it
+connects, even where it does not know which node lives there."""
 
 NOT_TRUSTED = "not trusted"
 """How the reason begins for which a peer is unreachable when certificates do not fit."""
+HUNG_UP = "it hung up"
+"""How the reason begins for which a peer may be unreachable without having been sent anything: its process has closed
+the last connection, on the probe lane, or the host has closed it for a process that ended."""
 GUEST = "guest:"
 """What the common name of a guest begins with, before 32 hexadecimal digits. A guest is about to join: it dials and is
 never dialled, and several at a time may show one certificate."""
 GUEST_GONE = "a guest, which is never dialled, has no connection"
 """Why a guest is unreachable."""
+
+
+def server_names(node: str) -> tuple[str, ...]:
+    """The alternative names in the certificate of ``node``. A client that knows whom it means can ask TLS to check its
+    id. A guest has none: it is never dialled.
+    """
+    return (SERVER_NAME, node) if node and not node.startswith(GUEST) else (SERVER_NAME,)
 
 
 class Lane(IntEnum):
@@ -60,7 +70,11 @@ class Receiver(Protocol):
         """A whole frame arrived from ``sender``, the node id that the connection vouches for."""
 
     def unreachable(self, peer: Peer, reason: str) -> None:
-        """A frame to ``peer`` could not be delivered, and that is certain (for example: connection refused)."""
+        """A frame to ``peer`` could not be delivered, and that is certain (for example: connection refused).
+
+        A transport that notices when a peer hangs up says so, too (``HUNG_UP``): of a process that ends, its peers then
+        know at once, and not when they next have something to say to it.
+        """
 
 
 class Transport(Protocol):
@@ -70,8 +84,14 @@ class Transport(Protocol):
     def address(self) -> str:
         """``host:port`` at which peers reach this node; empty if it does not listen, or ``start`` has not returned."""
 
+    @property
+    def ports(self) -> int:
+        """At how many neighbouring ports, from that of its address on, a node listens: all have to be open to peers."""
+
     async def start(self, receiver: Receiver) -> None:
-        """Listen. Raises ``gossip.errors.TransportError`` when the address cannot be bound."""
+        """Listen. Raises ``gossip.errors.TransportError`` when the address cannot be bound, or the credentials cannot
+        be used.
+        """
 
     def send(self, peer: Peer, lane: Lane, frame: bytes) -> None:
         """Queue ``frame`` for ``peer`` and return at once; the receiver is never called before it has returned.
@@ -115,7 +135,7 @@ class Transport(Protocol):
 class Credentials:
     """What a node shows its peers, and what it wants to be shown by them; PEM.
 
-    ``certificate``: its common name is the node id, and ``SERVER_NAME`` is an alternative name in it. ``roots``: whose
+    ``certificate``: its common name is the node id, its alternative names are ``server_names``. ``roots``: whose
     signature under a certificate is trusted.
     """
 

@@ -409,7 +409,7 @@ class View:
         if self.suspicions.accuse(node, claim.accusers):
             self._explain(claim)
             self._time_suspicion(node, now)
-            if self.node in claim.accusers:
+            if self.node in claim.accusers or not self._config.tell_lacking:
                 self._spread(node, now)
             else:
                 news = encode(self.claim_about(node, now))

@@ -12,6 +12,7 @@ import tracemalloc
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from statistics import mean
 from typing import Final
 
@@ -21,6 +22,9 @@ from simulations.swarm import CLUSTER, Agent, Swarm, address_of, node_id
 
 SIZES: Final = (100, 300, 1000, 3000, 10_000)
 VICTIMS: Final = 3
+AGENTS_MIN: Final = 4 * VICTIMS
+IDLE_GROWTH_MAX: Final = 0.2
+MEMBER_BYTES_MAX: Final = 512
 FRAME_OVERHEAD_BYTES: Final = 96
 """What carries a frame over TLS and TCP, at least: 22 bytes for the TLS record, 8 for nng's length, 52 for IPv4 and TCP
 with timestamps, 14 for Ethernet. Acknowledgements of TCP that ride on nothing come on top of it."""
@@ -30,6 +34,9 @@ _APART_S: Final = 0.7
 _PATIENCE_S: Final = 60.0
 _RECORDS: Final = 500
 _REMEMBERED: Final = 2500
+_CHANCE: Final = 1.3
+# What gossip misses comes with one of the next pings, wherever it did not miss anybody in a small cluster.
+_PINGS_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +148,24 @@ def _deaths(swarm: Swarm, witnesses: Witnesses, rng: random.Random) -> tuple[Spr
 def bytes_per_member(count: int, config: SwimConfig) -> float:
     """Memory, in bytes, that each of ``count`` members takes in a node that joins them and has heard each of them.
 
+    It is what a node takes beyond one that knows one member only.
     What the decoder remembers of late is about other members before and after, and so is not counted.
     """
     tracemalloc.start()
     _joined(_REMEMBERED, 1, config)
-    gc.collect()
-    before, _ = tracemalloc.get_traced_memory()
-    swim = _joined(count, 2, config)
-    swim.alive()
-    _joined(_REMEMBERED, 3, config)
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
+    sizes_bytes = []
+    for generation, members in enumerate((1, count), 2):
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        swim = _joined(members, generation, config)
+        swim.alive()
+        _joined(_REMEMBERED, 1, config)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        sizes_bytes.append(after - before)
+        del swim
     tracemalloc.stop()
-    return (after - before) / count
+    return (sizes_bytes[1] - sizes_bytes[0]) / (count - 1)
 
 
 def _joined(count: int, generation: int, config: SwimConfig) -> Swim:
@@ -201,3 +213,53 @@ def table(rows: Sequence[Growth]) -> str:
         for row in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def problems(rows: Sequence[Growth]) -> list[str]:
+    """What does not hold of what ought to: hardly more idle traffic, times as the logarithm, little memory."""
+    smallest, largest = min(rows, key=_agents), max(rows, key=_agents)
+    found: list[str] = []
+    if largest.idle_bytes > smallest.idle_bytes * (1 + IDLE_GROWTH_MAX):
+        found.append(
+            f"{largest.agents} agents send {largest.idle_bytes:.0f} B/s each, {smallest.idle_bytes:.0f} before"
+        )
+    # What is proportional to the logarithm grows by its ratio; a part of it need not grow at all.
+    factor = max(1.0, log(largest.agents) / log(smallest.agents)) * _CHANCE
+    for name in ("killed", "silent"):
+        before, after = getattr(smallest, name).all_s, getattr(largest, name).all_s
+        if after > before * factor:
+            found.append(
+                f"{name}: all of {largest.agents} know after {after:.1f} s, of {smallest.agents} {before:.1f} s"
+            )
+    if largest.news.most_s > smallest.news.all_s * factor + _PINGS_S:
+        found.append(f"99.9 % of {largest.agents} know a newcomer after {largest.news.most_s:.1f} s only")
+    if largest.member_bytes > MEMBER_BYTES_MAX:
+        found.append(f"a member takes {largest.member_bytes:.0f} B where there are {largest.agents}")
+    return found
+
+
+def plots(rows: Sequence[Growth]) -> dict[str, str]:
+    """Two plots over the number of agents, as SVG, by the names of their files."""
+    from simulations.plots import lines  # An extra brings what this needs.
+
+    times = {
+        "killed: first knows": [(row.agents, row.killed.first_s) for row in rows],
+        "killed: all know": [(row.agents, row.killed.all_s) for row in rows],
+        "silent: first knows": [(row.agents, row.silent.first_s) for row in rows],
+        "silent: all know": [(row.agents, row.silent.all_s) for row in rows],
+        "newcomer: 99.9 % know": [(row.agents, row.news.most_s) for row in rows],
+    }
+    traffic = {
+        "sent by each idle agent, bytes a second": [(row.agents, row.idle_bytes) for row in rows],
+        "memory of a member, bytes": [(row.agents, row.member_bytes) for row in rows],
+    }
+    return {
+        "growth-times.svg": lines(
+            times, title="Detection and dissemination", x="agents", y="seconds", logarithmic_x=True
+        ),
+        "growth-costs.svg": lines(traffic, title="Idle traffic and memory", x="agents", y="bytes", logarithmic_x=True),
+    }
+
+
+def _agents(row: Growth) -> int:
+    return row.agents

@@ -35,6 +35,7 @@ def swim(alpha: float = ALPHA) -> SwimConfig:
     """
     return SwimConfig(
         probe_interval_s=1.0,
+        probe_window_s=1.0,
         probe_timeout_s=0.5,
         probe_subset=10_000,
         probe_relays=3,

@@ -15,7 +15,7 @@ import typer
 
 from gary.cli.exits import ends_well
 from gary.cli.options import example
-from gary.config import LOG_FORMATS, LOG_LEVELS, encode, resolve
+from gary.config import LOG_FORMATS, LOG_LEVELS, PROFILES, encode, resolve
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,6 +69,14 @@ def agent(
         str | None, typer.Option(metavar="ADDRESS", help="The engine's address, unix://PATH.")
     ] = None,
     transport: Annotated[str | None, typer.Option(help="How nodes talk to each other. Default: nng.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(PROFILES),
+            help="Timing for the network between nodes, the same on all: wan for round trips of up to some hundred "
+            "milliseconds, with slower failover. Default: lan.",
+        ),
+    ] = None,
     containers_max: Annotated[
         str | None, typer.Option(metavar="N", help="Take on at most N containers. Default: 100.")
     ] = None,
@@ -104,6 +112,7 @@ def agent(
         "runtimes": runtimes or None,
         "docker_host": docker_host,
         "transport": transport,
+        "profile": profile,
         "containers_max": containers_max,
         "metrics_bind": metrics_bind,
         "vouch": vouch,

@@ -9,7 +9,7 @@ from gary import spec as specs
 from gary.advertising import Settings
 from gary.clock import Clock
 from gary.commands.command import Command, Json
-from gary.commands.finding import Finding
+from gary.commands.finding import Finder
 from gary.commands.host import Holding
 from gary.commands.operators import credential_in
 from gary.deployment import Deployment
@@ -53,7 +53,7 @@ class Host(Holding, Protocol):
 class DeploymentCommands:
     """``deploy`` may found a deployment; the others are about one whose document this node holds."""
 
-    def __init__(self, host: Host, finding: Finding) -> None:
+    def __init__(self, host: Host, finding: Finder) -> None:
         self._host = host
         self._finding = finding
 

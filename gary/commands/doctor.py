@@ -14,7 +14,7 @@ from gary.cluster import Cluster
 from gary.commands.command import Command
 from gary.commands.host import Asking
 from gary.deployment import Deployment
-from gary.doctor import ClockFacts, DialFacts, DiskFacts, Facts, PeerFacts, TrustFacts
+from gary.doctor import ClockFacts, DialFacts, DiskFacts, Facts, HealthFacts, PeerFacts, TrustFacts
 from gary.engines import Engines
 from gary.errors import CommandError, ErrorCode
 from gary.identity import DeploymentId, NodeId
@@ -52,7 +52,7 @@ class Host(Asking, Protocol):
     rng: random.Random
 
     def dial(self, address: str, dialled: Callable[[Sequence[str]], None]) -> None:
-        """Connect to both ports there and hang up; then ``dialled`` with what failed."""
+        """Connect to all ports of a node there and hang up; then ``dialled`` with what failed."""
 
     def inspect(self, seen: Callable[[DiskFacts], None]) -> None:
         """Look at the disk that has this node's state."""
@@ -167,6 +167,7 @@ class _Examination:
             version=host.settings.version,
             protocol=PROTOCOL,
             unspoken=host.swim.counters().get("drop_version", 0),
+            health=HealthFacts(host.swim.local_health, host.swim.counters().get("stalls", 0)),
             peers=tuple(self._peers()),
             clocks=tuple(sorted(self._clocks, key=lambda seen: seen.peer)) if self._others else None,
             address=host.swim.address,

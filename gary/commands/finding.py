@@ -32,7 +32,7 @@ class Host(Addressing, Holding, Protocol):
     def display_name(self, node: NodeId) -> str: ...
 
 
-class Finding:
+class Finder:
     """Deployments by the names, pseudonyms and ids that commands give."""
 
     def __init__(self, host: Host) -> None:

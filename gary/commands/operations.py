@@ -11,7 +11,7 @@ from gary.commands.command import Command, LocalResponder
 from gary.commands.deployments import DeploymentCommands
 from gary.commands.doctor import Doctor
 from gary.commands.events import Events
-from gary.commands.finding import Finding
+from gary.commands.finding import Finder
 from gary.commands.host import held, is_fellow
 from gary.commands.logs import Logs
 from gary.commands.operators import OperatorCommands
@@ -64,7 +64,7 @@ class Commands:
         self._cluster = cluster = ClusterCommands(host)
         trust = TrustCommands(host)
         doctor = Doctor(host)
-        self._finding = finding = Finding(host)
+        self._finding = finding = Finder(host)
         deployments = DeploymentCommands(host, finding)
         operators = OperatorCommands(host)
         questions = Questions(host, finding)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gary.clock import Clock
 from gary.commands.command import Command
-from gary.commands.finding import Finding
+from gary.commands.finding import Finder
 from gary.commands.host import not_held
 from gary.deployment import Deployment
 from gary.errors import CommandError, ErrorCode
@@ -53,7 +53,7 @@ class Offered:
 class Orders:
     """Who may: on a deployment, the operators that its document lists; on the cluster, those that its ledger admits."""
 
-    def __init__(self, host: Host, finding: Finding, offered: Offered) -> None:
+    def __init__(self, host: Host, finding: Finder, offered: Offered) -> None:
         self._host = host
         self._finding = finding
         self._offered = offered

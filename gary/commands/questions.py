@@ -9,7 +9,7 @@ from gary import views
 from gary.assignment import View, keepings, live_members
 from gary.commands.asking import Answered, gather
 from gary.commands.command import Command, Json
-from gary.commands.finding import Finding
+from gary.commands.finding import Finder
 from gary.commands.host import Asking, Holding
 from gary.deployment import Deployment
 from gary.engines import Engines
@@ -36,7 +36,7 @@ class Host(Asking, Holding, Protocol):
 class Questions:
     """``report`` is what members ask each other; the rest is what people ask."""
 
-    def __init__(self, host: Host, finding: Finding) -> None:
+    def __init__(self, host: Host, finding: Finder) -> None:
         self._host = host
         self._finding = finding
 

@@ -5,7 +5,7 @@ makes them takes more memory than all the rest of trust together, so it is loade
 nothing to do. A request is one msgpack array behind its length (4 bytes), the answer likewise: ``[true, fields...]``,
 or ``[false, reason]``. Keys travel in these pipes only, never in arguments or the environment.
 
-All keys are on P-256, all texts PEM. A certificate names the node in its common name, and ``SERVER_NAME`` besides.
+All keys are on P-256, all texts PEM. A certificate names the node in its common name and its alternative names.
 Certificates are good for ten years: a cluster must not die because nobody renewed. Who is out is said by the ledger.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgpack
 
-from gossip.transport import SERVER_NAME
+from gossip.transport import server_names
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -237,7 +237,8 @@ def _certificate(
         .add_extension(x509.BasicConstraints(is_root, None), critical=True)
     )
     if not is_root:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+        names = x509.SubjectAlternativeName([x509.DNSName(name) for name in server_names(subject)])
+        builder = builder.add_extension(names, critical=False)
     return builder.sign(key, hashes.SHA256())
 
 

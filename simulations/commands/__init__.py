@@ -10,9 +10,9 @@ import argparse
 from types import ModuleType
 from typing import Final
 
-from simulations.commands import life, lifeguard
+from simulations.commands import churn, growth, life, lifeguard
 
-COMMANDS: Final[dict[str, ModuleType]] = {"life": life, "lifeguard": lifeguard}
+COMMANDS: Final[dict[str, ModuleType]] = {"life": life, "lifeguard": lifeguard, "growth": growth, "churn": churn}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -264,6 +264,11 @@ class Field:
     def signal(self, number: int, which: signal.Signals) -> None:
         os.kill(self.pid(number), which)
 
+    def go_on(self, number: int) -> None:
+        """End a stop. ``nsenter`` stops together with the process that it waits for."""
+        self.signal(number, signal.SIGCONT)
+        self._processes[number].send_signal(signal.SIGCONT)
+
     def kill(self, number: int) -> None:
         self.signal(number, signal.SIGKILL)
         self._forget(number)
@@ -278,6 +283,7 @@ class Field:
         for number in list(self._processes):
             with contextlib.suppress(ProcessLookupError, IndexError):
                 self.signal(number, signal.SIGKILL)
+            self._processes[number].send_signal(signal.SIGCONT)
             self._forget(number)
         self.observer.stop()
         for process in self._ended:
@@ -349,7 +355,7 @@ def freeze(field: Field) -> Figures:
         "frozen",
         VICTIMS[:2],
         lambda number: field.signal(number, signal.SIGSTOP),
-        lambda number: field.signal(number, signal.SIGCONT),
+        field.go_on,
     )
 
 

@@ -56,6 +56,7 @@ class Member:
     has_engine: bool = False
     changes_per_epoch: int = EPOCH_CHANGES
     epoch: int = 1
+    pace: float = 1.0
     is_draining: bool = False
     is_isolated: bool = False
     is_expelled: bool = False

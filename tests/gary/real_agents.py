@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from gary.cli.client import Client
 from gary.cli.demo.cluster import free_ports
+from gary.cli.demo.engines import ProcessEngine
 from gary.cli.exits import AgentUnreachable
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,6 +67,31 @@ class RealAgent:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._end(signal.SIGTERM)
+
+    def lose_host(self) -> None:
+        """What the death of a host does: the agent and its containers are gone, nobody says goodbye."""
+        self._end(signal.SIGKILL)
+        ProcessEngine().destroy("", self.state_dir)
+
+    def containers_count(self) -> int:
+        """How many containers there are, whatever the agent says."""
+        return ProcessEngine().count("", self.state_dir)
+
+    def listening(self) -> set[str]:
+        """``host:port`` of every TCP socket on which the agent listens."""
+        own, found = set(), set()
+        for path in Path(f"/proc/{self.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # It was closed meanwhile.
+                own.add(path.readlink().name)
+        for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+            file = Path(f"/proc/{self.pid}/net/{table}")
+            for line in file.read_text().splitlines()[1:] if file.exists() else ():
+                fields = line.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                    address, port = fields[1].split(":")
+                    words = [int(address[i : i + 8], 16).to_bytes(4, "little") for i in range(0, len(address), 8)]
+                    found.add(f"{socket.inet_ntop(family, b''.join(words))}:{int(port, 16)}")
+        return found
 
     def gary(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run ``gary words`` for this agent; ``given``: its standard input."""

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gossip
 from gary.config import (
+    PROFILES,
     AgentConfig,
     advertised_address,
     decode,
@@ -226,3 +228,7 @@ def test_neither_configuration_nor_logs_load_what_the_daemon_does_not_need() -> 
     code = f"import sys, gary.config, gary.logs, gary.storage; print(sorted({forbidden!r} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert ended.stdout == "[]\n"
+
+
+def test_the_profiles_that_can_be_configured_are_those_that_gossip_has() -> None:
+    assert set(PROFILES) == set(gossip.PROFILES)

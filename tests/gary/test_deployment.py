@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gary.acquaintance import proofs
-from gary.calling import ANSWERS_WAIT_S
+from gary.calling import Waits
 from gary.deployment import Deployment
 from gary.identity import NodeId, Slot
 from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Released, Snapshot
@@ -153,7 +153,7 @@ def call(member: Member, answers: Sequence[NodeId]) -> None:
     member.sent.clear()
     for node in answers:
         member.deployment.calling.offer(node, Offer(asked.id, ID, room(node)))
-    member.now += ANSWERS_WAIT_S
+    member.now += Waits().answers_wait_s
     member.deployment.evaluate(member.now)
 
 

@@ -32,6 +32,7 @@ from gary.doctor import (
     EngineFacts,
     Facts,
     Finding,
+    HealthFacts,
     PeerFacts,
     SocketFacts,
     TrustFacts,
@@ -109,6 +110,9 @@ REFUSED = ("10.0.0.1:7947: connection refused",)
         (replace(HERE, peers=(replace(PEER, protocol=2), OTHER)), "versions", PROBLEM, "node-b (protocol 2)"),
         (replace(HERE, unspoken=3), "versions", PROBLEM, "3 frames"),
         (replace(HERE, peers=(replace(PEER, version="0.9", away_s=9.0),)), "versions", OK, "1.0 here"),
+        (Facts(health=HealthFacts(0, 0)), "health", OK, "in time"),
+        (Facts(health=HealthFacts(2, 3)), "health", OK, "stood still 3 times"),
+        (Facts(health=HealthFacts(7, 3)), "health", WARNING, "stood still 3 times"),
         (_trust(), "certificate", OK, "good for 9 years"),
         (_trust(age_s=9.5 * YEAR_S), "certificate", WARNING, "it ends in 183 days"),
         (_trust(age_s=9.99 * YEAR_S), "certificate", PROBLEM, "gary rotate"),
@@ -173,6 +177,7 @@ _FACTS = st.builds(
     peers=st.none()
     | st.lists(st.builds(PeerFacts, _TEXT, _TEXT, st.integers(0, 3), st.none() | _SECONDS), max_size=9).map(tuple),
     clocks=st.none() | st.lists(st.builds(ClockFacts, _TEXT, _SECONDS, st.floats(0, 10)), max_size=9).map(tuple),
+    health=st.none() | st.builds(HealthFacts, st.integers(0, 7), st.integers(0, 9)),
     address=_TEXT,
     dials=st.none()
     | st.lists(st.builds(DialFacts, _TEXT, st.lists(_TEXT, max_size=2).map(tuple)), max_size=4).map(tuple),
@@ -223,10 +228,10 @@ def test_a_directory_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
 async def test_both_ports_are_dialled_and_what_failed_is_told_for_each() -> None:
     [port] = free_ports(1)
     with socket.create_server(("127.0.0.1", port)):
-        assert await dial(f"127.0.0.1:{port}") == [f"127.0.0.1:{port + 1}: connection refused"]
+        assert await dial(f"127.0.0.1:{port}", ports=2) == [f"127.0.0.1:{port + 1}: connection refused"]
         with socket.create_server(("127.0.0.1", port + 1)):
-            assert await dial(f"127.0.0.1:{port}") == []
-    assert len(await dial(f"127.0.0.1:{port}")) == 2
+            assert await dial(f"127.0.0.1:{port}", ports=2) == []
+    assert len(await dial(f"127.0.0.1:{port}", ports=2)) == 2
 
 
 # What peers do for it

@@ -59,10 +59,11 @@ def test_01_no_ack_and_no_relayed_ack_makes_a_suspect_after_the_interval() -> No
 
 
 def test_02_confirmations_shorten_a_suspicion_from_max_to_min_on_a_log_scale() -> None:
-    expected = (9.0, 9.0 - 7.5 * math.log(2) / math.log(4), 9.0 - 7.5 * math.log(3) / math.log(4), 1.5)
+    low, high = CONFIG.suspicion_bounds_s(10)
+    expected = [high - (high - low) * math.log(count) / math.log(4) for count in (1, 2, 3, 4)]
     for confirmations, timeout_s in enumerate(expected):
         accusers = range(3, 4 + confirmations)
-        solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=range(2, 11))
+        solo = Solo(config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50), knows=range(2, 11))
         solo.hears(3, suspect(2, *accusers))
         solo.passes(timeout_s - 0.01)
         assert solo.status(2) is Status.SUSPECT
@@ -336,7 +337,7 @@ def test_24_leave_messages_do_not_echo_for_ever() -> None:
     network.kill(hosts[4])
     before = network.frames
     network.run(20)
-    probes_and_acks = 4 * 2 * 20 / CONFIG.probe_interval_s
+    probes_and_acks = 4 * 2 * 20 / CONFIG.probe_period_s(4)
     assert network.frames - before == pytest.approx(probes_and_acks, abs=8)
 
 

@@ -15,6 +15,7 @@ from gossip.dialling import Dial, Dialler
 from gossip.errors import BadFrame
 from gossip.framing import Batch, Hello
 from gossip.testing import Recorder, node_id
+from gossip.traffic import Traffic
 from gossip.transport import GUEST, Lane, Peer, TransportConfig
 
 SELF = node_id(1)
@@ -134,10 +135,10 @@ class Lab:
     def __init__(self, proves: bool) -> None:
         self.link = ScriptedLink(proves)
         self.heard = Recorder(timeout_s=1.0)
-        self.count: Counter[str] = Counter()
-        self.expelled: set[str] = set()
+        traffic = Traffic(CONFIG)
+        self.count, self.expelled = traffic.count, traffic.expelled
         self.dialler = Dialler(asyncio.get_running_loop(), dials_max=1)
-        self.end = LaneEnd(Lane.PROBE, CONFIG, self.link, self.dialler, self.heard, self.count, self.expelled)
+        self.end = LaneEnd(Lane.PROBE, CONFIG, self.link, self.dialler, self.heard, traffic)
         self.end.open(Hello(SELF, b"\x01" * 8, "10.0.0.9:9", Lane.PROBE))
 
     def take(self, event: object) -> None:

@@ -58,7 +58,7 @@ def test_news_about_one_member_is_told_no_more_often_than_the_limit() -> None:
     solo.forget()
     solo.hears(2, alive(50))
     solo.passes(10.0)
-    assert len(solo.said_about(50)) == solo.config.retransmit_limit(8)
+    assert len(solo.said_about(50)) == solo.config.view_retransmit_limit(8)
 
 
 def test_advertisements_do_not_starve_membership_nor_the_other_way_round() -> None:
@@ -83,14 +83,20 @@ def test_news_is_told_to_those_who_are_likely_to_listen_and_not_spent_on_suspect
 
 
 def test_suspects_get_news_like_everybody_else_where_nobody_probes_them_out_of_turn() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50, probe_early_peers=0), knows=[2, 3])
+    solo = Solo(
+        config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50, probe_early_peers=0),
+        knows=[2, 3],
+    )
     solo.hears(3, suspect(2, 3))
     solo.passes(1.2)
     assert solo.sent_to(2, Claim)
 
 
 def test_a_member_that_is_probed_because_it_is_doubted_gets_no_news_but_what_is_said_of_itself() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50, gossip_interval_s=10), knows=[2, 3, 4, 5])
+    solo = Solo(
+        config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50, gossip_interval_s=10),
+        knows=[2, 3, 4, 5],
+    )
     solo.hears(5, alive(6), suspect(2, 5), suspect(3, 5))
     solo.forget()
     solo.passes(0.2)
@@ -101,7 +107,7 @@ def test_a_member_that_is_probed_because_it_is_doubted_gets_no_news_but_what_is_
 
 def test_in_a_large_cluster_news_goes_to_the_members_that_are_probed_anyway() -> None:
     count = 200
-    solo = Solo(config=SwimConfig(probe_rotation=1), knows=range(2, count))
+    solo = Solo(config=SwimConfig(), knows=range(2, count))
     solo.answering = tuple(range(2, count))
     solo.passes(solo.config.probe_subset * solo.config.probe_interval_s)
     probed = {peer.node for peer, message in solo.sent if isinstance(message, Ping)}

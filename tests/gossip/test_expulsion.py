@@ -22,6 +22,7 @@ from tests.gossip.harness import (
     member,
     node_id,
     ping,
+    pinged,
     suspect,
 )
 
@@ -145,9 +146,8 @@ def test_the_expelled_are_neither_probed_nor_dialled_nor_told_anything() -> None
 
 
 def test_a_probe_under_way_to_the_expelled_ends_without_a_verdict() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=1.0), knows=[2])
-    solo.passes(1.1)
-    assert solo.sent_to(2, Ping)
+    solo = Solo(config=SwimConfig(probe_window_s=1.0), knows=[2])
+    pinged(solo, 2)
     expel(solo, 2)
     solo.passes(5.0)
     assert solo.swim.counters().get("suspicions", 0) == 0
@@ -168,12 +168,12 @@ def test_nobody_relays_for_the_expelled_nor_to_them() -> None:
 
 
 def test_what_the_expelled_accused_others_of_counts_no_more() -> None:
-    config = SwimConfig(probe_interval_s=100, probe_timeout_s=50)
+    config = SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50)
     solo = Solo(config=config, knows=range(2, 11))
     solo.hears(3, suspect(9, 3, 4, 5, 2))
     expel(solo, 2, 4, 5)
     solo.hears(3, suspect(9, 2, 4, 5))
-    solo.passes(8.9)
+    solo.passes(config.suspicion_bounds_s(10)[1] - 0.1)
     assert solo.status(9) is Status.SUSPECT
     assert solo.said_about(9)[-1].accusers == (node_id(3),)
 
@@ -261,7 +261,7 @@ def test_expelled_by_all_a_node_that_goes_on_is_seen_by_none_and_idle_traffic_do
     network.kill(victim)
     before, bytes_before = network.frames, network.bytes_sent
     network.run(20)
-    assert network.frames - before == pytest.approx(5 * 2 * 20 / CONFIG.probe_interval_s, rel=0.02)
+    assert network.frames - before == pytest.approx(5 * 2 * 20 / CONFIG.probe_period_s(5), rel=0.02)
     assert (network.bytes_sent - bytes_before) / 5 / 20 < 300
 
 
@@ -272,7 +272,7 @@ def test_while_half_of_the_cluster_does_not_know_of_an_expulsion_nothing_melts_a
     network.run(30)
     before = network.frames
     network.run(60)
-    probes_and_relays = 6 * 60 / CONFIG.probe_interval_s * (2 + 5 * CONFIG.probe_relays)
+    probes_and_relays = 6 * 60 / CONFIG.probe_period_s(6) * (2 + 5 * CONFIG.probe_relays)
     assert network.frames - before < probes_and_relays
     for host in hosts[:5]:
         assert {other.node for other in hosts[:5]} <= set(host.swim.alive())

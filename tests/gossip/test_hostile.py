@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gossip import Advertisement, Claim, Incarnation, Lane, Member, MemberChanged, Status, SwimConfig
+from gossip import Advertisement, Claim, Incarnation, Lane, Member, MemberChanged, Peer, Status, SwimConfig
 from gossip.directory import Publication
 from gossip.messages import (
     Ack,
@@ -111,7 +111,7 @@ def test_no_lie_however_often_it_is_told_makes_anybody_hold_down_a_member_that_a
     ids=["elsewhere", "suspect", "left"],
 )
 def test_whoever_asks_is_answered_where_it_is_and_told_what_it_is_held_to_be(held: Claim) -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=[2, 3])
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50), knows=[2, 3])
     solo.hears(2 if held.member.status.live else 3, held)
     solo.passes(1.0)
     assert not solo.swim._outbox.has_news
@@ -163,7 +163,7 @@ def test_a_node_that_has_left_confirms_it_to_whoever_doubts_it() -> None:
 
 
 def test_a_death_that_others_tell_leaves_the_shortest_time_of_a_suspicion_and_no_more() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_timeout_s=50), knows=range(2, 9))
+    solo = Solo(config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50), knows=range(2, 9))
     solo.hears(3, suspect(2, 3))
     solo.passes(1.0)
     solo.hears(4, dead(2))
@@ -284,3 +284,11 @@ def test_what_a_hostile_member_keeps_going_is_bounded() -> None:
     assert len(swim._outbox.membership_news) <= 200
     assert len(swim._outbox._armed) <= 200 + CONFIG.relayed_probes_per_member + CONFIG.probe_early_peers + 8
     assert not [message for _, message in solo.sent if isinstance(message, Ping)][CONFIG.relayed_probes_per_member :]
+
+
+def test_a_member_that_is_said_to_have_moved_is_asked_where_it_was_and_hears_so() -> None:
+    solo = Solo(knows=[2, 3])
+    solo.hears(3, alive(2, counter=1, address=NOWHERE))
+    there = [message for peer, message in solo.sent if peer == Peer(node_id(2), address_of(2))]
+    assert [type(message) for message in there[:2]] == [Ping, Claim]
+    assert there[1] == alive(2, counter=1, address=NOWHERE)

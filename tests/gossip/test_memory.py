@@ -1,15 +1,18 @@
-"""The network in memory keeps the contract of every transport, and loses what it is told to lose."""
+"""The network in memory loses what it is told to lose, and proves nothing."""
 
+import pytest
+
+from gossip.errors import TransportError
 from gossip.memory import MemoryNetwork
-from gossip.testing import Recorder, TransportContract
-from gossip.transport import Lane, Peer, Transport, TransportConfig
+from gossip.testing import Recorder
+from gossip.transport import Credentials, Lane, Peer, TransportConfig
 
 
-class TestMemory(TransportContract):
-    network = MemoryNetwork()
-
-    def create(self, config: TransportConfig) -> Transport:
-        return self.network.transport(config)
+async def test_what_the_network_cannot_do_it_refuses_to_start_with() -> None:
+    credentials = Credentials("certificate", "key", ("root",))
+    end = MemoryNetwork().transport(TransportConfig(node="0" * 32, bind="10.0.0.1:0", credentials=credentials))
+    with pytest.raises(TransportError, match="nobody can prove who they are"):
+        await end.start(Recorder(timeout_s=5.0))
 
 
 async def test_what_a_cut_node_sends_and_gets_vanishes_until_the_network_heals() -> None:

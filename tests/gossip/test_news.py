@@ -84,7 +84,7 @@ def test_replayed_news_is_told_to_the_application_and_to_nobody_else() -> None:
         network.perform(host, host.swim.broadcast("again", b"news", network.now))
     network.run(20)
     replays = 4 * CONFIG.retransmit_limit(5)
-    assert network.frames - frames <= 5 * 2 * 20 / CONFIG.probe_interval_s + replays + 4
+    assert network.frames - frames <= 5 * 2 * 20 / CONFIG.probe_period_s(5) + replays + 4
 
 
 def test_who_hears_news_is_told_of_it_each_time_and_passes_nothing_on_by_itself() -> None:

@@ -19,12 +19,12 @@ import pynng as untyped_pynng
 import pytest
 
 from gossip import admission, connections, framing
+from gossip.certificates import Authority
 from gossip.dialling import split_address
 from gossip.framing import Batch, Hello
 from gossip.nng import _tls
 from gossip.testing import Node, Received, node_id
 from gossip.transport import GUEST, SERVER_NAME, Lane, TransportConfig
-from tests.gossip.certificates import Authority
 from tests.gossip.sockets import TIMEOUT_S, eventually, run, started
 
 pynng: Any = untyped_pynng

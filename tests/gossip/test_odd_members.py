@@ -48,7 +48,7 @@ def test_a_member_that_answers_probes_but_drops_gossip_harms_nobody_else() -> No
 
     frames = network.frames
     network.run(60.0)
-    probes_and_acks = 9 * 2 * 60 / network.config.probe_interval_s
+    probes_and_acks = 9 * 2 * 60 / network.config.probe_period_s(9)
     assert network.frames - frames < 1.25 * probes_and_acks
 
     deaf.hears_gossip = True

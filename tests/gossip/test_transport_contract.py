@@ -1,30 +1,19 @@
 """Every transport that Gary brings keeps the contract."""
 
-from dataclasses import replace
-
 from gossip.memory import MemoryNetwork
 from gossip.nng import NngTransport
-from gossip.testing import TransportContract
-from gossip.transport import Credentials, Transport, TransportConfig
-from tests.gossip.certificates import Authority
+from gossip.testing import SecureTransportContract, TransportContract
+from gossip.transport import Transport, TransportConfig
 
 
 class TestNng(TransportContract):
-    renewable = False
-
     def create(self, config: TransportConfig) -> Transport:
         return NngTransport(config)
 
 
-class TestNngWithCertificates(TransportContract):
-    def setup_method(self) -> None:
-        self.authority = Authority()
-
+class TestNngWithCertificates(SecureTransportContract):
     def create(self, config: TransportConfig) -> Transport:
-        return NngTransport(replace(config, credentials=self.credentials(config.node)))
-
-    def credentials(self, node: str) -> Credentials:
-        return self.authority.credentials(node)
+        return NngTransport(config)
 
 
 class TestMemory(TransportContract):

@@ -15,7 +15,7 @@ from simulations.cluster import Cluster, Host
 from tests.simulations.support import SEEDS, app, cluster_of, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
-CHECKS = ("disk", "privacy", "clock", "versions", "certificate", "roots", "expulsions", "address", "members")
+CHECKS = ("disk", "privacy", "clock", "versions", "certificate", "roots", "expulsions", "address", "members", "health")
 
 
 def verdicts(cluster: Cluster, host: Host) -> dict[str, tuple[str, str]]:
@@ -32,6 +32,17 @@ def test_a_sound_cluster_has_nothing_wrong(seed: int) -> None:
         assert {verdict for verdict, _ in found.values()} == {"ok"}, found
         assert list(found) == ["engine docker", *CHECKS]
     assert "reached by n1, n2, n3" in verdicts(cluster, cluster.hosts[0])["address"][1]
+
+
+def test_an_agent_that_stood_still_says_so() -> None:
+    cluster = cluster_of(4, seed=1)
+    cluster.pause(cluster.hosts[0])
+    cluster.run(1.0)
+    cluster.resume(cluster.hosts[0])
+    cluster.run(5.0)
+    verdict, what = verdicts(cluster, cluster.hosts[0])["health"]
+    assert verdict == "ok"
+    assert "stood still once" in what
 
 
 def test_a_node_alone_has_nobody_to_ask() -> None:

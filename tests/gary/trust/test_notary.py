@@ -55,7 +55,7 @@ def test_a_founded_node_has_a_certificate_of_a_root_of_its_own(root: Founded) ->
     assert itself.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["gary"]
+    assert names.get_values_for_type(x509.DNSName) == ["gary", NODE]
 
 
 def test_certificates_are_good_for_ten_years_and_since_the_day_before_yesterday(root: Founded) -> None:

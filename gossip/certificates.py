@@ -1,4 +1,4 @@
-"""Certificates for tests: a root, and what it signs for nodes."""
+"""Certificates for the tests of transports: a root, and what it signs for nodes. Needs ``cryptography``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gossip.transport import SERVER_NAME, Credentials
+from gossip.transport import Credentials, server_names
 
 _DAY = datetime.timedelta(days=1)
 
@@ -44,7 +44,7 @@ class Authority:
             .not_valid_before(begin)
             .not_valid_after(begin + days * _DAY)
             .add_extension(x509.BasicConstraints(is_root, None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(list(map(x509.DNSName, server_names(name)))), critical=False)
             .sign(self._key, hashes.SHA256())
         )
 
