@@ -24,7 +24,7 @@ from gary.cli.app import app
 from gary.compose import load
 from gary.config import resolve
 from gary.routes import ROUTES
-from tests.docs_reference import BLOCKS, REFERENCE, written
+from tests.docs_reference import BLOCKS, DOCS, REFERENCE, written
 from tests.docs_tour import (
     FILE,
     PROMPT,
@@ -191,7 +191,7 @@ def test_what_the_page_on_transports_has_half_way_keeps_the_contract_without_cre
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_generated_references_are_current(name: str) -> None:
-    assert (REFERENCE / name).read_text(encoding="utf-8") == written(name), "python -m tests.docs_reference"
+    assert (DOCS / name).read_text(encoding="utf-8") == written(name), "python -m tests.docs_reference"
 
 
 def test_requests_shown_for_curl_have_a_route_and_its_arguments() -> None:
