@@ -77,7 +77,7 @@ class SwimConfig:
     """Believe at once what others tell of a death, as SWIM does. Otherwise the member has the shortest time of a
     suspect to object, at each node: deaths spread a little later, and those declared by mistake do not spread."""
 
-    suspicion_min_s: float = 1.5
+    suspicion_min_s: float = 1.25
     """How long a suspect has to refute once enough others confirm, in clusters of up to 10; grows with log10 of the
     cluster size. Lower is faster failover and more false deaths. Above ``probe_window_s``."""
 
