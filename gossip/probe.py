@@ -293,6 +293,11 @@ class Prober:
         if flight is not None and sender in flight.silent:
             self._without_relay(flight, sender, now)
 
+    def hung_up(self, node: str) -> None:
+        """``node`` has ended the connection, as it does to everybody when its process ends: some look after it."""
+        if node in self._membership.live_others:
+            self.doubt_with_others(node)
+
     def refused(self, node: str, now: float) -> None:
         """A frame to ``node`` could not be delivered, for certain."""
         sequence = self._sequence_of.get(node)

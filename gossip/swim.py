@@ -64,7 +64,7 @@ from gossip.pace import Pace
 from gossip.probe import Prober
 from gossip.roll import Roll
 from gossip.suspicion import Evidence
-from gossip.transport import Lane, Peer
+from gossip.transport import HUNG_UP, Lane, Peer
 from gossip.view import View
 
 _PEERS_MAX: Final = 256
@@ -301,7 +301,10 @@ class Swim:
             return self._finish()
         member = self._membership.get(peer.node)
         if member is not None and member.address == peer.address and not self._view.has_left:
-            self._prober.refused(peer.node, now)
+            if reason.startswith(HUNG_UP):
+                self._prober.hung_up(peer.node)
+            else:
+                self._prober.refused(peer.node, now)
         return self._finish()
 
     def receive(self, sender: str, lane: Lane, frame: bytes, now: float) -> list[Effect]:

@@ -24,7 +24,7 @@ from functools import cached_property
 
 from gossip.certificates import Authority
 from gossip.errors import TransportError
-from gossip.transport import GUEST, NOT_TRUSTED, Credentials, Lane, Peer, Transport, TransportConfig
+from gossip.transport import GUEST, HUNG_UP, NOT_TRUSTED, Credentials, Lane, Peer, Transport, TransportConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,12 @@ class Unreachable:
 
 
 class Recorder:
-    """A ``Receiver`` that remembers what it was told and wakes whoever waits for it."""
+    """A ``Receiver`` that remembers what it was told and wakes whoever waits for it. Who hung up is no failure."""
 
     def __init__(self, timeout_s: float) -> None:
         self.frames: list[Received] = []
         self.failures: list[Unreachable] = []
+        self.hang_ups: list[Unreachable] = []
         self._timeout_s = timeout_s
         self._told = asyncio.Event()
 
@@ -58,7 +59,8 @@ class Recorder:
         self._told.set()
 
     def unreachable(self, peer: Peer, reason: str) -> None:
-        self.failures.append(Unreachable(peer, reason))
+        told = self.hang_ups if reason.startswith(HUNG_UP) else self.failures
+        told.append(Unreachable(peer, reason))
         self._told.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:

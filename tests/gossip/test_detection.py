@@ -15,10 +15,12 @@ from gossip import (
     Peer,
     Status,
     SwimConfig,
+    TimerKind,
 )
 from gossip.directory import Publication
 from gossip.messages import Ack, Nack, Ping, PingRequest
 from gossip.suspicion import suspicion_timeout_s
+from gossip.transport import HUNG_UP
 from tests.gossip.harness import Solo, address_of, alive, dead, left, node_id, of_type, ping, pinged, suspect
 
 
@@ -126,6 +128,26 @@ def test_a_refused_frame_of_any_kind_is_a_reason_to_probe() -> None:
     solo.perform(solo.swim.unreachable(Peer(node_id(4), address_of(4)), "connection refused", solo.now))
     pinged(solo, 4, within_s=0.11)
     assert solo.status(4) is Status.ALIVE
+
+
+def test_a_member_that_hangs_up_is_looked_after_at_once_and_not_suspected_for_that() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.answering = (2, 3, 4)
+    solo.passes(2.2)
+    solo.forget()
+    solo.perform(solo.swim.unreachable(Peer(node_id(4), address_of(4)), HUNG_UP, solo.now))
+    pinged(solo, 4, within_s=0.11)
+    solo.passes(2.0)
+    assert solo.changes(4) == []
+
+
+def test_in_a_large_cluster_some_look_after_a_member_that_hangs_up_on_all() -> None:
+    looking = 0
+    for seed in range(40):
+        solo = Solo(seed=seed, knows=range(2, 102))
+        solo.perform(solo.swim.unreachable(Peer(node_id(4), address_of(4)), HUNG_UP, solo.now))
+        looking += bool(solo.armed(TimerKind.PROBE_EARLY))
+    assert 0 < looking < 15
 
 
 def test_a_refusal_from_an_address_the_member_has_left_says_nothing() -> None:
