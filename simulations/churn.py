@@ -19,7 +19,7 @@ from simulations.growth import Spread, Witnesses, mean_of, spread
 from simulations.swarm import Agent, Swarm
 
 AGENTS: Final = 2000
-DURATION_S: Final = 180
+DURATION_S: Final = 120
 REPLACED_PER_MINUTE: Final = 0.01
 MEAN_BYTES_MAX: Final = 600
 P99_BYTES_MAX: Final = 4000
