@@ -10,9 +10,15 @@ import argparse
 from types import ModuleType
 from typing import Final
 
-from simulations.commands import churn, growth, life, lifeguard
+from simulations.commands import churn, growth, life, lifeguard, tradeoff
 
-COMMANDS: Final[dict[str, ModuleType]] = {"life": life, "lifeguard": lifeguard, "growth": growth, "churn": churn}
+COMMANDS: Final[dict[str, ModuleType]] = {
+    "life": life,
+    "lifeguard": lifeguard,
+    "growth": growth,
+    "churn": churn,
+    "tradeoff": tradeoff,
+}
 
 
 def parser() -> argparse.ArgumentParser:

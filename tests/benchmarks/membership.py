@@ -45,7 +45,7 @@ JOIN_TIMEOUT_S = 60.0
 DETECTION_TIMEOUT_S = 60.0
 RETURN_TIMEOUT_S = 120.0
 QUIET_S = 5.0
-IDLE_REST_S = 15.0
+IDLE_REST_S = 60.0
 IDLE_S = 30.0
 STARVED_S = 60.0
 STARVED_CPU_S = 0.01
@@ -327,7 +327,7 @@ def join(field: Field) -> Figures:
 
 
 def idle(field: Field) -> Figures:
-    """A cluster in which nothing happens."""
+    """A cluster in which nothing happens, after all have gone round once: connections are there by then."""
     time.sleep(IDLE_REST_S)
     pids = [field.pid(number) for number in sorted(field.numbers)]
     began, cpu_before, bytes_before = time.monotonic(), [_cpu_s(pid) for pid in pids], field.bytes_over_cables()
