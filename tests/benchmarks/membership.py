@@ -45,7 +45,8 @@ JOIN_TIMEOUT_S = 60.0
 DETECTION_TIMEOUT_S = 60.0
 RETURN_TIMEOUT_S = 120.0
 QUIET_S = 5.0
-IDLE_REST_S = 15.0
+IDLE_REST_S = 30.0
+"""Longer than a first round of probes, in which connections are made."""
 IDLE_S = 30.0
 STARVED_S = 60.0
 STARVED_CPU_S = 0.01
