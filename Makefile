@@ -54,6 +54,7 @@ docs: $(STAMP) ## Write anew what the documents show of the code
 	$(BIN)/python -m gary.cli.reference > docs/reference/cli.md
 	$(BIN)/python -m gary.compose reference > docs/reference/compose.md
 	$(BIN)/python -m tests.docs_reference
+	$(BIN)/python -m simulations lifeguard --from docs/internals/lifeguard.json --json --plots docs/internals > /dev/null
 
 $(STAMP): pyproject.toml docs/extending/grpc/pyproject.toml requirements.lock
 	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(IS_FIT)'; then \

@@ -281,7 +281,7 @@ class Calling:
             frozenset(observers if is_well else observers - {view.node}),
             doubters=frozenset(asked & absence.answers.keys() - missed_by),
             unheard=frozenset(asked - absence.answers.keys()),
-            missing_for_s=now - self._host.missing_since_s(missing),
+            missing_for_s=(now - self._host.missing_since_s(missing)) / self._host.pace,
             is_well=is_well,
         )
 

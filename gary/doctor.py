@@ -309,7 +309,9 @@ def address(facts: Facts) -> Iterable[Finding]:
     told = _named([f"{seen.peer} ({'; '.join(seen.failures)})" for seen in failed])
     what = f"{facts.address} cannot be reached by {told}"
     why = "peers that cannot connect hold this node dead, and replace what it runs"
-    remedy = "open both ports in the firewalls between them; is it the address that others should use? --advertise"
+    remedy = (
+        "open the ports of agents in the firewalls between them; is it the address that others should use? --advertise"
+    )
     verdict = Verdict.PROBLEM if len(failed) == len(facts.dials) else Verdict.WARNING
     yield Finding("address", verdict, what, why, remedy)
 

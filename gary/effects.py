@@ -150,7 +150,7 @@ class Expel:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Connect to both ports of ``address`` and hang up, then call ``Agent.dialled``."""
+    """Connect to all ports of a node at ``address`` and hang up, then call ``Agent.dialled``."""
 
     number: int
     address: str

@@ -220,4 +220,4 @@ def _size_bytes(fact: Claim | Publication) -> int:
 
 def _newer(one: Version, other: Version) -> bool:
     """``one`` knows something that ``other`` does not; both may, of each other."""
-    return (one.incarnation, one.down) > (other.incarnation, other.down) or one.published > other.published
+    return (one.incarnation, one.rank) > (other.incarnation, other.rank) or one.published > other.published

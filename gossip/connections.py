@@ -21,7 +21,7 @@ from gossip.dialling import DIAL_TIMEOUT_S, Dial, Dialler, split_address
 from gossip.errors import BadFrame, TransportError
 from gossip.framing import Flow, Hello
 from gossip.traffic import Traffic
-from gossip.transport import GUEST, GUEST_GONE, Lane, Peer, Receiver, TransportConfig
+from gossip.transport import GUEST, GUEST_GONE, HUNG_UP, Lane, Peer, Receiver, TransportConfig
 
 RETIRE_DELAY_S = 1.0
 """How long the second of two connections to one peer stays, for what is on its way."""
@@ -405,8 +405,18 @@ class LaneEnd:
         pipe, dial = self._pipes.get(pipe_id), self._dial_by(dialer)
         if pipe is not None and not self._closed:
             self._drop(pipe)
+            self._tell_of_hang_up(pipe)
         elif dial is not None:
             self._failed(dial, _HUNG_UP)
+
+    def _tell_of_hang_up(self, pipe: Pipe) -> None:
+        """A connection ended that this node did not end. What waits for the peer is sent on a new one, if it can be."""
+        peer = pipe.peer
+        if self._lane is not Lane.PROBE or peer is None or pipe.retiring or peer.node.startswith(GUEST):
+            return
+        if peer.node not in self._expelled and not any(known.node == peer.node for known in self._routes):
+            self._count["hang_ups"] += 1
+            self._receiver.unreachable(peer, HUNG_UP)
 
     def _dial_by(self, dialer: int) -> Dial | None:
         return next((dial for dial in self._dials.values() if dialer > 0 and dial.dialer == dialer), None)

@@ -58,9 +58,10 @@ class Broadcasts:
             del self._tiers[tier][key]
             self._rest()
 
-    def take(self, budget_bytes: int, limit: int) -> list[bytes]:
+    def take(self, budget_bytes: int, limit: int, *, counts: bool = True) -> list[bytes]:
         """News for one frame, within ``budget_bytes``; counts as sent, and leaves the queue after ``limit`` times.
 
+        Unless it ``counts``, it stays as it is: the frame will hardly be read.
         A piece that is larger than the whole budget goes by itself, instead of never.
         """
         if not self._tier_of:
@@ -79,9 +80,10 @@ class Broadcasts:
                     break
             if left_bytes <= 0 or misfits > _MISFITS_MAX:
                 break
-        for key, tier, news in chosen:
-            self._sent(key, tier, news, limit)
-        self._rest()
+        if counts:
+            for key, tier, news in chosen:
+                self._sent(key, tier, news, limit)
+            self._rest()
         return [news for _, _, news in chosen]
 
     def _sent(self, key: str, tier: int, news: bytes, limit: int) -> None:

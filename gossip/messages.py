@@ -87,11 +87,11 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """How new the knowledge about one node is. ``down`` is the rank of dead or left, 0 for both live states."""
+    """How new the knowledge about one node is. ``rank`` is that of its status."""
 
     node: str
     incarnation: Incarnation
-    down: int
+    rank: int
     published: Incarnation
 
 
@@ -234,7 +234,7 @@ def _encode_publication(publication: Publication) -> list[Any]:
 
 
 def _encode_version(version: Version) -> list[Any]:
-    return [bytes.fromhex(version.node), *version.incarnation, version.down, *version.published]
+    return [bytes.fromhex(version.node), *version.incarnation, version.rank, *version.published]
 
 
 def _encode_hash(value: int) -> bytes:
@@ -372,8 +372,8 @@ def _publication(node: object, epoch: object, counter: object, names: tuple[obje
 
 def _read_version(value: object) -> Version:
     item = _sequence(value)
-    down = _integer(item[3], len(STATUS_BY_RANK) - 1)
-    return Version(_node(item[0]), _incarnation(item[1], item[2]), down, _published(item[4], item[5]))
+    rank = _integer(item[3], len(STATUS_BY_RANK) - 1)
+    return Version(_node(item[0]), _incarnation(item[1], item[2]), rank, _published(item[4], item[5]))
 
 
 def _each(value: object, read: Callable[[Sequence[Any]], Any]) -> Iterable[Any]:

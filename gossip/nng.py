@@ -50,6 +50,7 @@ by then; and over TLS it may miss, at the other side, an end that comes in the v
 """
 COUNTERS = (
     "dials",
+    "hang_ups",
     "dials_failed",
     "connections_accepted",
     "connections_evicted",

@@ -118,16 +118,18 @@ class Outbox:
         """Send one message in a frame of no cluster."""
         self._put(peer, Lane.PROBE, frame(self._joining_head, [encode(message)], self._versions.highest))
 
-    def send_with_news(self, peer: Peer, *messages: Message, view_news: bool = True) -> None:
+    def send_with_news(self, peer: Peer, *messages: Message, view_news: bool = True, counts: bool = True) -> None:
         """Send one frame on the probe lane with these messages and as much news as its budgets hold.
 
-        Without messages and news nothing is sent. ``view_news``: also what the views of nodes consist of.
+        Without messages and news nothing is sent. ``view_news``: also what the views of nodes consist of. ``counts``:
+        towards how often the news is sent.
         """
+        config, limit = self._config, self.view_retransmit_limit
         parts = [encode(message) for message in messages]
         if view_news:
-            parts += self.membership_news.take(self._config.gossip_membership_bytes, self.view_retransmit_limit)
-            parts += self.advertisement_news.take(self._config.gossip_advertisement_bytes, self.view_retransmit_limit)
-        parts += self.application_news.take(self._config.gossip_news_bytes, self._news_retransmit_limit)
+            parts += self.membership_news.take(config.gossip_membership_bytes, limit, counts=counts)
+            parts += self.advertisement_news.take(config.gossip_advertisement_bytes, limit, counts=counts)
+        parts += self.application_news.take(config.gossip_news_bytes, self._news_retransmit_limit, counts=counts)
         if parts:
             self._send(peer, Lane.PROBE, parts)
 

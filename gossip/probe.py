@@ -17,6 +17,7 @@ within one probe's time, and it finds the many that vanish at once.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -189,7 +190,9 @@ class Prober:
         listening = candidates
         if suspects_last:
             listening = [node for node in candidates if not self._suspicions.is_suspect(node)] or candidates
-        connected = [node for node in listening if self._is_connected(node)]
+        heard_at, round_s = self._membership.heard_at, self._config.probe_subset * self._config.probe_interval_s
+        recently = self._outbox.now - 2 * round_s
+        connected = [node for node in listening if (heard_at(node) or -math.inf) > recently]
         if len(connected) <= self._config.gossip_fanout:
             connected += self._first_contacts(self._config.gossip_fanout + 1 - len(connected), listening, connected)
         return self._rng.sample(connected, min(count, len(connected)))
@@ -202,11 +205,6 @@ class Prober:
         missing = min(count - len(self._contacts), len(others))
         self._contacts += self._rng.sample(others, max(0, missing))
         return self._contacts[:count]
-
-    def _is_connected(self, node: str) -> bool:
-        heard_at = self._membership.heard_at(node)
-        round_s = self._config.probe_subset * self._config.probe_interval_s
-        return heard_at is not None and self._outbox.now - heard_at < 2 * round_s
 
     def doubt(self, node: str) -> None:
         """There is reason to probe ``node`` out of turn."""
@@ -292,6 +290,11 @@ class Prober:
         flight = self._flights.get(nack.sequence)
         if flight is not None and sender in flight.silent:
             self._without_relay(flight, sender, now)
+
+    def hung_up(self, node: str) -> None:
+        """``node`` has ended the connection, as it does to everybody when its process ends: some look after it."""
+        if node in self._membership.live_others:
+            self.doubt_with_others(node)
 
     def refused(self, node: str, now: float) -> None:
         """A frame to ``node`` could not be delivered, for certain."""

@@ -64,7 +64,7 @@ from gossip.pace import Pace
 from gossip.probe import Prober
 from gossip.roll import Roll
 from gossip.suspicion import Evidence
-from gossip.transport import Lane, Peer
+from gossip.transport import HUNG_UP, Lane, Peer
 from gossip.view import View
 
 _PEERS_MAX: Final = 256
@@ -301,7 +301,10 @@ class Swim:
             return self._finish()
         member = self._membership.get(peer.node)
         if member is not None and member.address == peer.address and not self._view.has_left:
-            self._prober.refused(peer.node, now)
+            if reason.startswith(HUNG_UP):
+                self._prober.hung_up(peer.node)
+            else:
+                self._prober.refused(peer.node, now)
         return self._finish()
 
     def receive(self, sender: str, lane: Lane, frame: bytes, now: float) -> list[Effect]:
@@ -575,16 +578,18 @@ class Swim:
 
         In a large cluster not everybody tells these in each round: a host that is back would drown in it.
         """
-        nodes = self._prober.audience(self._config.gossip_fanout)
         recent = self._view.recently_dead
         while recent and now >= recent[next(iter(recent))] + self._config.gossip_dead_window_s:
             del recent[next(iter(recent))]
         if recent and self._rng.random() * self._membership.size < _TELL_THE_DEAD:
-            nodes.append(self._rng.choice(list(recent)))
-        for node in nodes:
-            member = self._membership.get(node)
-            if member is not None and self._outbox.has_news:
-                self._outbox.send_with_news(Peer(node, member.address))
+            self._tell_news(self._rng.choice(list(recent)), counts=False)
+        for node in self._prober.audience(self._config.gossip_fanout):
+            self._tell_news(node, counts=True)
+
+    def _tell_news(self, node: str, *, counts: bool) -> None:
+        member = self._membership.get(node)
+        if member is not None and self._outbox.has_news:
+            self._outbox.send_with_news(Peer(node, member.address), counts=counts)
 
     def _redial(self, now: float) -> None:
         """Ping some of the dead: whoever is back learns that it is held dead, and refutes."""

@@ -27,6 +27,9 @@ connects, even where it does not know which node lives there."""
 
 NOT_TRUSTED = "not trusted"
 """How the reason begins for which a peer is unreachable when certificates do not fit."""
+HUNG_UP = "it hung up"
+"""How the reason begins for which a peer may be unreachable without having been sent anything: its process has closed
+the last connection, on the probe lane, or the host has closed it for a process that ended."""
 GUEST = "guest:"
 """What the common name of a guest begins with, before 32 hexadecimal digits. A guest is about to join: it dials and is
 never dialled, and several at a time may show one certificate."""
@@ -67,7 +70,11 @@ class Receiver(Protocol):
         """A whole frame arrived from ``sender``, the node id that the connection vouches for."""
 
     def unreachable(self, peer: Peer, reason: str) -> None:
-        """A frame to ``peer`` could not be delivered, and that is certain (for example: connection refused)."""
+        """A frame to ``peer`` could not be delivered, and that is certain (for example: connection refused).
+
+        A transport that notices when a peer hangs up says so, too (``HUNG_UP``): of a process that ends, its peers then
+        know at once, and not when they next have something to say to it.
+        """
 
 
 class Transport(Protocol):

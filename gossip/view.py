@@ -409,9 +409,10 @@ class View:
         if self.suspicions.accuse(node, claim.accusers):
             self._explain(claim)
             self._time_suspicion(node, now)
-            if self.node in claim.accusers:
+            if self.node in claim.accusers or not self._config.tell_lacking:
                 self._spread(node, now)
             else:
+                # Few need it in time: once one member has heard enough of them, the others hear of a death instead.
                 news = encode(self.claim_about(node, now))
                 self._outbox.membership_news.amend(node, news, self._outbox.view_retransmit_limit)
         else:

@@ -19,8 +19,10 @@ from simulations.growth import Spread, Witnesses, mean_of, spread
 from simulations.swarm import Agent, Swarm
 
 AGENTS: Final = 2000
-DURATION_S: Final = 180
+DURATION_S: Final = 120
 REPLACED_PER_MINUTE: Final = 0.01
+MEAN_BYTES_MAX: Final = 600
+P99_BYTES_MAX: Final = 4000
 _SETTLE_S: Final = 20
 _QUIET_S: Final = 30
 _FACTS_PER_REPLACEMENT: Final = 3
@@ -198,3 +200,16 @@ def table(result: Churn) -> str:
             "",
         )
     )
+
+
+def problems(result: Churn) -> list[str]:
+    """What does not hold of what ought to."""
+    found: list[str] = []
+    for name, measured in (("sent", result.sent), ("received", result.received)):
+        if measured.mean > MEAN_BYTES_MAX or measured.p99 > P99_BYTES_MAX:
+            found.append(f"{name} by each in a second: {measured.mean:.0f} B on average, {measured.p99} B at p99")
+    if result.false_deaths:
+        found.append(f"{result.false_deaths} members held dead by mistake")
+    if result.astray:
+        found.append(f"{result.astray} agents end with another view than the others")
+    return found

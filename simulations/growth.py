@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gc
 import random
-import tracemalloc
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from statistics import mean
+from types import ModuleType
 from typing import Final
 
 from gossip import Claim, Incarnation, Lane, Member, MemberChanged, Send, Status, Swim, SwimConfig
@@ -21,6 +23,9 @@ from simulations.swarm import CLUSTER, Agent, Swarm, address_of, node_id
 
 SIZES: Final = (100, 300, 1000, 3000, 10_000)
 VICTIMS: Final = 3
+AGENTS_MIN: Final = 4 * VICTIMS
+IDLE_GROWTH_MAX: Final = 0.2
+MEMBER_BYTES_MAX: Final = 512
 FRAME_OVERHEAD_BYTES: Final = 96
 """What carries a frame over TLS and TCP, at least: 22 bytes for the TLS record, 8 for nng's length, 52 for IPv4 and TCP
 with timestamps, 14 for Ethernet. Acknowledgements of TCP that ride on nothing come on top of it."""
@@ -29,7 +34,9 @@ _IDLE_S: Final = 5.0
 _APART_S: Final = 0.7
 _PATIENCE_S: Final = 60.0
 _RECORDS: Final = 500
-_REMEMBERED: Final = 2500
+_CHANCE: Final = 1.3
+# What gossip misses comes with one of the next pings, wherever it did not miss anybody in a small cluster.
+_PINGS_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,37 +148,39 @@ def _deaths(swarm: Swarm, witnesses: Witnesses, rng: random.Random) -> tuple[Spr
 def bytes_per_member(count: int, config: SwimConfig) -> float:
     """Memory, in bytes, that each of ``count`` members takes in a node that joins them and has heard each of them.
 
-    What the decoder remembers of late is about other members before and after, and so is not counted.
+    It is what hangs on such a node beyond one that knows one member only.
     """
-    tracemalloc.start()
-    _joined(_REMEMBERED, 1, config)
-    gc.collect()
-    before, _ = tracemalloc.get_traced_memory()
-    swim = _joined(count, 2, config)
-    swim.alive()
-    _joined(_REMEMBERED, 3, config)
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return (after - before) / count
+    alone, joined = (_size_bytes(_joined(members, config)) for members in (1, count))
+    return (joined - alone) / (count - 1)
 
 
-def _joined(count: int, generation: int, config: SwimConfig) -> Swim:
-    """A node that has joined a cluster of ``count``, each of whom has spoken to it. They differ by ``generation``."""
+def _size_bytes(root: object) -> int:
+    """What all objects that hang on ``root`` take, code aside, in Python's steps of 16 bytes."""
+    seen: set[int] = set()
+    todo, size_bytes = [root], 0
+    while todo:
+        item = todo.pop()
+        if id(item) not in seen and not isinstance(item, type | ModuleType) and not callable(item):
+            seen.add(id(item))
+            size_bytes += -(-sys.getsizeof(item) // 16) * 16
+            todo += gc.get_referents(item)
+    return size_bytes
+
+
+def _joined(count: int, config: SwimConfig) -> Swim:
+    """A node that has joined a cluster of ``count``, each of whom has spoken to it."""
     swim = Swim(
         node=node_id(0),
         address=address_of(0),
         cluster=CLUSTER,
         epoch=1,
         config=config,
-        rng=random.Random(generation),
+        rng=random.Random(count),
         welcome=bytes,
     )
-    first = generation * 100_000
-    nodes = [node_id(first + index) for index in range(1, count + 1)]
+    nodes = [node_id(index) for index in range(1, count + 1)]
     claims = [
-        Claim(Member(node, address_of(first + index), Incarnation(1, 0), Status.ALIVE))
-        for index, node in enumerate(nodes, 1)
+        Claim(Member(node, address_of(index), Incarnation(1, 0), Status.ALIVE)) for index, node in enumerate(nodes, 1)
     ]
     (asked,) = [effect for effect in swim.join(claims[0].member.address, 0.0) if isinstance(effect, Send)]
     (join,) = decode(asked.frame, config.frame_size_bytes_max).messages
@@ -183,6 +192,7 @@ def _joined(count: int, generation: int, config: SwimConfig) -> Swim:
         swim.receive(nodes[0], Lane.BULK, frame(head, [encode(records)]), 0.0)
     for index, node in enumerate(nodes):
         swim.receive(node, Lane.PROBE, frame(frame_head(CLUSTER, node), []), float(index))
+    swim.alive()
     return swim
 
 
@@ -201,3 +211,53 @@ def table(rows: Sequence[Growth]) -> str:
         for row in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def problems(rows: Sequence[Growth]) -> list[str]:
+    """What does not hold of what ought to: hardly more idle traffic, times as the logarithm, little memory."""
+    smallest, largest = min(rows, key=_agents), max(rows, key=_agents)
+    found: list[str] = []
+    if largest.idle_bytes > smallest.idle_bytes * (1 + IDLE_GROWTH_MAX):
+        found.append(
+            f"{largest.agents} agents send {largest.idle_bytes:.0f} B/s each, {smallest.idle_bytes:.0f} before"
+        )
+    # What is proportional to the logarithm grows by its ratio; a part of it need not grow at all.
+    factor = max(1.0, log(largest.agents) / log(smallest.agents)) * _CHANCE
+    for name in ("killed", "silent"):
+        before, after = getattr(smallest, name).all_s, getattr(largest, name).all_s
+        if after > before * factor:
+            found.append(
+                f"{name}: all of {largest.agents} know after {after:.1f} s, of {smallest.agents} {before:.1f} s"
+            )
+    if largest.news.most_s > smallest.news.all_s * factor + _PINGS_S:
+        found.append(f"99.9 % of {largest.agents} know a newcomer after {largest.news.most_s:.1f} s only")
+    if largest.member_bytes > MEMBER_BYTES_MAX:
+        found.append(f"a member takes {largest.member_bytes:.0f} B where there are {largest.agents}")
+    return found
+
+
+def plots(rows: Sequence[Growth]) -> dict[str, str]:
+    """Two plots over the number of agents, as SVG, by the names of their files."""
+    from simulations.plots import lines  # An extra brings what this needs.
+
+    times = {
+        "killed: first knows": [(row.agents, row.killed.first_s) for row in rows],
+        "killed: all know": [(row.agents, row.killed.all_s) for row in rows],
+        "silent: first knows": [(row.agents, row.silent.first_s) for row in rows],
+        "silent: all know": [(row.agents, row.silent.all_s) for row in rows],
+        "newcomer: 99.9 % know": [(row.agents, row.news.most_s) for row in rows],
+    }
+    traffic = {
+        "sent by each idle agent, bytes a second": [(row.agents, row.idle_bytes) for row in rows],
+        "memory of a member, bytes": [(row.agents, row.member_bytes) for row in rows],
+    }
+    return {
+        "growth-times.svg": lines(
+            times, title="Detection and dissemination", x="agents", y="seconds", logarithmic_x=True
+        ),
+        "growth-costs.svg": lines(traffic, title="Idle traffic and memory", x="agents", y="bytes", logarithmic_x=True),
+    }
+
+
+def _agents(row: Growth) -> int:
+    return row.agents

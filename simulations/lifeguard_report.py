@@ -287,7 +287,7 @@ def _ordering(of: dict[str, Row]) -> Verdict:
 
 
 def _percent(part: float, whole: float) -> str:
-    return f"{part / whole:.1%}" if whole else "none in SWIM" if part else "0.0%"
+    return f"{part / whole:.1%}" if whole else f"{part:g} of 0"
 
 
 def _markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

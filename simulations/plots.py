@@ -19,6 +19,7 @@ def lines(
     x: str,
     y: str,
     logarithmic: bool = False,
+    logarithmic_x: bool = False,
 ) -> str:
     """A line for each of ``series``, points as (x, y); ``logarithmic`` is about y, and shows 0 as well."""
     with mpl.rc_context({"svg.hashsalt": "gary", "svg.fonttype": "none", "font.size": 9.0}):
@@ -29,6 +30,8 @@ def lines(
             axes.plot(xs, ys, marker="osv^Dx+*"[number % 8], markersize=4, linewidth=1.2, label=name)
         if logarithmic:
             axes.set_yscale("symlog", linthresh=1)
+        if logarithmic_x:
+            axes.set_xscale("log")
         axes.set_ylim(bottom=0)
         axes.set(title=title, xlabel=x, ylabel=y)
         axes.legend(frameon=False, fontsize=8)

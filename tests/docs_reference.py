@@ -1,10 +1,13 @@
-"""The parts of ``docs/reference`` that say what the code says: ``python -m tests.docs_reference`` writes them anew."""
+"""The parts of the documents that say what the code, or a file of results beside them, says.
+
+``python -m tests.docs_reference`` writes them anew.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,10 +17,20 @@ from gary.api import STATUS
 from gary.cli.app import app
 from gary.config import SETTING_NAMES, AgentConfig
 from gary.routes import ROUTES
+from simulations.lifeguard_report import (
+    Result,
+    accuracy_markdown,
+    cost_markdown,
+    from_json,
+    origins_markdown,
+    verdicts_markdown,
+)
 from tests.docs_tour import with_block
 
 REPOSITORY = Path(__file__).parents[1]
-REFERENCE = REPOSITORY / "docs" / "reference"
+DOCS = REPOSITORY / "docs"
+REFERENCE = DOCS / "reference"
+LIFEGUARD = DOCS / "internals" / "lifeguard.json"
 
 _TOLD_BY_THE_HOST = {
     "state_dir": "`/var/lib/gary` for root, else `gary` in `$XDG_STATE_HOME`, which is `~/.local/state` if not set",
@@ -66,15 +79,26 @@ def statuses() -> str:
     return "\n".join(rows) + "\n"
 
 
+def lifeguard(part: Callable[[Sequence[Result]], str]) -> Callable[[], str]:
+    """A part of the Lifeguard experiment's results, as they are committed."""
+    return lambda: part(from_json(LIFEGUARD.read_text(encoding="utf-8")))
+
+
 BLOCKS: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
-    "config.md": (("settings", settings),),
-    "api.md": (("routes", routes), ("statuses", statuses)),
+    "reference/config.md": (("settings", settings),),
+    "reference/api.md": (("routes", routes), ("statuses", statuses)),
+    "internals/lifeguard.md": (
+        ("accuracy", lifeguard(accuracy_markdown)),
+        ("cost", lifeguard(cost_markdown)),
+        ("verdicts", lifeguard(verdicts_markdown)),
+        ("origins", lifeguard(origins_markdown)),
+    ),
 }
 
 
 def written(name: str) -> str:
     """The page ``name`` as it ought to be."""
-    text = (REFERENCE / name).read_text(encoding="utf-8")
+    text = (DOCS / name).read_text(encoding="utf-8")
     for marker, content in BLOCKS[name]:
         text = with_block(text, marker, content())
     return text
@@ -82,8 +106,8 @@ def written(name: str) -> str:
 
 def main() -> None:
     for name in BLOCKS:
-        (REFERENCE / name).write_text(written(name), encoding="utf-8")
-        print(os.fspath(REFERENCE.relative_to(REPOSITORY) / name))
+        (DOCS / name).write_text(written(name), encoding="utf-8")
+        print(os.fspath(DOCS.relative_to(REPOSITORY) / name))
 
 
 if __name__ == "__main__":

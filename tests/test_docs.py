@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +24,7 @@ from gary.cli.app import app
 from gary.compose import load
 from gary.config import resolve
 from gary.routes import ROUTES
-from tests.docs_reference import BLOCKS, REFERENCE, written
+from tests.docs_reference import BLOCKS, DOCS, REFERENCE, written
 from tests.docs_tour import (
     FILE,
     PROMPT,
@@ -37,7 +41,9 @@ from tests.docs_tour import (
 )
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = (README, *sorted((REPOSITORY / "docs").rglob("*.md")))
+TRANSPORT = REPOSITORY / "docs" / "extending" / "transport.md"
+EXAMPLE = TRANSPORT.parent / "grpc"
+PAGES = (README, *sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if ".pytest_cache" not in path.parts))
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TYPED = re.compile(r"^(?:node-\d)?[$#] (.*)$", re.MULTILINE)
@@ -130,7 +136,7 @@ def test_every_example_of_a_page_can_be_read(path: Path, tmp_path: Path) -> None
     for language, content in FENCE.findall(text):
         match language:
             case "python":
-                ast.parse(content)
+                ast.parse(textwrap.dedent(content))
             case "json":
                 json.loads(content)
             case "toml":
@@ -144,9 +150,48 @@ def test_every_example_of_a_page_can_be_read(path: Path, tmp_path: Path) -> None
             resolve({"config": str(example)}, {})
 
 
+def _blocks(text: str, marker: str) -> list[str]:
+    """The contents of the blocks below the comment ``marker``."""
+    return re.findall(rf"^<!-- {marker} -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _without_blank_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line]
+
+
+def test_the_page_on_transports_shows_all_of_the_example_word_for_word() -> None:
+    text = TRANSPORT.read_text(encoding="utf-8")
+    module = (EXAMPLE / "gary_grpc.py").read_text(encoding="utf-8")
+    assert _without_blank_lines("".join(_blocks(text, "of the example"))) == _without_blank_lines(module)
+    for name in ("pyproject.toml", "test_gary_grpc.py"):
+        assert _blocks(text, f"file: {name}") == [(EXAMPLE / name).read_text(encoding="utf-8")]
+
+
+@pytest.mark.long
+def test_what_the_page_on_transports_has_half_way_keeps_the_contract_without_credentials(tmp_path: Path) -> None:
+    text = TRANSPORT.read_text(encoding="utf-8")
+    *first, _methods, _functions = _blocks(text, "of the example")
+    (tmp_path / "gary_grpc.py").write_text("".join([*first, *_blocks(text, "for now")]), encoding="utf-8")
+    for name in ("pyproject.toml", "test_gary_grpc.py"):
+        (content,) = _blocks(text, f"file: {name}")
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    (command,) = re.findall(r"^\$ \.venv/bin/python (-m pytest -k .*)$", text, re.MULTILINE)
+    ended = subprocess.run(
+        [sys.executable, *shlex.split(command)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert re.search(r"^=* ?3\d passed", ended.stdout, re.MULTILINE), ended.stdout
+
+
 @pytest.mark.parametrize("name", sorted(BLOCKS))
 def test_generated_references_are_current(name: str) -> None:
-    assert (REFERENCE / name).read_text(encoding="utf-8") == written(name), "python -m tests.docs_reference"
+    assert (DOCS / name).read_text(encoding="utf-8") == written(name), "python -m tests.docs_reference"
 
 
 def test_requests_shown_for_curl_have_a_route_and_its_arguments() -> None:

@@ -52,6 +52,9 @@ def nodes(answer: Answer) -> RenderableType:
         status = _state(node.get("status"))
         if node.get("status") == "alive" and node.get("accepting") is False:
             status.append(", not accepting", _QUIET)
+        missed_by = len(list(_list(node.get("missed_by"))))
+        if missed_by:
+            status.append(f", missed by {missed_by}", _QUIET)
         _add(
             table,
             _own(node),

@@ -91,11 +91,14 @@ class ClusterCommands:
         profile = host.cluster.profile(member.node)
         room = None if profile is None else profile.room
         advertisement = host.swim.advertisement(member.node)
+        evidence = host.swim.evidence(member.node)
+        missed_by = () if evidence is None else evidence.observers
         return {
             "node": member.node,
             "name": host.cluster.display_name(member.node),
             "address": member.address,
             "status": member.status.value,
+            "missed_by": [host.cluster.display_name(node) for node in missed_by],
             "self": member.node == host.node,
             "accepting": room is not None and room.accepting,
             "labels": {} if room is None else dict(room.labels),

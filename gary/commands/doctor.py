@@ -52,7 +52,7 @@ class Host(Asking, Protocol):
     rng: random.Random
 
     def dial(self, address: str, dialled: Callable[[Sequence[str]], None]) -> None:
-        """Connect to both ports there and hang up; then ``dialled`` with what failed."""
+        """Connect to all ports of a node there and hang up; then ``dialled`` with what failed."""
 
     def inspect(self, seen: Callable[[DiskFacts], None]) -> None:
         """Look at the disk that has this node's state."""

@@ -10,9 +10,9 @@ import argparse
 from types import ModuleType
 from typing import Final
 
-from simulations.commands import life, lifeguard
+from simulations.commands import churn, growth, life, lifeguard
 
-COMMANDS: Final[dict[str, ModuleType]] = {"life": life, "lifeguard": lifeguard}
+COMMANDS: Final[dict[str, ModuleType]] = {"life": life, "lifeguard": lifeguard, "growth": growth, "churn": churn}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         about = (module.__doc__ or "").strip()
-        module.add_arguments(commands.add_parser(name, help=about.partition("\n")[0], description=about))
+        line = about.partition("\n")[0].replace("%", "%%")  # argparse formats this one, and not the other
+        module.add_arguments(commands.add_parser(name, help=line, description=about))
     return top
 
 

@@ -59,7 +59,8 @@ def test_01_no_ack_and_no_relayed_ack_makes_a_suspect_after_the_interval() -> No
 
 
 def test_02_confirmations_shorten_a_suspicion_from_max_to_min_on_a_log_scale() -> None:
-    expected = (9.0, 9.0 - 7.5 * math.log(2) / math.log(4), 9.0 - 7.5 * math.log(3) / math.log(4), 1.5)
+    low, high = CONFIG.suspicion_bounds_s(10)
+    expected = [high - (high - low) * math.log(count) / math.log(4) for count in (1, 2, 3, 4)]
     for confirmations, timeout_s in enumerate(expected):
         accusers = range(3, 4 + confirmations)
         solo = Solo(config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50), knows=range(2, 11))

@@ -15,10 +15,12 @@ from gossip import (
     Peer,
     Status,
     SwimConfig,
+    TimerKind,
 )
 from gossip.directory import Publication
 from gossip.messages import Ack, Nack, Ping, PingRequest
 from gossip.suspicion import suspicion_timeout_s
+from gossip.transport import HUNG_UP
 from tests.gossip.harness import Solo, address_of, alive, dead, left, node_id, of_type, ping, pinged, suspect
 
 
@@ -128,6 +130,26 @@ def test_a_refused_frame_of_any_kind_is_a_reason_to_probe() -> None:
     assert solo.status(4) is Status.ALIVE
 
 
+def test_a_member_that_hangs_up_is_looked_after_at_once_and_not_suspected_for_that() -> None:
+    solo = Solo(knows=[2, 3, 4])
+    solo.answering = (2, 3, 4)
+    solo.passes(2.2)
+    solo.forget()
+    solo.perform(solo.swim.unreachable(Peer(node_id(4), address_of(4)), HUNG_UP, solo.now))
+    pinged(solo, 4, within_s=0.11)
+    solo.passes(2.0)
+    assert solo.changes(4) == []
+
+
+def test_in_a_large_cluster_some_look_after_a_member_that_hangs_up_on_all() -> None:
+    looking = 0
+    for seed in range(40):
+        solo = Solo(seed=seed, knows=range(2, 102))
+        solo.perform(solo.swim.unreachable(Peer(node_id(4), address_of(4)), HUNG_UP, solo.now))
+        looking += bool(solo.armed(TimerKind.PROBE_EARLY))
+    assert 0 < looking < 15
+
+
 def test_a_refusal_from_an_address_the_member_has_left_says_nothing() -> None:
     solo = Solo(knows=[2])
     solo.hears(2, alive(2, epoch=2, address="10.9.9.9:1"))
@@ -193,7 +215,7 @@ def test_every_member_is_probed_once_in_a_round() -> None:
     solo.answering = tuple(peers)
     for _ in range(3):
         solo.forget()
-        solo.passes(len(peers) * solo.config.probe_interval_s)
+        solo.passes(len(peers) * solo.config.probe_period_s(len(peers) + 1))
         probes = [peer.node for peer, message in solo.sent if isinstance(message, Ping)]
         assert sorted(probes) == sorted(node_id(number) for number in peers)
 
@@ -249,7 +271,7 @@ def test_the_same_accuser_again_confirms_nothing() -> None:
     solo = Solo(config=SwimConfig(probe_interval_s=100, probe_window_s=100, probe_timeout_s=50), knows=range(2, 11))
     for _ in range(5):
         solo.hears(3, suspect(2, 3))
-    solo.passes(8.9)
+    solo.passes(solo.config.suspicion_bounds_s(10)[1] - 0.1)
     assert solo.status(2) is Status.SUSPECT
 
 
@@ -270,8 +292,8 @@ def test_suspects_cannot_confirm_so_when_most_vanish_at_once_the_wait_is_short_a
 
 def test_suspicion_grows_with_the_logarithm_of_the_cluster() -> None:
     config = SwimConfig()
-    assert config.suspicion_bounds_s(1) == config.suspicion_bounds_s(10) == (1.5, 9.0)
-    assert config.suspicion_bounds_s(1000) == pytest.approx((4.5, 27.0))
+    assert config.suspicion_bounds_s(1) == config.suspicion_bounds_s(10) == (1.25, 7.5)
+    assert config.suspicion_bounds_s(1000) == pytest.approx((3.75, 22.5))
 
 
 def test_a_suspicion_heard_from_others_is_checked_out_of_turn_and_confirmed_within_half_a_second() -> None:

@@ -58,7 +58,7 @@ def test_news_about_one_member_is_told_no_more_often_than_the_limit() -> None:
     solo.forget()
     solo.hears(2, alive(50))
     solo.passes(10.0)
-    assert len(solo.said_about(50)) == solo.config.retransmit_limit(8)
+    assert len(solo.said_about(50)) == solo.config.view_retransmit_limit(8)
 
 
 def test_advertisements_do_not_starve_membership_nor_the_other_way_round() -> None:

@@ -173,7 +173,7 @@ def test_what_the_expelled_accused_others_of_counts_no_more() -> None:
     solo.hears(3, suspect(9, 3, 4, 5, 2))
     expel(solo, 2, 4, 5)
     solo.hears(3, suspect(9, 2, 4, 5))
-    solo.passes(8.9)
+    solo.passes(config.suspicion_bounds_s(10)[1] - 0.1)
     assert solo.status(9) is Status.SUSPECT
     assert solo.said_about(9)[-1].accusers == (node_id(3),)
 

@@ -105,7 +105,8 @@ def test_the_time_in_which_a_node_stood_still_is_no_time_for_a_suspect_to_object
 
 
 def test_a_suspicion_that_would_have_ended_while_this_node_stood_still_waits_until_all_is_read() -> None:
-    solo = Solo(config=SwimConfig(probe_interval_s=1.4, probe_window_s=1.4), knows=range(2, 6))
+    config = SwimConfig(probe_interval_s=1.4, probe_window_s=1.4, suspicion_min_s=1.5)
+    solo = Solo(config=config, knows=range(2, 6))
     solo.answering = (3, 4, 5)
     solo.hears(3, suspect(2, 3, 4, 5))
     solo.passes(1.49)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gossip import Advertisement, Claim, Incarnation, Lane, Member, MemberChanged, Status, SwimConfig
+from gossip import Advertisement, Claim, Incarnation, Lane, Member, MemberChanged, Peer, Status, SwimConfig
 from gossip.directory import Publication
 from gossip.messages import (
     Ack,
@@ -284,3 +284,11 @@ def test_what_a_hostile_member_keeps_going_is_bounded() -> None:
     assert len(swim._outbox.membership_news) <= 200
     assert len(swim._outbox._armed) <= 200 + CONFIG.relayed_probes_per_member + CONFIG.probe_early_peers + 8
     assert not [message for _, message in solo.sent if isinstance(message, Ping)][CONFIG.relayed_probes_per_member :]
+
+
+def test_a_member_that_is_said_to_have_moved_is_asked_where_it_was_and_hears_so() -> None:
+    solo = Solo(knows=[2, 3])
+    solo.hears(3, alive(2, counter=1, address=NOWHERE))
+    there = [message for peer, message in solo.sent if peer == Peer(node_id(2), address_of(2))]
+    assert [type(message) for message in there[:2]] == [Ping, Claim]
+    assert there[1] == alive(2, counter=1, address=NOWHERE)

@@ -71,7 +71,7 @@ def test_news_ends_and_afterwards_only_probes_are_sent() -> None:
     assert network.told <= 10 * CONFIG.retransmit_limit(10)
     frames, told = network.frames, network.told
     network.run(20)
-    assert network.frames - frames == pytest.approx(10 * 2 * 20 / CONFIG.probe_interval_s, rel=0.02)
+    assert network.frames - frames == pytest.approx(10 * 2 * 20 / CONFIG.probe_period_s(10), rel=0.02)
     assert network.told == told
 
 

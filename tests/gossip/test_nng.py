@@ -365,7 +365,7 @@ async def test_a_peer_that_was_killed_is_refused_at_the_next_send() -> None:
             await alice.heard.all_of([Received(peer.node, lane, b"alive?")])
         process.kill()
         await process.wait()
-        await eventually(lambda: alice.transport.counters()["connections"] == 0)
+        await alice.heard.until(lambda: [one.peer for one in alice.heard.hang_ups] == [peer])
         alice.transport.send(peer, Lane.PROBE, b"and now?")
         assert (await alice.heard.failure(peer)).reason == "connection refused"
 

@@ -167,3 +167,15 @@ def test_the_whole_cluster_loses_power_and_comes_back(seed: int) -> None:
     cluster.run(20.0)
     assert runs(cluster, 20)
     assert sorted(per_host(cluster).values()) == [4, 4, 4, 4, 4]
+
+
+@seeds
+def test_the_list_of_nodes_says_who_misses_one_that_is_dead(seed: int) -> None:
+    cluster = cluster_of(5, seed)
+    cluster.kill(cluster.hosts[4])
+    cluster.run(5.0)
+    rows = {row["name"]: row for row in cluster.answer(cluster.hosts[0], "nodes")["nodes"]}
+    assert rows["n4"]["status"] == "dead"
+    assert len(rows["n4"]["missed_by"]) >= 2
+    assert set(rows["n4"]["missed_by"]) <= {"n0", "n1", "n2", "n3"}
+    assert all(rows[name]["missed_by"] == [] for name in ("n0", "n1", "n2", "n3"))

@@ -10,6 +10,8 @@ from simulations.cluster import Cluster, Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
 CHECK = Healthcheck(test=("CMD", "true"))
+YEAR_S = 365 * 86_400.0
+
 seeds = pytest.mark.parametrize("seed", SEEDS)
 
 
@@ -192,8 +194,8 @@ def test_a_host_with_a_full_disk_dies_with_its_slots_taken_over(seed: int) -> No
 
 
 @seeds
-@pytest.mark.parametrize("skew_s", [-3600.0, 3600.0])
-def test_a_clock_an_hour_off_loses_no_update(seed: int, skew_s: float) -> None:
+@pytest.mark.parametrize("skew_s", [-YEAR_S, -3600.0, 3600.0, YEAR_S])
+def test_a_clock_an_hour_or_a_year_off_loses_no_update(seed: int, skew_s: float) -> None:
     cluster = cluster_of(5, seed)
     cluster.hosts[1].wall_skew_s = skew_s
     cluster = settled(cluster, app(4))

@@ -77,6 +77,11 @@ class GrpcWire:
             await self._channel.close()
 
 
+def said(context: Context, name: str) -> str:
+    """What who dialled says in its metadata; nothing is proven by it."""
+    return str(dict(context.invocation_metadata() or ()).get(name, ""))
+
+
 class GrpcTransport(StreamTransport, grpc.GenericRpcHandler):
     """``gossip.transport.Transport`` on gRPC."""
 
@@ -88,24 +93,10 @@ class GrpcTransport(StreamTransport, grpc.GenericRpcHandler):
 
     # Listening
 
-    async def check(self, credentials: Credentials) -> None:
-        """gRPC looks at credentials when it binds a port, which it lets go of when the server has run."""
-        server = grpc.aio.server()
-        try:
-            server.add_secure_port("localhost:0", _of_server(credentials))
-        except RuntimeError as error:
-            raise TransportError("the credentials cannot be used: gRPC does not say why") from error
-        await server.start()
-        await server.stop(None)
-
     async def listen(self, bind: str) -> int:
         server = grpc.aio.server(handlers=[self], options=self._options)
-        credentials = self.config.credentials
         try:
-            if credentials is None:
-                port = server.add_insecure_port(bind)
-            else:
-                port = server.add_secure_port(bind, _of_server(credentials))
+            port = self._bind(server, bind)
         except RuntimeError as error:
             raise TransportError(f"cannot listen at {bind}: {error}") from error
         await server.start()
@@ -127,21 +118,18 @@ class GrpcTransport(StreamTransport, grpc.GenericRpcHandler):
 
     async def _answer(self, _: object, context: Context) -> str:
         """Tell who is here, and return who asks. Those who are refused get no further."""
-        said = dict(context.invocation_metadata() or ())
-        node = str(said.get(NODE, ""))
-        if self.config.credentials is not None:
-            names = tuple(context.auth_context().get("x509_common_name", ()))
-            node = names[0].decode(errors="replace") if len(names) == 1 else ""
+        node = self._who_asks(context)
         if not node or not self.admits(node):
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, "refused")
-        if said.get(MEANT, "") not in ("", self.config.node):
+        if said(context, MEANT) not in ("", self.config.node):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"another node answers there: {self.config.node}")
         await context.write(self.config.node.encode())
         return node
 
     async def _serve(self, lane: Lane, requests: object, context: Context) -> None:
-        node = await self._answer(requests, context)
-        await self.accept(node, context.peer(), lane, GrpcWire(context))
+        with contextlib.suppress(grpc.aio.BaseError):  # Whoever asked is gone.
+            node = await self._answer(requests, context)
+            await self.accept(node, context.peer(), lane, GrpcWire(context))
 
     # Dialling
 
@@ -174,13 +162,35 @@ class GrpcTransport(StreamTransport, grpc.GenericRpcHandler):
         await channel.close()
         raise PeerUnreachable(reason)
 
+    # Who is who
+
+    async def check(self, credentials: Credentials) -> None:
+        """gRPC looks at credentials when it binds a port, which it lets go of when the server has run."""
+        server = grpc.aio.server()
+        try:
+            server.add_secure_port("localhost:0", _of_server(credentials))
+        except RuntimeError as error:
+            raise TransportError("the credentials cannot be used: gRPC does not say why") from error
+        await server.start()
+        await server.stop(None)
+
+    def _bind(self, server: grpc.aio.Server, bind: str) -> int:
+        if self.config.credentials is None:
+            return server.add_insecure_port(bind)
+        return server.add_secure_port(bind, _of_server(self.config.credentials))
+
+    def _who_asks(self, context: Context) -> str:
+        if self.config.credentials is None:
+            return said(context, NODE)
+        names = tuple(context.auth_context().get("x509_common_name", ()))
+        return names[0].decode(errors="replace") if len(names) == 1 else ""
+
     def _channel(self, address: str, server: str) -> grpc.aio.Channel:
         credentials = self.config.credentials
         if credentials is None:
             return grpc.aio.insecure_channel(address, self._options)
-        return grpc.aio.secure_channel(
-            address, _of_client(credentials), [*self._options, ("grpc.ssl_target_name_override", server)]
-        )
+        options = [*self._options, ("grpc.ssl_target_name_override", server)]
+        return grpc.aio.secure_channel(address, _of_client(credentials), options)
 
     def _reason(self, details: str) -> str:
         if self.config.credentials is None:
