@@ -39,7 +39,7 @@ SHUT_OUT_S: Final = 0.1
 """How long, at least, the door is shut for the sources of whom some were too many."""
 _SOURCES_SHUT_OUT_MAX: Final = 32
 _RECOUNT_AFTER_MIN: Final = 16
-_OPEN_FILES: Final = Path("/proc/self/fd")
+OPEN_FILES: Final = Path("/proc/self/fd")
 _IPV6_PREFIX_BITS: Final = 64
 # From linux/socket.h, linux/bpf_common.h and linux/filter.h; the IP header is found there, however much of the packet
 # the kernel has consumed.
@@ -105,7 +105,7 @@ class Doorkeeper:
     @staticmethod
     def works_here() -> bool:
         """Whether this system has what it takes."""
-        return hasattr(select, "epoll") and _OPEN_FILES.is_dir()
+        return hasattr(select, "epoll") and OPEN_FILES.is_dir()
 
     def watch(self, doors: Collection[str]) -> None:
         """Watch the sockets that listen at ``doors`` (``host:port``, numeric) in place of earlier ones.
@@ -116,10 +116,10 @@ class Doorkeeper:
             sock.close()
         self._doors = frozenset(doors)
         self._listening = []
-        for descriptor, sock in _open_sockets():
+        for descriptor, sock in open_sockets():
             with contextlib.suppress(OSError):
                 if self._is_ours(sock) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    self._listening.append(_as_socket(os.dup(descriptor)))
+                    self._listening.append(as_socket(os.dup(descriptor)))
         for sock in self._listening:
             self._arrivals.register(sock.fileno(), select.EPOLLIN | select.EPOLLET)
         self._count()
@@ -181,23 +181,23 @@ class Doorkeeper:
         self._count_at = self._lowest_free() + max(_RECOUNT_AFTER_MIN, room)
 
     def _accepted(self) -> Iterator[tuple[str, int]]:
-        for descriptor, sock in _open_sockets():
+        for descriptor, sock in open_sockets():
             # Who has no peer listens, or was hung up on; and nng closes files at any time.
             with contextlib.suppress(OSError):
                 if self._is_ours(sock):
-                    yield _address(sock.getpeername()), descriptor
+                    yield address_of(sock.getpeername()), descriptor
 
     def _is_ours(self, sock: socket.socket) -> bool:
         name = sock.getsockname()
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return False
         anywhere = (join_address("0.0.0.0", name[1]), join_address("::", name[1]))
-        return not self._doors.isdisjoint((_address(name), *anywhere))
+        return not self._doors.isdisjoint((address_of(name), *anywhere))
 
     def _turn_away(self, remote: str) -> None:
         """Hang up, unless the descriptor is somebody else's by now: a copy of it cannot become that."""
-        with contextlib.suppress(OSError), _as_socket(os.dup(self._waiting.pop(remote))) as sock:
-            if self._is_ours(sock) and _address(sock.getpeername()) == remote:
+        with contextlib.suppress(OSError), as_socket(os.dup(self._waiting.pop(remote))) as sock:
+            if self._is_ours(sock) and address_of(sock.getpeername()) == remote:
                 sock.shutdown(socket.SHUT_RDWR)
                 self._leaving |= {remote}
                 self.turned_away += 1
@@ -242,21 +242,23 @@ def _dropping(sources: Iterable[Source]) -> bytes:
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)
 
 
-def _open_sockets() -> Iterator[tuple[int, socket.socket]]:
+def open_sockets() -> Iterator[tuple[int, socket.socket]]:
     """The sockets of this process, each only until the next is asked for."""
-    for entry in _OPEN_FILES.iterdir():
+    for entry in OPEN_FILES.iterdir():
         # What is no socket, or was closed a moment ago, is passed over.
         with contextlib.suppress(OSError):
-            sock = _as_socket(int(entry.name))
+            sock = as_socket(int(entry.name))
             try:
                 yield int(entry.name), sock
             finally:
                 sock.detach()
 
 
-def _as_socket(descriptor: int) -> socket.socket:
+def as_socket(descriptor: int) -> socket.socket:
+    """Of the file with this number, which the result closes unless it is detached. Raises ``OSError`` for no socket."""
     return socket.socket(fileno=descriptor)
 
 
-def _address(name: tuple[str, int]) -> str:
+def address_of(name: tuple[str, int]) -> str:
+    """``host:port`` of a socket's name."""
     return join_address(name[0].partition("%")[0], name[1])

@@ -29,6 +29,7 @@ import pynng as untyped_pynng
 from gossip import framing
 from gossip.admission import Doorkeeper
 from gossip.connections import BATCH_BYTES, LaneEnd
+from gossip.corking import Corks
 from gossip.dialling import Dial, Dialler, advertised_address, join_address, split_address
 from gossip.errors import TransportError
 from gossip.framing import Hello
@@ -141,10 +142,13 @@ class _Socket:
         self._present: dict[int, tuple[int, str]] = {}
         self._message = ffi.new("nng_msg **")
         self._attached = True
+        # On the bulk lane, which is silent at rest, what counts is how soon the next message can leave.
+        self._is_corked = tls is not None and lane == Lane.PROBE and Corks.work_here()
 
     def attach(self, end: LaneEnd) -> None:
         """Tell ``end``, on the running loop, of what comes and goes and can be received."""
         self._loop = asyncio.get_running_loop()
+        self._corks = Corks(self._loop.call_later)
         self._receive_fd = int(self._pynng.recv_fd)
         self._loop.add_reader(self._receive_fd, end.readable)
         self._pynng.add_pre_pipe_connect_cb(self._come)
@@ -160,13 +164,15 @@ class _Socket:
         """Remember what nng has forgotten by the time when it tells the end of a connection. Of one that breaks at once
         it may tell that before the beginning, or tell no beginning at all.
         """
-        address = ffi.new("nng_sockaddr *")
-        known = not lib.nng_pipe_get_addr(pipe.pipe, b"remote-address", address)
-        self._present[pipe.id] = _dialer_of(pipe.pipe), _address(address) if known else ""
+        remote = _end_of(pipe.pipe, b"remote-address")
+        self._present[pipe.id] = _dialer_of(pipe.pipe), remote
+        if self._is_corked and remote:
+            self._corks.found(pipe.id, _end_of(pipe.pipe, b"local-address"), remote)
 
     def _gone(self, end: LaneEnd, pipe: int) -> None:
         dialer = self._dialer(pipe)
         self._present.pop(pipe, None)
+        self._corks.gone(pipe)
         self._hand_over(end.removed, pipe, dialer)
 
     def _dialer(self, pipe: int) -> int:
@@ -219,6 +225,7 @@ class _Socket:
         message = self._message[0]
         pynng.check_err(lib.nng_msg_append(message, data, len(data)))
         lib.nng_msg_set_pipe(message, ffi.new("nng_pipe *", (pipe,))[0])
+        self._corks.cork(pipe)
         error = lib.nng_sendmsg(self._id, message, lib.NNG_FLAG_NONBLOCK)
         if error == 0:
             return True
@@ -294,6 +301,7 @@ class _Socket:
     def close(self) -> None:
         """No callback comes after this has returned."""
         self._pynng.close()
+        self._corks.close()
 
 
 def _tls(credentials: Credentials) -> _Tls:
@@ -316,6 +324,12 @@ def _tls(credentials: Credentials) -> _Tls:
 
 def _dialer_of(pipe: object) -> int:
     return int(lib.nng_dialer_id(lib.nng_pipe_dialer(pipe)))
+
+
+def _end_of(pipe: object, which: bytes) -> str:
+    """``host:port`` of one end of a connection; empty if nng does not know."""
+    address = ffi.new("nng_sockaddr *")
+    return "" if lib.nng_pipe_get_addr(pipe, which, address) else _address(address)
 
 
 def _address(address: Any) -> str:

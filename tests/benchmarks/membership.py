@@ -46,6 +46,7 @@ DETECTION_TIMEOUT_S = 60.0
 RETURN_TIMEOUT_S = 120.0
 QUIET_S = 5.0
 IDLE_REST_S = 60.0
+"""More than two rounds of probes: connections are made in the first."""
 IDLE_S = 30.0
 STARVED_S = 60.0
 STARVED_CPU_S = 0.01
@@ -477,11 +478,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants (default: %(default)s)")
     parser.add_argument("--works", default=",".join(WORKS), help="pieces of work (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=None, help="write all figures to this file, too")
+    parser.add_argument(
+        "--json", type=Path, default=None, help="write all figures to this file, too, after each piece of work"
+    )
     options = parser.parse_args()
     works = options.works.split(",")
     if works[0] != "join":
         parser.error("the first piece of work is always: join")
+    # Whoever ends this by a signal is not left with its processes, namespaces and groups.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     told = Console(stderr=True)
     figures: dict[str, Figures] = {}
     with _machines() as (machines, switch):
@@ -493,11 +498,11 @@ def main() -> None:
                 for work in works:
                     told.print(f"{contestant.name}: {work}", style="dim")
                     found |= WORKS[work](field)
+                    if options.json is not None:
+                        options.json.write_text(json.dumps(figures, indent=2))
             finally:
                 field.end()
     Console(width=TABLE_WIDTH).print(_table(figures))
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2))
 
 
 def _table(figures: dict[str, Figures]) -> Table:
