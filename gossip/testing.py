@@ -27,6 +27,9 @@ from gossip.errors import TransportError
 from gossip.transport import GUEST, HUNG_UP, NOT_TRUSTED, Credentials, Lane, Peer, Transport, TransportConfig
 
 
+REASONS_LOST_MAX = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """One call of ``Receiver.received``."""
@@ -580,9 +583,13 @@ class SecureTransportContract(TransportContract):
         stranger = Authority().credentials(node_id(2), trusts=(self.authority.root,))
         async with self.nodes(self.node(1), self.node(2, stranger)) as (alice, bob):
             for one, other in ((bob, alice), (alice, bob)):
-                one.tell(other, b"let me in")
-                reason = (await one.heard.failure(other.peer)).reason
-                assert reason.startswith(NOT_TRUSTED), reason
+                reasons: list[str] = []
+                # Who turns a stranger away hangs up, and now and then that overtakes the reason.
+                while len(reasons) < REASONS_LOST_MAX and not any(why.startswith(NOT_TRUSTED) for why in reasons):
+                    one.heard.failures.clear()
+                    one.tell(other, b"let me in")
+                    reasons.append((await one.heard.failure(other.peer)).reason)
+                assert reasons[-1].startswith(NOT_TRUSTED), reasons
 
     async def test_nobody_is_taken_for_another_than_the_certificate_names(self) -> None:
         async with self.nodes(self.node(1), self.node(2, self.authority.credentials(node_id(3)))) as (alice, impostor):
