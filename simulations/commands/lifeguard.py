@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which trials, and where the results go."""
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--smoke", action="store_const", const="smoke", dest="grid", help="a few seconds")
-    size.add_argument("--full", action="store_const", const="full", dest="grid", help="all of the paper's grid: days")
+    size.add_argument("--full", action="store_const", const="full", dest="grid", help="many more sizes and seeds: days")
     size.add_argument("--from", type=Path, dest="results", metavar="FILE", help="show what --json wrote, run nothing")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     parser.add_argument("--json", action="store_true", help="write all trials as JSON, no table")

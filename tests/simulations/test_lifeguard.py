@@ -32,7 +32,7 @@ def results_like_the_paper_s() -> list[tuple[Trial, Outcome]]:
 
 
 @pytest.mark.long
-def test_the_smoke_size_shows_the_paper_s_ordering_the_same_whatever_the_hash_seed() -> None:
+def test_the_smoke_size_shows_what_each_part_is_worth_the_same_whatever_the_hash_seed() -> None:
     written = [
         subprocess.run(
             [sys.executable, "-m", "simulations", "lifeguard", "--smoke", "--json"],
@@ -45,9 +45,15 @@ def test_the_smoke_size_shows_the_paper_s_ordering_the_same_whatever_the_hash_se
         for hash_seed in ("1", "4711")
     ]
     assert written[0] == written[1]
-    # A quarter of all agents is anomalous here: there is more to be told about them than in the whole experiment.
-    failed = [verdict for verdict in verdicts(from_json(written[0])) if not verdict.holds]
-    assert [verdict for verdict in failed if not verdict.claim.startswith("messages")] == []
+    found = {row.variant: row for row in rows(from_json(written[0]))}
+    plain, probe, suspicion, buddy, whole = (found[name].false_positives for name in FALSE_POSITIVES)
+    # Which of LHA-Probe and the Buddy System prevents more is chance, in one run of each.
+    assert suspicion * 3 < min(probe, buddy) <= max(probe, buddy) < plain
+    assert whole <= 0.05 * plain
+    medians = [found[name].dissemination for name in ("SWIM", "Lifeguard", "Lifeguard, alpha 4")]
+    swim_s, lifeguard_s, faster_s = (latency.p50_s for latency in medians if latency is not None)
+    assert lifeguard_s <= 1.05 * swim_s
+    assert faster_s <= 0.86 * swim_s
 
 
 def test_another_seed_is_another_run() -> None:
