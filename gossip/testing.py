@@ -26,7 +26,6 @@ from gossip.certificates import Authority
 from gossip.errors import TransportError
 from gossip.transport import GUEST, HUNG_UP, NOT_TRUSTED, Credentials, Lane, Peer, Transport, TransportConfig
 
-
 REASONS_LOST_MAX = 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -10,10 +11,11 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -21,6 +23,7 @@ from typer.main import get_command
 
 from gary.assignment import patience_s
 from gary.cli.app import app
+from gary.cli.demo.cluster import free_ports
 from gary.compose import load
 from gary.config import resolve
 from gary.routes import ROUTES
@@ -41,6 +44,7 @@ from tests.docs_tour import (
 )
 
 REPOSITORY = Path(__file__).parents[1]
+PROGRAM_TIMEOUT_S = 30.0
 TRANSPORT = REPOSITORY / "docs" / "extending" / "transport.md"
 EXAMPLE = TRANSPORT.parent / "grpc"
 PAGES = (README, *sorted(path for path in (REPOSITORY / "docs").rglob("*.md") if ".pytest_cache" not in path.parts))
@@ -297,3 +301,33 @@ def _headings(output: str) -> set[tuple[str, ...]]:
     """Without the columns of single nodes: one that offers itself late on a busy machine is no member."""
     lines = (re.sub(r" +", " ", re.sub(r"node-\d SAYS", "", line)) for line in output.splitlines())
     return {tuple(line.split()) for line in lines if HEADING.fullmatch(line)}
+
+
+@pytest.mark.long
+def test_the_member_that_the_page_on_gossip_shows_sees_another_come_and_die(tmp_path: Path) -> None:
+    page_text = (REPOSITORY / "docs" / "extending" / "gossip.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"<!-- file: members.py -->\n```python\n(.*?)^```$", page_text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "members.py").write_text(program, encoding="utf-8")
+    one, other = (f"127.0.0.1:{port}" for port in free_ports(2))
+    command = [sys.executable, str(tmp_path / "members.py")]
+    with _running([*command, one]) as (first, _):
+        assert first.readline() == f"{one} listens\n"
+        with _running([*command, other, one]) as (second, process):
+            assert [second.readline() for _ in range(2)] == [f"{other} listens\n", f"{one} alive\n"]
+            assert first.readline() == f"{other} alive\n"
+            process.kill()
+        assert [first.readline() for _ in range(2)] == [f"{other} suspect\n", f"{other} dead\n"]
+
+
+@contextlib.contextmanager
+def _running(command: list[str]) -> Iterator[tuple[IO[str], subprocess.Popen[str]]]:
+    """Its output, which ends when nothing more is to be waited for."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = threading.Timer(PROGRAM_TIMEOUT_S, process.kill)
+        deadline.start()
+        try:
+            assert process.stdout is not None
+            yield process.stdout, process
+        finally:
+            deadline.cancel()
+            process.kill()
