@@ -50,7 +50,7 @@ IDLE_REST_S = 60.0
 IDLE_S = 30.0
 STARVED_S = 60.0
 STARVED_CPU_S = 0.01
-"""Seconds of CPU that all starved agents together get in each second: less than half of what they need at rest."""
+"""Seconds of CPU that all starved agents together get in each second: less than they need at rest."""
 VICTIMS = (AGENTS, AGENTS // 2, 7)
 LOOK_S = 0.01
 TABLE_WIDTH = 120
@@ -393,7 +393,7 @@ def _losses(
 
 
 def starve(field: Field) -> Figures:
-    """A third of the agents get less than half of the CPU that they need, together, for a minute."""
+    """A third of the agents get less CPU than they need at rest, together, for a minute."""
     starved = set(sorted(field.numbers)[-STARVED:])
     time.sleep(QUIET_S)
     began = time.monotonic()
