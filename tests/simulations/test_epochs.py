@@ -221,6 +221,9 @@ def test_frames_that_get_lost_delay_an_epoch_and_break_nothing(seed: int) -> Non
     cluster.network.link = type(cluster.network.link)()
     cluster.run(60.0)
     assert epochs(cluster)[0] >= 1
+    # What the last command asked for has come about, whether or not it could say so in time.
+    for deployment in deployments(cluster):
+        assert {service.name: service.replicas for service in deployment.state.services.values()}["busy"] == 1
     all_is_well(cluster, safety)
 
 
