@@ -114,6 +114,21 @@ class Record:
         _replace(self.path / "health", health.value)
 
 
+def ids(directory: Path) -> list[str]:
+    """The ids of the containers under ``directory``, sorted; none if it is not there.
+
+    Only looks, so it may be asked beside the agent whose directory it is. Raises ``OSError``.
+    """
+    return [name for name in _directories(directory) if not name.startswith((_REMOVED, _UNFINISHED, _SET_ASIDE))]
+
+
+def _directories(directory: Path) -> list[str]:
+    if not directory.exists():
+        return []
+    with os.scandir(directory) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
 class Records:
     """All containers under ``directory``, which is made when it is needed. Methods raise ``OSError``."""
 
@@ -125,13 +140,14 @@ class Records:
         """Read what is new, forget what is gone, and give all by id, sorted by name."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         known: dict[str, Record] = {}
-        for entry in sorted(os.scandir(self._directory), key=lambda entry: entry.name):
-            if entry.name.startswith((_REMOVED, _UNFINISHED)):
-                shutil.rmtree(entry.path, ignore_errors=True)  # if it cannot be removed now, then on the next look
-            elif not entry.name.startswith(_SET_ASIDE) and entry.is_dir(follow_symlinks=False):
-                record = self._known.get(entry.name) or self._load(entry.name)
+        for name in _directories(self._directory):
+            if name.startswith((_REMOVED, _UNFINISHED)):
+                # If it cannot be removed now, then on the next look.
+                shutil.rmtree(self._directory / name, ignore_errors=True)
+            elif not name.startswith(_SET_ASIDE):
+                record = self._known.get(name) or self._load(name)
                 if record is not None:
-                    known[entry.name] = record
+                    known[name] = record
         self._known = dict(sorted(known.items(), key=lambda item: item[1].name))
         return self._known
 

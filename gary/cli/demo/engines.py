@@ -105,28 +105,30 @@ class ProcessEngine:
         return ["--runtime", "process"]
 
     def count(self, node: str, state_dir: Path) -> int:
-        return asyncio.run(_processes(state_dir, stop=False))
+        from gary.runtime import records
+
+        return len(records.ids(_processes_dir(state_dir)))
 
     def destroy(self, node: str, state_dir: Path) -> None:
-        asyncio.run(_processes(state_dir, stop=True))
+        asyncio.run(_stop_processes(_processes_dir(state_dir)))
 
     def restore(self) -> None:
         """Nothing was brought."""
 
 
-async def _processes(state_dir: Path, *, stop: bool) -> int:
+def _processes_dir(state_dir: Path) -> Path:
     from gary.config import AgentConfig
+
+    return AgentConfig(state_dir).processes_dir
+
+
+async def _stop_processes(directory: Path) -> None:
     from gary.runtime.process import ProcessRuntime
 
-    directory = AgentConfig(state_dir).processes_dir
-    if not directory.exists():
-        return 0
     runtime = ProcessRuntime(directory)
     try:
         containers = await runtime.containers(None)
-        if stop:
-            await asyncio.gather(*(runtime.stop(container.id, 0.0) for container in containers))
-        return len(containers)
+        await asyncio.gather(*(runtime.stop(container.id, 0.0) for container in containers))
     finally:
         await runtime.close()
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.runtime import health, linux, logfiles
+from gary.runtime import health, linux, logfiles, records
 from gary.runtime.base import Container, ContainerState, Health
 from gary.runtime.errors import StartRefused
 from gary.runtime.host import ports_in
@@ -124,6 +124,16 @@ async def test_a_record_that_cannot_be_read_is_set_aside_and_the_others_live_on(
             linux.send(process, signal.SIGKILL)
             await linux.ended(process)
             linux.reap(process)
+
+
+async def test_asking_from_outside_which_containers_there_are_changes_nothing(bench: Bench, tmp_path: Path) -> None:
+    started = await bench.open().start(bench.request())
+    for name in ("removed-0a", "unfinished-0b", "set-aside-0c", "0d"):
+        tmp_path.joinpath(name).mkdir()
+    before = os.listdir(tmp_path)  # noqa: PTH208
+    assert records.ids(tmp_path) == sorted([started.id, "0d"])
+    assert os.listdir(tmp_path) == before  # noqa: PTH208
+    assert records.ids(tmp_path / "nothing") == []
 
 
 async def test_a_pid_that_was_used_again_is_not_the_container(bench: Bench, tmp_path: Path) -> None:
