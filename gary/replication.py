@@ -33,7 +33,9 @@ ASK_AGAIN_S = 2.0
 COMPARE_S = 20.0
 DISMISSED_S = 30.0
 """For so long a fellow may not have heard that this node, which it holds for gone, is a member again."""
-PARTING_COMPARE_S = 1.0
+AWAITED_COMPARE_S = 1.0
+"""How often, while somebody waits for what fellows hold: pushes and acknowledgements get lost, and whoever goes on in
+another epoch has yet to say what it holds there."""
 CHANGES_PER_SNAPSHOT = 400
 RETRY_WRITE_S = 2.0
 
@@ -239,7 +241,7 @@ class Replication:
     def say_goodbye(self, now: float) -> None:
         """What was just written says that this node leaves: others are asked more often whether they know."""
         self.left = self.document.replica.heads()
-        self._compare_at = now + PARTING_COMPARE_S
+        self._compare_at = now + AWAITED_COMPARE_S
 
     # Keeping level
 
@@ -278,8 +280,10 @@ class Replication:
 
     def compare_if_due(self, now: float) -> float:
         """Compare now if it is time. Returns when it is time next."""
+        if self._waiting:
+            self._compare_at = min(self._compare_at, now + AWAITED_COMPARE_S)
         if now >= self._compare_at:
-            pause_s = PARTING_COMPARE_S if self.left else COMPARE_S
+            pause_s = AWAITED_COMPARE_S if self.left or self._waiting else COMPARE_S
             self._compare_at = now + pause_s * self._host.rng.uniform(0.75, 1.25)
             self.compare(now)
         return self._compare_at

@@ -12,7 +12,7 @@ from gary.calling import Waits
 from gary.deployment import Deployment
 from gary.identity import NodeId, Slot
 from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Released, Snapshot
-from gary.replication import COMPARE_S
+from gary.replication import AWAITED_COMPARE_S, COMPARE_S
 from gary.runtime.base import Container, ContainerState, Labels
 from gary.spec import fingerprint
 from gary.state import PromiseState
@@ -101,6 +101,23 @@ def go_on_alone(member: Member, epoch: int) -> None:
         member.flush()
         member.deployment.evaluate(member.now)
     member.present = present
+
+
+def test_who_waits_for_fellows_hears_of_them_soon_though_all_they_said_was_lost() -> None:
+    members = group(A, B)
+    done: list[tuple[NodeId, ...]] = []
+    change = members[A].write(lambda draft: draft.judge(G1, "web/1"))
+    members[A].deployment.when_durable(change, lambda: 2, done.append)
+    members[A].deployment.evaluate(members[A].now)
+    talk(members, lose=lambda message: True)
+    for _ in range(3):
+        later(members, AWAITED_COMPARE_S)
+        assert done == []
+        talk(members, lose=lambda message: True)
+    later(members, 1.25 * AWAITED_COMPARE_S)
+    talk(members)
+    later(members, 0.0)
+    assert done == [(A, B)]
 
 
 # A disk that takes nothing
