@@ -141,9 +141,9 @@ _ALL: Final = tuple(VARIANTS)
 GRIDS: Final[dict[str, Grid]] = {
     "default": Grid(
         variants=tuple(variant for variant in VARIANTS if variant != "Lifeguard, alpha 2"),
-        anomalous=(4, 12),
-        durations_s=(12.288, 16.384),
-        intervals_s=(0.064, 0.256),
+        anomalous=(1, 8, 16, 32),
+        durations_s=(2.048, 12.288, 32.768),
+        intervals_s=(0.064, 1.024, 16.384),
         seeds=(1,),
         threshold_variants=_ALL,
         threshold_anomalous=4,

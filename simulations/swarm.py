@@ -5,8 +5,7 @@ A process can be killed (whoever dials it is refused), fall silent, or be anomal
 
 - ``BLOCKED``: it blocks before each send and after each receive, as in the Lifeguard paper (section V-A). Frames to it
   wait in its queue. Its loops hang in their first send; time goes on, so suspicions run out. At the end what it wanted
-  to send goes out, a probe that hung finds its time over, then loops have the next turn that they missed, and only then
-  the queue is read, in order.
+  to send goes out, then timers that ran out meanwhile go off, in order, and only then the queue is read, in order.
 - ``FROZEN``: timers stand still, too, and go off late, before the queue is read.
 
 Reading what waited takes time, and what arrives meanwhile waits behind it. Otherwise processes are infinitely fast.
@@ -24,7 +23,6 @@ from typing import Final
 
 from gossip import (
     Effect,
-    Incarnation,
     Lane,
     Member,
     MemberChanged,
@@ -55,10 +53,15 @@ class Anomaly(StrEnum):
 
 @dataclass(slots=True)
 class Agent:
-    """One process. ``events``: what its application was told about members, when; ``was_anomalous``: ever."""
+    """One process. ``was_anomalous``: ever. ``skew_s``: how far its clock is ahead of the others'. ``hears``: what its
+    core gets of a frame that arrives; None: all of it. ``events``: what its application was told, and when, if the
+    swarm keeps that."""
 
     index: int
     swim: Swim
+    skew_s: float = 0.0
+    hears: Callable[[bytes], bytes] | None = None
+    events: list[tuple[float, Effect]] = field(default_factory=list)
     is_up: bool = True
     is_silent: bool = False
     anomaly: Anomaly | None = None
@@ -72,6 +75,14 @@ class Agent:
     held_timers: list[Timer] = field(default_factory=list)
     held_frames: deque[tuple[str, Lane, bytes]] = field(default_factory=deque)
 
+    @property
+    def node(self) -> str:
+        return self.swim.node
+
+    @property
+    def address(self) -> str:
+        return self.swim.address
+
 
 def node_id(index: int) -> str:
     """The id of an agent: looks like a hash, spreads over all buckets, and needs no randomness."""
@@ -83,11 +94,12 @@ def address_of(index: int) -> str:
 
 
 class Swarm:
-    """``delay_s``: one-way delays are drawn uniformly from it. ``loss``: the chance that a frame vanishes. ``read_s``:
-    how long a process that was anomalous needs for each frame that waited for it.
+    """``delay_s``: one-way delays are drawn uniformly from it. ``loss`` and ``duplication``: the chance that a frame
+    vanishes, or comes twice. ``read_s``: how long a process that was anomalous needs for each frame that waited for it.
 
-    ``cut(sender, receiver)`` says which agents, by index, cannot hear which. ``told(agent, change, now)`` hears of all
-    changes of members that an agent's application would hear of.
+    ``cut(sender, receiver)`` says which agents, by index, cannot hear which; those of ``refusing`` cannot be dialled.
+    ``overheard(agent, send)`` hears of every frame that is sent, ``told(agent, change, now)`` of all changes of members
+    that an agent's application would hear of. ``agents`` are all processes that there ever were.
     """
 
     def __init__(
@@ -97,20 +109,24 @@ class Swarm:
         *,
         delay_s: tuple[float, float] = (0.00005, 0.0005),
         loss: float = 0.0,
+        duplication: float = 0.0,
         read_s: float = 0.0001,
         told: Callable[[Agent, MemberChanged, float], None] = lambda agent, change, now: None,
     ) -> None:
         self.config = config
         self.now = 0.0
         self.loss = loss
+        self.duplication = duplication
         self.cut: Callable[[int, int], bool] | None = None
+        self.refusing: tuple[int, ...] = ()
+        self.overheard: Callable[[Agent, Send], None] | None = None
         self.agents: list[Agent] = []
-        self._seed = seed
-        self._rng = random.Random(f"{seed}/network")
+        self.rng = random.Random(f"{seed}/network")
+        self.seed = seed
         self._delay_s = delay_s
         self._read_s = read_s
         self._told = told
-        self._heap: list[tuple[float, int, int, Agent, object]] = []
+        self._heap: list[tuple[float, int, int, Agent | None, object]] = []
         self._order = 0
         self._by_address: dict[str, Agent] = {}
 
@@ -118,26 +134,39 @@ class Swarm:
 
     def add(self, *, seeds: Sequence[Agent] = ()) -> Agent:
         """A new agent starts; it joins through ``seeds``, which it takes for the peers that it remembers."""
-        return self._begin(seeds)
+        agent = self.admit(len(self.agents), self._swim(len(self.agents), epoch=1))
+        self.start(agent, [Peer(seed.node, seed.address) for seed in seeds])
+        return agent
+
+    def admit(self, index: int, swim: Swim) -> Agent:
+        """A process for ``swim``, which has not started; whoever dials its address gets it."""
+        agent = Agent(index, swim)
+        self.agents.append(agent)
+        self._by_address[agent.address] = agent
+        return agent
+
+    def start(self, agent: Agent, seeds: Sequence[Peer] = ()) -> None:
+        """The process starts, with the peers that it remembers."""
+        self.perform(agent, agent.swim.start(self.now, seeds))
 
     def form(self, count: int) -> None:
         """``count`` agents that have known each other for long."""
-        members = [
-            Member(node_id(index), address_of(index), Incarnation(1, 0), Status.ALIVE)
-            for index in range(len(self.agents), len(self.agents) + count)
-        ]
-        roll = Roll(members)
-        for _ in members:
-            self._begin(adopting=roll)
+        indices = range(len(self.agents), len(self.agents) + count)
+        self.acquaint([self.admit(index, self._swim(index, epoch=1)) for index in indices])
 
-    def restart(self, agent: Agent) -> None:
-        """The process starts again, in its next epoch, with the peers that it remembers."""
-        peers, epoch = agent.swim.peers(), agent.swim.incarnation.epoch
-        agent.swim = self._swim(agent.index, epoch + 1)
-        agent.is_up, agent.is_silent, agent.anomaly = True, False, None
-        for held in (agent.hanging, agent.held_sends, agent.held_timers, agent.held_frames):
-            held.clear()
-        self._perform(agent, agent.swim.start(self.now, peers))
+    def acquaint(self, agents: Sequence[Agent]) -> None:
+        """Start ``agents``, which have known each other for long."""
+        roll = Roll([Member(agent.node, agent.address, agent.swim.incarnation, Status.ALIVE) for agent in agents])
+        for agent in agents:
+            agent.swim.adopt(roll, self.now)
+            self.start(agent)
+
+    def restart(self, agent: Agent) -> Agent:
+        """The process of a dead agent's successor starts, in its next epoch, with the peers that it remembers."""
+        agent.is_up = False
+        successor = self.admit(agent.index, self._swim(agent.index, agent.swim.incarnation.epoch + 1))
+        self.start(successor, agent.swim.peers())
+        return successor
 
     def join_all(self, count: int, timeout_s: float = 60.0) -> None:
         """``count`` agents start at once, and all but the first join through it. Ends when all see all."""
@@ -146,7 +175,7 @@ class Swarm:
             self.add(seeds=(first,))
         deadline = self.now + timeout_s
         while not self.all_see_all():
-            assert self.now < deadline, f"not all see all after {timeout_s:g} s (seed {self._seed})"
+            assert self.now < deadline, f"not all see all after {timeout_s:g} s (seed {self.seed})"
             self.run(0.5)
 
     def all_see_all(self) -> bool:
@@ -171,50 +200,47 @@ class Swarm:
         agent.was_anomalous = True
 
     def end_anomaly(self, agent: Agent) -> None:
-        """What was held back happens, in the order that the kind of anomaly prescribes."""
-        kind, agent.anomaly = agent.anomaly, None
+        """What was held back happens: sends, then timers in the order in which they ran out, then frames are read."""
+        agent.anomaly = None
         agent.hanging.clear()
         sends, agent.held_sends = agent.held_sends, []
         timers, agent.held_timers = agent.held_timers, []
         for send in sends:
             self._send(agent, send)
-        if kind is Anomaly.BLOCKED:
-            timers.sort(key=lambda timer: timer.kind in _LOOPS)
         for timer in timers:
-            self._perform(agent, agent.swim.timer(timer, self.now))
+            self.perform(agent, agent.swim.timer(timer, self.now + agent.skew_s))
         if agent.held_frames and not agent.is_reading:
             self._read_next(agent)
-
-    def perform(self, agent: Agent, call: Callable[[Swim, float], list[Effect]]) -> None:
-        """Give an agent any input."""
-        self._perform(agent, call(agent.swim, self.now))
 
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Let ``action`` happen at ``when``."""
         self._order += 1
-        heapq.heappush(self._heap, (when, self._order, _CALL, self.agents[0], action))
+        heapq.heappush(self._heap, (when, self._order, _CALL, None, action))
 
     # Time
 
     def run(self, duration_s: float) -> None:
         """Let so much time pass."""
         end = self.now + duration_s
-        heap, pop = self._heap, heapq.heappop
+        heap = self._heap
         while heap and heap[0][0] <= end:
-            self.now, _, kind, agent, what = pop(heap)
-            if kind == _TIMER:
-                self._fire(agent, what)  # type: ignore[arg-type]
-            elif kind == _FRAME:
-                self._arrive(agent, *what)  # type: ignore[misc]
-            elif kind == _READ:
-                self._read(agent)
-            elif kind == _REFUSAL:
-                if agent.is_up:
-                    refused: Peer = what  # type: ignore[assignment]
-                    self._perform(agent, agent.swim.unreachable(refused, "connection refused", self.now))
-            else:
-                what()  # type: ignore[operator]
+            self.step()
         self.now = end
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, kind, agent, what = heapq.heappop(self._heap)
+        if agent is None:
+            what()  # type: ignore[operator]
+        elif kind == _TIMER:
+            self._fire(agent, what)  # type: ignore[arg-type]
+        elif kind == _FRAME:
+            self._arrive(agent, *what)  # type: ignore[misc]
+        elif kind == _READ:
+            self._read(agent)
+        elif agent.is_up:
+            refused: Peer = what  # type: ignore[assignment]
+            self.perform(agent, agent.swim.unreachable(refused, "connection refused", self.now + agent.skew_s))
 
     def run_until(self, condition: Callable[[], bool], timeout_s: float, step_s: float = 0.05) -> float | None:
         """Let time pass until ``condition``, looked at each ``step_s``; how long it took, None if longer."""
@@ -227,16 +253,6 @@ class Swarm:
 
     # How effects are performed
 
-    def _begin(self, seeds: Sequence[Agent] = (), adopting: Roll | None = None) -> Agent:
-        index = len(self.agents)
-        agent = Agent(index, self._swim(index, epoch=1))
-        self.agents.append(agent)
-        self._by_address[agent.swim.address] = agent
-        if adopting is not None:
-            agent.swim.adopt(adopting, self.now)
-        self._perform(agent, agent.swim.start(self.now, [_peer(seed) for seed in seeds]))
-        return agent
-
     def _swim(self, index: int, epoch: int) -> Swim:
         return Swim(
             node=node_id(index),
@@ -244,11 +260,12 @@ class Swarm:
             cluster=CLUSTER,
             epoch=epoch,
             config=self.config,
-            rng=random.Random(f"{self._seed}/{index}/{epoch}"),
+            rng=random.Random(f"{self.seed}/{index}/{epoch}"),
             welcome=bytes,
         )
 
-    def _perform(self, agent: Agent, effects: Sequence[Effect]) -> None:
+    def perform(self, agent: Agent, effects: Sequence[Effect]) -> None:
+        """What an input of ``agent`` comes to."""
         for effect in effects:
             if type(effect) is Send:
                 if agent.anomaly is Anomaly.BLOCKED:
@@ -258,8 +275,13 @@ class Swarm:
             elif type(effect) is SetTimer:
                 self._order += 1
                 heapq.heappush(self._heap, (self.now + effect.delay_s, self._order, _TIMER, agent, effect.timer))
-            elif type(effect) is MemberChanged:
-                self._told(agent, effect, self.now)
+            else:
+                self.tell(agent, effect)
+
+    def tell(self, agent: Agent, effect: Effect) -> None:
+        """What the application of ``agent`` is told."""
+        if type(effect) is MemberChanged:
+            self._told(agent, effect, self.now)
 
     def _fire(self, agent: Agent, timer: Timer) -> None:
         if not agent.is_up:
@@ -267,7 +289,7 @@ class Swarm:
         if agent.anomaly is not None and self._waits(agent, timer.kind):
             agent.held_timers.append(timer)
         else:
-            self._perform(agent, agent.swim.timer(timer, self.now))
+            self.perform(agent, agent.swim.timer(timer, self.now + agent.skew_s))
 
     def _waits(self, agent: Agent, kind: TimerKind) -> bool:
         """Whether a timer of an anomalous process goes off at the end only."""
@@ -278,25 +300,30 @@ class Swarm:
         return False
 
     def _send(self, agent: Agent, send: Send) -> None:
-        size_bytes = len(send.frame)
         agent.frames_sent += 1
-        agent.bytes_sent += size_bytes
+        agent.bytes_sent += len(send.frame)
+        if self.overheard is not None:
+            self.overheard(agent, send)
         target = self._by_address.get(send.peer.address)
-        random_ = self._rng.random
+        random_ = self.rng.random
         low, high = self._delay_s
         when = self.now + low + (high - low) * random_()
-        if target is None or not target.is_up:
-            if not (target and target.is_silent) and not agent.is_silent:
-                self._order += 1
-                heapq.heappush(self._heap, (when + high, self._order, _REFUSAL, agent, send.peer))
+        if agent.is_silent or (target is not None and self._is_cut(agent, target)):
             return
-        if target.is_silent or agent.is_silent or (self.cut is not None and self.cut(agent.index, target.index)):
+        if target is None or not target.is_up or target.index in self.refusing:
+            self._order += 1
+            heapq.heappush(self._heap, (when + high, self._order, _REFUSAL, agent, send.peer))
             return
-        if self.loss and random_() < self.loss:
-            return
-        self._order += 1
         item = (agent.swim.node, send.lane, send.frame)
-        heapq.heappush(self._heap, (when, self._order, _FRAME, target, item))
+        if not self.loss or random_() >= self.loss:
+            self._order += 1
+            heapq.heappush(self._heap, (when, self._order, _FRAME, target, item))
+        if self.duplication and random_() < self.duplication:
+            self._order += 1
+            heapq.heappush(self._heap, (when + high * random_(), self._order, _FRAME, target, item))
+
+    def _is_cut(self, agent: Agent, target: Agent) -> bool:
+        return target.is_silent or (self.cut is not None and self.cut(agent.index, target.index))
 
     def _arrive(self, agent: Agent, sender: str, lane: Lane, data: bytes) -> None:
         if not agent.is_up or agent.is_silent:
@@ -305,7 +332,11 @@ class Swarm:
         if agent.anomaly is not None or agent.held_frames:
             agent.held_frames.append((sender, lane, data))
         else:
-            self._perform(agent, agent.swim.receive(sender, lane, data, self.now))
+            self._hear(agent, sender, lane, data)
+
+    def _hear(self, agent: Agent, sender: str, lane: Lane, data: bytes) -> None:
+        heard = data if agent.hears is None else agent.hears(data)
+        self.perform(agent, agent.swim.receive(sender, lane, heard, self.now + agent.skew_s))
 
     def _read_next(self, agent: Agent) -> None:
         agent.is_reading = True
@@ -316,10 +347,6 @@ class Swarm:
         """A frame that waited has been read, unless the process is anomalous once more."""
         agent.is_reading = False
         if agent.anomaly is None and agent.is_up and agent.held_frames:
-            self._perform(agent, agent.swim.receive(*agent.held_frames.popleft(), self.now))
+            self._hear(agent, *agent.held_frames.popleft())
             if agent.held_frames:
                 self._read_next(agent)
-
-
-def _peer(agent: Agent) -> Peer:
-    return Peer(agent.swim.node, agent.swim.address)

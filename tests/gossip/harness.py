@@ -1,4 +1,4 @@
-"""A cluster of membership cores in virtual time: a heap of events, and links between addresses that can be broken.
+"""The words in which the tests speak of membership: nodes by number, claims, one core by itself, and a small swarm.
 
 Frames cross encode and decode. The same seed gives the same run.
 """
@@ -9,7 +9,6 @@ import gc
 import heapq
 import random
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gossip import (
@@ -24,7 +23,6 @@ from gossip import (
     Member,
     MemberChanged,
     Peer,
-    Roll,
     Send,
     SetTimer,
     Status,
@@ -49,14 +47,13 @@ from gossip.messages import (
     frame,
     frame_head,
 )
+from simulations.swarm import Agent, Anomaly, Swarm
 
 CLUSTER = bytes(range(16))
 CONFIG = SwimConfig()
 # Long enough for one round over three peers, with the end of the last probe.
 ROUND_S = 2.5
 GOSSIP = (Claim, Publication, News, Buckets, Versions, Wanted, Records)
-# How long the frames take that waited for a process that stood still, after its timers went off.
-STILL_S = 0.02
 
 
 def node_id(number: int) -> str:
@@ -102,55 +99,31 @@ def of_type(effects: Sequence[Effect], kind: type[T]) -> list[T]:
     return [effect for effect in effects if isinstance(effect, kind)]
 
 
-@dataclass
-class Host:
-    """Where one core runs: its events so far, and whether it is up."""
+class Network(Swarm):
+    """A swarm of few, by number, that keeps what each application was told; it begins at 100 s."""
 
-    number: int
-    swim: Swim
-    up: bool = True
-    events: list[tuple[float, Effect]] = field(default_factory=list)
-    still_until: float = 0.0
-    skew_s: float = 0.0
-    """How far its clock is ahead of the network's."""
-    hears_gossip: bool = True
+    def __init__(
+        self,
+        seed: int = 0,
+        config: SwimConfig = CONFIG,
+        *,
+        delay_s: tuple[float, float] = (0.0002, 0.001),
+        loss: float = 0.0,
+        duplication: float = 0.0,
+    ) -> None:
+        super().__init__(config, seed, delay_s=delay_s, loss=loss, duplication=duplication, read_s=0.0)
+        self.now = 100.0
+        self.hosts: dict[int, Agent] = {}
 
     @property
-    def node(self) -> str:
-        return self.swim.node
+    def frames(self) -> int:
+        return sum(agent.frames_sent for agent in self.agents)
 
     @property
-    def address(self) -> str:
-        return self.swim.address
+    def bytes_sent(self) -> int:
+        return sum(agent.bytes_sent for agent in self.agents)
 
-
-@dataclass
-class Network:
-    """Many hosts, one clock. ``loss`` and ``duplication`` are probabilities; ``cut`` says which pairs cannot talk.
-
-    ``refusing``: hosts that are there, but whom nobody can dial.
-    """
-
-    seed: int = 0
-    config: SwimConfig = CONFIG
-    latency_s: tuple[float, float] = (0.0002, 0.001)
-    loss: float = 0.0
-    duplication: float = 0.0
-    now: float = 100.0
-    hosts: dict[int, Host] = field(default_factory=dict)
-    cut: Callable[[int, int], bool] = lambda sender, receiver: False
-    refusing: tuple[int, ...] = ()
-    overheard: Callable[[Host, Send], None] = lambda sender, send: None
-    frames: int = 0
-    bytes_sent: int = 0
-
-    def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = 0
-        self._by_address: dict[str, Host] = {}
-
-    def add(
+    def host(
         self,
         number: int,
         *,
@@ -158,7 +131,7 @@ class Network:
         address: str = "",
         cluster: bytes = CLUSTER,
         versions: VersionRange = VERSIONS,
-    ) -> Host:
+    ) -> Agent:
         """A new core, or one that starts again with a later epoch; it does not run yet."""
         swim = make_swim(
             number,
@@ -169,86 +142,61 @@ class Network:
             seed=self.seed,
             versions=versions,
         )
-        host = Host(number, swim)
         if number in self.hosts:
-            self.hosts[number].up = False
-        self.hosts[number] = host
-        self._by_address[host.address] = host
-        return host
+            self.kill(self.hosts[number])
+        self.hosts[number] = self.admit(number, swim)
+        return self.hosts[number]
 
-    def start(self, host: Host, seeds: Sequence[Peer] = ()) -> None:
-        self.perform(host, host.swim.start(self.now, seeds))
-
-    def cluster_of(self, count: int) -> list[Host]:
+    def cluster_of(self, count: int) -> list[Agent]:
         """``count`` hosts that have joined the first and see each other."""
-        hosts = [self.add(number) for number in range(1, count + 1)]
+        hosts = [self.host(number) for number in range(1, count + 1)]
         for host in hosts:
             self.start(host)
         for host in hosts[1:]:
             self.perform(host, host.swim.join(hosts[0].address, self.now))
-        self.run_until(lambda: self.all_see_all(hosts), 30)
+        self.wait(lambda: self.see_each_other(hosts), 30)
         return hosts
 
-    def formed(self, count: int) -> list[Host]:
+    def formed(self, count: int) -> list[Agent]:
         """``count`` hosts that have known each other for long."""
-        hosts = [self.add(number) for number in range(1, count + 1)]
-        roll = Roll([member(number, Status.ALIVE) for number in range(1, count + 1)])
-        for host in hosts:
-            host.swim.adopt(roll, self.now)
-            self.start(host)
+        hosts = [self.host(number) for number in range(1, count + 1)]
+        self.acquaint(hosts)
         return hosts
 
-    def all_see_all(self, hosts: Sequence[Host]) -> bool:
+    def see_each_other(self, hosts: Sequence[Agent]) -> bool:
         nodes = tuple(sorted(host.node for host in hosts))
         return all(host.swim.alive() == nodes for host in hosts)
 
-    def kill(self, host: Host) -> None:
-        """The process ends: whoever dials its host is refused."""
-        host.up = False
-
-    def stand_still(self, host: Host, duration_s: float) -> None:
+    def stand_still(self, host: Agent, duration_s: float) -> None:
         """The process stops for a while: its timers go off late, and then it reads what has arrived."""
-        host.still_until = self.now + duration_s
+        self.begin_anomaly(host, Anomaly.FROZEN)
+        self.at(self.now + duration_s, lambda: self.end_anomaly(host))
 
-    def isolate(self, *hosts: Host) -> None:
+    def isolate(self, *hosts: Agent) -> None:
         """Frames from and to these hosts vanish, also among themselves."""
-        gone = [host.number for host in hosts]
+        gone = [host.index for host in hosts]
         self.cut = lambda sender, receiver: sender in gone or receiver in gone
 
-    def partition(self, side: Sequence[Host]) -> None:
+    def partition(self, side: Sequence[Agent]) -> None:
         """Frames between ``side`` and the others vanish."""
-        inside = [host.number for host in side]
+        inside = [host.index for host in side]
         self.cut = lambda sender, receiver: (sender in inside) != (receiver in inside)
 
     def heal(self) -> None:
-        self.cut = lambda sender, receiver: False
+        self.cut = None
 
-    def perform(self, host: Host, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, Send):
-                self._send(host, effect)
-            elif isinstance(effect, SetTimer):
-                self._at(self.now + effect.delay_s, self._fire(host, effect.timer))
-            else:
-                host.events.append((self.now, effect))
+    def tell(self, agent: Agent, effect: Effect) -> None:
+        agent.events.append((self.now, effect))
 
-    def run(self, duration_s: float) -> None:
-        """Let so much time pass."""
-        end = self.now + duration_s
-        while self._heap and self._heap[0][0] <= end:
-            self._step()
-        self.now = end
-
-    def run_until(self, condition: Callable[[], bool], timeout_s: float) -> float:
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> float:
         """Let time pass until ``condition``; returns how long it took. Fails when it takes too long."""
         start = self.now
         while not condition():
-            assert self._heap, "nothing will happen any more"
-            assert self._heap[0][0] <= start + timeout_s, f"not so within {timeout_s} s (seed {self.seed})"
-            self._step()
+            self.step()
+            assert self.now <= start + timeout_s, f"not so within {timeout_s} s (seed {self.seed})"
         return self.now - start
 
-    def died_at(self, observer: Host, victim: Host) -> float | None:
+    def died_at(self, observer: Agent, victim: Agent) -> float | None:
         """When ``observer`` last learned that ``victim`` is dead."""
         times = [
             at
@@ -259,60 +207,11 @@ class Network:
         ]
         return times[-1] if times else None
 
-    def joins(self, host: Host) -> list[Joined | JoinFailed]:
+    def joins(self, host: Agent) -> list[Joined | JoinFailed]:
         return [event for _, event in host.events if isinstance(event, Joined | JoinFailed)]
 
-    def conflicts(self, host: Host) -> list[IdentityConflict]:
+    def conflicts(self, host: Agent) -> list[IdentityConflict]:
         return [event for _, event in host.events if isinstance(event, IdentityConflict)]
-
-    def _step(self) -> None:
-        self.now, _, action = heapq.heappop(self._heap)
-        action()
-
-    def _at(self, when: float, action: Callable[[], None]) -> None:
-        self._order += 1
-        heapq.heappush(self._heap, (when, self._order, action))
-
-    def _fire(self, host: Host, timer: Timer) -> Callable[[], None]:
-        def fire() -> None:
-            if self.now < host.still_until:
-                self._at(host.still_until, fire)
-            elif host.up:
-                self.perform(host, host.swim.timer(timer, self.now + host.skew_s))
-
-        return fire
-
-    def _send(self, sender: Host, send: Send) -> None:
-        self.frames += 1
-        self.bytes_sent += len(send.frame)
-        self.overheard(sender, send)
-        target = self._by_address.get(send.peer.address)
-        if target is None or not target.up or target.number in self.refusing:
-            if target is None or not self.cut(sender.number, target.number):
-                self._at(self.now + self.latency_s[1], self._refuse(sender, send.peer))
-            return
-        copies = 2 if self.rng.random() < self.duplication else 1
-        for _ in range(copies):
-            if not self.cut(sender.number, target.number) and self.rng.random() >= self.loss:
-                delay_s = self.rng.uniform(*self.latency_s)
-                self._at(self.now + delay_s, self._deliver(sender, target, send.lane, send.frame))
-
-    def _deliver(self, sender: Host, target: Host, lane: Lane, frame: bytes) -> Callable[[], None]:
-        def deliver() -> None:
-            if self.now < target.still_until:
-                self._at(target.still_until + STILL_S, deliver)
-            elif target.up:
-                heard = frame if target.hears_gossip else without_gossip(frame)
-                self.perform(target, target.swim.receive(sender.node, lane, heard, self.now + target.skew_s))
-
-        return deliver
-
-    def _refuse(self, sender: Host, peer: Peer) -> Callable[[], None]:
-        def refuse() -> None:
-            if sender.up:
-                self.perform(sender, sender.swim.unreachable(peer, "connection refused", self.now + sender.skew_s))
-
-        return refuse
 
 
 def without_gossip(data: bytes) -> bytes:
@@ -446,14 +345,14 @@ def ping(number: int, sequence: int = 7, *, digest: int = 0, epoch: int = 1, cou
     return Ping(sequence, digest, address_of(number), Incarnation(epoch, counter))
 
 
-def settled_cluster(seed: int, count: int = 5) -> tuple[Network, list[Host]]:
+def settled_cluster(seed: int, count: int = 5) -> tuple[Network, list[Agent]]:
     network = Network(seed=seed)
     hosts = network.cluster_of(count)
     network.run(10 + 2 * network.rng.random())
     return network, hosts
 
 
-def hold_dead(observers: list[Host], victims: list[Host]) -> bool:
+def hold_dead(observers: list[Agent], victims: list[Agent]) -> bool:
     statuses = [observer.swim.member(victim.node) for observer in observers for victim in victims]
     return all(member is not None and member.status is Status.DEAD for member in statuses)
 

@@ -75,7 +75,7 @@ def test_02_confirmations_shorten_a_suspicion_from_max_to_min_on_a_log_scale() -
 def test_02_with_few_members_nobody_waits_for_confirmations_that_cannot_come(count: int) -> None:
     network, hosts = settled_cluster(3, count)
     network.isolate(*hosts[1:])
-    network.run_until(lambda: hold_dead(hosts[:1], hosts[1:]), 5.0)
+    network.wait(lambda: hold_dead(hosts[:1], hosts[1:]), 5.0)
 
 
 def test_03_local_health_1_doubles_the_probe_window() -> None:
@@ -286,7 +286,7 @@ def test_19_a_node_of_another_cluster_is_refused() -> None:
 def test_20_a_rolling_change_of_keys_loses_no_member(count: int) -> None:
     network, hosts = settled_cluster(1, count)
     for turn in range(200):
-        network.refusing = (hosts[turn % count].number,)
+        network.refusing = (hosts[turn % count].index,)
         network.run(0.03)
         network.refusing = ()
         network.run(0.25)
@@ -312,7 +312,7 @@ def test_22_left_then_restarted_a_node_does_not_rejoin_by_itself() -> None:
     assert hosts[2].swim.peers() == []
     assert hosts[0].swim.alive() == hosts[1].swim.alive() == tuple(sorted(host.node for host in hosts[:2]))
     network.perform(hosts[2], hosts[2].swim.join(hosts[0].address, network.now))
-    network.run_until(lambda: network.all_see_all(hosts), 2.0)
+    network.wait(lambda: network.see_each_other(hosts), 2.0)
 
 
 def test_22_crashed_then_restarted_a_node_rejoins_by_itself() -> None:
@@ -322,9 +322,9 @@ def test_22_crashed_then_restarted_a_node_rejoins_by_itself() -> None:
     assert peers == [Peer(host.node, host.address) for host in sorted(hosts[:3], key=lambda host: host.node)]
     network.kill(hosts[3])
     network.run(20)
-    again = network.add(4, epoch=2)
+    again = network.host(4, epoch=2)
     network.start(again, peers)
-    network.run_until(lambda: network.all_see_all([*hosts[:3], again]), 2.0)
+    network.wait(lambda: network.see_each_other([*hosts[:3], again]), 2.0)
     assert isinstance(network.joins(again)[0], Joined)
 
 
@@ -355,9 +355,9 @@ def test_25_each_suspicion_of_self_is_answered_at_once_and_a_stale_one_does_not_
 def test_26_declared_down_a_node_comes_back_with_a_new_incarnation() -> None:
     network, hosts = settled_cluster(4)
     network.isolate(hosts[0])
-    network.run_until(lambda: hold_dead(hosts[1:], hosts[:1]), 5)
+    network.wait(lambda: hold_dead(hosts[1:], hosts[:1]), 5)
     network.heal()
-    network.run_until(lambda: network.all_see_all(hosts), 5)
+    network.wait(lambda: network.see_each_other(hosts), 5)
     assert hosts[0].swim.incarnation > Incarnation(1, 0)
 
 
@@ -433,7 +433,7 @@ def test_32_a_third_of_the_nodes_failing_at_once_leaves_the_others_agreeing() ->
     for seed in range(3):
         network, hosts = settled_cluster(seed, 12)
         network.isolate(*hosts[8:])
-        network.run_until(lambda h=hosts: hold_dead(h[:8], h[8:]), 8.0)  # type: ignore[misc]
+        network.wait(lambda h=hosts: hold_dead(h[:8], h[8:]), 8.0)  # type: ignore[misc]
         network.run(10)
         assert all(network.died_at(host, other) is None for host in hosts[:8] for other in hosts[:8])
 
@@ -443,7 +443,7 @@ def test_32_with_asymmetric_loss_the_remaining_views_agree() -> None:
     network.cut = lambda sender, receiver: receiver == 8 and sender % 2 == 0
     network.run(60)
     network.heal()
-    network.run_until(lambda: network.all_see_all(hosts), 10)
+    network.wait(lambda: network.see_each_other(hosts), 10)
     assert all(network.died_at(host, other) is None for host in hosts[:7] for other in hosts[:7])
 
 
@@ -457,7 +457,7 @@ def test_33_a_partition_longer_than_every_suspicion_timeout_heals_by_itself(side
         assert hold_dead(one, other)
         assert hold_dead(other, one)
         network.heal()
-        network.run_until(lambda n=network, h=hosts: n.all_see_all(h), 5.0)  # type: ignore[misc]
+        network.wait(lambda n=network, h=hosts: n.see_each_other(h), 5.0)  # type: ignore[misc]
 
 
 def test_34_ten_thousand_members_that_come_and_go_leave_no_memory_behind() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from gossip import Advertisement, Status, SwimConfig
 from gossip.digest import BUCKETS, bucket_of
 from gossip.messages import Buckets, Message, Records, Versions, Wanted
-from tests.gossip.harness import CONFIG, Host, Network, Solo, alive, dead, hold_dead, node_id, ping, settled_cluster
+from simulations.swarm import Agent
+from tests.gossip.harness import CONFIG, Network, Solo, alive, dead, hold_dead, node_id, ping, settled_cluster
 
 SEEDS = range(12)
 
@@ -23,7 +24,7 @@ def test_a_silent_node_among_five_is_held_dead_by_all_others_within_about_three_
         network, hosts = settled_cluster(seed)
         network.isolate(hosts[2])
         others = [host for host in hosts if host is not hosts[2]]
-        times.append(network.run_until(lambda h=hosts, o=others: hold_dead(o, [h[2]]), 4.0))  # type: ignore[misc]
+        times.append(network.wait(lambda h=hosts, o=others: hold_dead(o, [h[2]]), 4.0))  # type: ignore[misc]
     assert statistics.median(times) < 2.8
     assert max(times) < 3.8
 
@@ -32,7 +33,7 @@ def test_the_last_of_five_holds_all_others_dead_within_five_seconds() -> None:
     for seed in SEEDS:
         network, hosts = settled_cluster(seed)
         network.isolate(*hosts[1:])
-        network.run_until(lambda h=hosts: hold_dead(h[:1], h[1:]), 5.0)  # type: ignore[misc]
+        network.wait(lambda h=hosts: hold_dead(h[:1], h[1:]), 5.0)  # type: ignore[misc]
 
 
 def test_a_killed_process_is_held_dead_sooner_than_a_silent_one() -> None:
@@ -40,7 +41,7 @@ def test_a_killed_process_is_held_dead_sooner_than_a_silent_one() -> None:
     for seed in SEEDS:
         network, hosts = settled_cluster(seed)
         network.kill(hosts[4])
-        times.append(network.run_until(lambda h=hosts: hold_dead(h[:4], h[4:]), 4.0))  # type: ignore[misc]
+        times.append(network.wait(lambda h=hosts: hold_dead(h[:4], h[4:]), 4.0))  # type: ignore[misc]
     assert statistics.median(times) < 2.3
 
 
@@ -48,7 +49,7 @@ def test_a_member_that_others_reach_is_not_held_dead_by_the_one_that_does_not() 
     network, hosts = settled_cluster(1)
     network.cut = lambda sender, receiver: {sender, receiver} == {1, 2}
     network.run(60)
-    assert network.all_see_all(hosts)
+    assert network.see_each_other(hosts)
     assert all(network.died_at(host, other) is None for host in hosts for other in hosts)
 
 
@@ -67,11 +68,11 @@ def test_what_was_published_on_both_sides_of_a_partition_is_known_to_all_afterwa
     network.partition(hosts[:3])
     network.run(30)
     for host in hosts:
-        network.perform(host, host.swim.advertise(Advertisement((f"app{host.number}",), b"x"), network.now))
+        network.perform(host, host.swim.advertise(Advertisement((f"app{host.index}",), b"x"), network.now))
     network.run(30)
     network.heal()
-    names = tuple(f"app{host.number}" for host in hosts)
-    network.run_until(lambda: all(host.swim.directory.names() == names for host in hosts), 8.0)
+    names = tuple(f"app{host.index}" for host in hosts)
+    network.wait(lambda: all(host.swim.directory.names() == names for host in hosts), 8.0)
 
 
 def test_the_dead_are_dialled_at_a_rate_that_does_not_grow_with_the_cluster() -> None:
@@ -114,7 +115,7 @@ def test_what_every_gossip_lost_is_found_by_comparing_views() -> None:
     network.perform(hosts[0], hosts[0].swim.advertise(Advertisement(("lost",), b""), network.now))
     network.run(0.4)
     network.heal()
-    network.run_until(lambda: all(host.swim.directory.names() == ("lost",) for host in hosts), 5)
+    network.wait(lambda: all(host.swim.directory.names() == ("lost",) for host in hosts), 5)
 
 
 def test_a_member_that_is_down_everywhere_is_learned_as_dead() -> None:
@@ -203,9 +204,9 @@ def test_views_agree_once_the_network_does_no_more_harm(
 ) -> None:
     # With such loss one join in 2,000 would fail within the usual time.
     config = SwimConfig(join_timeout_s=10.0)
-    network = Network(seed=seed, config=config, latency_s=(0.0002, 0.05), loss=loss, duplication=duplication)
+    network = Network(seed=seed, config=config, delay_s=(0.0002, 0.05), loss=loss, duplication=duplication)
     for number in range(1, 7):
-        network.start(network.add(number))
+        network.start(network.host(number))
     for number in range(2, 7):
         network.perform(network.hosts[number], network.hosts[number].swim.join(network.hosts[1].address, network.now))
     network.run(10)
@@ -215,7 +216,7 @@ def test_views_agree_once_the_network_does_no_more_harm(
     network.heal()
     network.loss = network.duplication = 0
     for host in list(network.hosts.values()):
-        if not host.up:
+        if not host.is_up:
             disturb(network, "restart", host, 99)
     network.run(60)
 
@@ -225,15 +226,15 @@ def test_views_agree_once_the_network_does_no_more_harm(
     assert len({host.swim._view.digest.total for host in hosts}) == 1
 
 
-def disturb(network: Network, what: str, host: Host, turn: int) -> None:
+def disturb(network: Network, what: str, host: Agent, turn: int) -> None:
     if what == "cut":
         network.partition([host])
     elif what == "kill":
         network.kill(host)
     elif what == "restart":
-        again = network.add(host.number, epoch=host.swim.incarnation.epoch + 1)
+        again = network.host(host.index, epoch=host.swim.incarnation.epoch + 1)
         network.start(again, [other.swim.peers()[0] for other in network.hosts.values() if other.swim.peers()])
-    elif what == "advertise" and host.up:
+    elif what == "advertise" and host.is_up:
         network.perform(host, host.swim.advertise(Advertisement((f"app{turn}",), b""), network.now))
-    elif what == "leave" and host.up:
+    elif what == "leave" and host.is_up:
         network.perform(host, host.swim.leave(network.now))

@@ -141,7 +141,7 @@ def test_a_cluster_that_begins_formed_has_nothing_to_tell_and_finds_who_dies() -
     assert network.frames == pytest.approx(40 * 2 * 10 / CONFIG.probe_interval_s, rel=0.01)
     assert not any(host.events for host in hosts)
     network.kill(hosts[3])
-    network.run_until(lambda: all(network.died_at(host, hosts[3]) for host in hosts if host.up), 8)
+    network.wait(lambda: all(network.died_at(host, hosts[3]) for host in hosts if host.is_up), 8)
     assert hosts[3].node in hosts[3].swim.alive(), "what one of them learns changes no other"
 
 

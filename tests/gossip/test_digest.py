@@ -203,7 +203,7 @@ def test_one_that_is_held_dead_hears_news_from_some_of_a_large_cluster_not_from_
     hosts = network.formed(150)
     network.run(3)
     network.isolate(hosts[7])
-    network.run_until(lambda: all(network.died_at(host, hosts[7]) for host in hosts if host is not hosts[7]), 12)
+    network.wait(lambda: all(network.died_at(host, hosts[7]) for host in hosts if host is not hosts[7]), 12)
     to_the_dead: list[Send] = []
     network.overheard = lambda sender, send: to_the_dead.append(send) if send.peer.node == hosts[7].node else None
     network.perform(hosts[0], hosts[0].swim.advertise(Advertisement(("app",)), network.now))

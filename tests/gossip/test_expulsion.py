@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from gossip import Advertisement, Claim, Forgotten, Incarnation, MemberChanged, Peer, Status, SwimConfig
 from gossip.directory import Publication
 from gossip.messages import Ack, Buckets, Join, Message, Nack, Ping, PingRequest, Records, Versions, Wanted
+from simulations.swarm import Agent
 from tests.gossip.harness import (
     CONFIG,
-    Host,
     Network,
     Solo,
     address_of,
@@ -234,20 +234,20 @@ def test_a_comparison_with_somebody_who_does_not_know_asks_for_nothing_and_ends(
 # Clusters
 
 
-def settled_cluster(count: int, seed: int = 1) -> tuple[Network, list[Host]]:
+def settled_cluster(count: int, seed: int = 1) -> tuple[Network, list[Agent]]:
     network = Network(seed=seed)
     hosts = network.cluster_of(count)
     network.run(10)
     return network, hosts
 
 
-def expel_at(network: Network, hosts: list[Host], *victims: Host) -> None:
+def expel_at(network: Network, hosts: list[Agent], *victims: Agent) -> None:
     for host in hosts:
         for victim in victims:
             network.perform(host, host.swim.expel(victim.node, network.now))
 
 
-def digests(hosts: list[Host]) -> set[int]:
+def digests(hosts: list[Agent]) -> set[int]:
     return {host.swim._view.digest.total for host in hosts}
 
 
@@ -256,7 +256,7 @@ def test_expelled_by_all_a_node_that_goes_on_is_seen_by_none_and_idle_traffic_do
     victim, others = hosts[5], hosts[:5]
     expel_at(network, others, victim)
     network.run(20)
-    assert network.all_see_all(others)
+    assert network.see_each_other(others)
     assert len(digests(others)) == 1
     network.kill(victim)
     before, bytes_before = network.frames, network.bytes_sent
@@ -279,7 +279,7 @@ def test_while_half_of_the_cluster_does_not_know_of_an_expulsion_nothing_melts_a
         assert all(network.died_at(host, other) is None for other in hosts[:5])
     expel_at(network, ignorant, victim)
     network.run(5)
-    assert network.all_see_all(hosts[:5])
+    assert network.see_each_other(hosts[:5])
     assert len(digests(hosts[:5])) == 1
 
 
@@ -303,9 +303,9 @@ def test_both_sides_of_a_partition_expel_one_of_the_other_and_afterwards_both_ar
     expel_at(network, one, one[0])
     expel_at(network, other, other[0])
     rest = one[1:] + other[1:]
-    network.run_until(lambda: network.all_see_all(rest), 20)
+    network.wait(lambda: network.see_each_other(rest), 20)
     network.run(60)
-    assert network.all_see_all(rest)
+    assert network.see_each_other(rest)
     assert len(digests(rest)) == 1
 
 

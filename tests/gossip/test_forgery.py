@@ -1,13 +1,11 @@
 """Frames of a member that says it is another, and frames that were recorded and are sent again."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import pytest
 
-from gossip import Advertisement, Deliver, Effect, Incarnation, Lane
+from gossip import Advertisement, Deliver, Effect, Incarnation, Lane, Send
 from gossip.messages import Ack, Join, Message, Payload, PingRequest, Refuse, encode, frame, frame_head
-from tests.gossip.harness import CLUSTER, Host, Network, Solo, alive, left, node_id, ping
+from simulations.swarm import Agent
+from tests.gossip.harness import CLUSTER, Network, Solo, alive, left, node_id, ping
 
 HOSTILE, VICTIM, STRANGER = 2, 3, 9
 
@@ -58,28 +56,30 @@ def test_nobody_is_let_in_under_the_id_of_another() -> None:
 # Recorded frames
 
 
-@dataclass
 class Recorder(Network):
     """A network on which somebody listens."""
 
-    recorded: list[tuple[int, int, Lane, bytes]] = field(default_factory=list)
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.recorded: list[tuple[int, int, Lane, bytes]] = []
+        self.overheard = self._record
 
-    def _deliver(self, sender: Host, target: Host, lane: Lane, frame: bytes) -> Callable[[], None]:
-        self.recorded.append((sender.number, target.number, lane, frame))
-        return super()._deliver(sender, target, lane, frame)
+    def _record(self, sender: Agent, send: Send) -> None:
+        target = next(host for host in self.hosts.values() if host.address == send.peer.address)
+        self.recorded.append((sender.index, target.index, send.lane, send.frame))
 
 
-def eventful_history() -> tuple[Recorder, list[Host]]:
+def eventful_history() -> tuple[Recorder, list[Agent]]:
     """Joins, advertisements, payloads, a death, a restart, a refuted suspicion and a leave, then peace."""
     network = Recorder(seed=4)
     hosts = network.cluster_of(6)
     for host in hosts:
-        network.perform(host, host.swim.advertise(Advertisement((f"app{host.number}",), b"old"), network.now))
+        network.perform(host, host.swim.advertise(Advertisement((f"app{host.index}",), b"old"), network.now))
     network.run(2)
     network.perform(hosts[0], hosts[0].swim.send(hosts[1].node, b"payload"))
     network.kill(hosts[4])
     network.run(8)
-    hosts[4] = network.add(5, epoch=2)
+    hosts[4] = network.host(5, epoch=2)
     network.start(hosts[4], hosts[0].swim.peers())
     network.isolate(hosts[3])
     network.run(1.2)
@@ -89,19 +89,19 @@ def eventful_history() -> tuple[Recorder, list[Host]]:
     network.run(1)
     network.kill(hosts.pop())
     for host in hosts:
-        network.perform(host, host.swim.advertise(Advertisement((f"app{host.number}",), b"new"), network.now))
+        network.perform(host, host.swim.advertise(Advertisement((f"app{host.index}",), b"new"), network.now))
     network.run(20)
     return network, hosts
 
 
-def views(hosts: list[Host]) -> list[object]:
+def views(hosts: list[Agent]) -> list[object]:
     return [
         (host.swim.members(), [host.swim.advertisement(other.node) for other in hosts], host.swim._view.digest.total)
         for host in hosts
     ]
 
 
-def told_since(hosts: list[Host], start: float) -> list[Effect]:
+def told_since(hosts: list[Agent], start: float) -> list[Effect]:
     return [event for host in hosts for at, event in host.events if at > start]
 
 
@@ -112,7 +112,7 @@ def test_recorded_frames_that_their_sender_sends_again_to_anybody_change_nothing
     assert {5, 6} <= {sender for sender, *_ in recorded}
     for sender, _, lane, data in recorded[:: len(recorded) // 500]:
         for host in hosts:
-            if host.number != sender:
+            if host.index != sender:
                 network.perform(host, host.swim.receive(node_id(sender), lane, data, network.now))
     network.run(10)
     assert views(hosts) == before
@@ -125,7 +125,7 @@ def test_recorded_frames_that_another_member_sends_are_dropped_whole() -> None:
     replayer = hosts[1]
     for sender, _, lane, data in list(network.recorded):
         for host in (hosts[0], hosts[2]):
-            if sender != replayer.number:
+            if sender != replayer.index:
                 effects = host.swim.receive(replayer.node, lane, data, network.now)
                 assert effects == []
     assert views(hosts) == before

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gossip import BadFrame, Lane, MemberChanged, Status, Swim, SwimConfig
 from gossip.messages import Frame, decode
-from tests.gossip.harness import Host, Network, Solo, node_id
+from simulations.swarm import Agent
+from tests.gossip.harness import Network, Solo, node_id
 from tests.gossip.strategies import hostile_frames, messages, messages_of_a_cluster
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
@@ -61,7 +62,7 @@ def test_no_frames_of_a_hostile_member_raise_anything_or_grow_anything_without_e
     assert len(solo.sent) < 100 * (len(frames) + 10)
 
 
-def receive(network: Network, host: Host, data: bytes) -> None:
+def receive(network: Network, host: Agent, data: bytes) -> None:
     network.perform(host, host.swim.receive(node_id(5), Lane.PROBE, data, network.now))
 
 

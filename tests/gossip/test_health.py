@@ -61,7 +61,7 @@ def test_a_relay_that_somebody_else_finds_silent_does_not_count_against_this_nod
 def test_a_refused_probe_in_a_cluster_of_two_does_not_count_against_this_node() -> None:
     network, hosts = settled_cluster(1, 2)
     network.kill(hosts[1])
-    network.run_until(lambda: hold_dead(hosts[:1], hosts[1:]), 4.0)
+    network.wait(lambda: hold_dead(hosts[:1], hosts[1:]), 4.0)
     assert hosts[0].swim.local_health == 0
 
 
@@ -77,7 +77,7 @@ def test_a_node_that_stood_still_holds_nobody_dead_for_it() -> None:
         assert sleeper.swim.counters()["stalls"] >= 1
         assert all(network.died_at(sleeper, other) is None for other in others)
         assert all(network.died_at(other, fellow) is None for other in others for fellow in others)
-        network.run_until(lambda n=network, h=hosts: n.all_see_all(h), 10.0)  # type: ignore[misc]
+        network.wait(lambda n=network, h=hosts: n.see_each_other(h), 10.0)  # type: ignore[misc]
 
 
 def test_without_notice_of_stalls_a_node_that_stood_still_holds_others_dead() -> None:

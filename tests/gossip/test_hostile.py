@@ -19,10 +19,10 @@ from gossip.messages import (
     frame,
     frame_head,
 )
+from simulations.swarm import Agent
 from tests.gossip.harness import (
     CLUSTER,
     CONFIG,
-    Host,
     Network,
     Solo,
     address_of,
@@ -39,21 +39,21 @@ NOWHERE = "10.6.6.6:1"
 VICTIM, HOSTILE = 3, 6
 
 
-def settled_cluster(count: int = 6, seed: int = 1) -> tuple[Network, list[Host]]:
+def settled_cluster(count: int = 6, seed: int = 1) -> tuple[Network, list[Agent]]:
     network = Network(seed=seed)
     hosts = network.cluster_of(count)
     network.run(10)
     return network, hosts
 
 
-def say(network: Network, hosts: Sequence[Host], *messages: Message, sender: int = HOSTILE) -> None:
+def say(network: Network, hosts: Sequence[Agent], *messages: Message, sender: int = HOSTILE) -> None:
     """The hostile node sends a frame of its own making to each of ``hosts``."""
     data = frame(frame_head(CLUSTER, node_id(sender)), [encode(message) for message in messages])
     for host in hosts:
         network.perform(host, host.swim.receive(node_id(sender), Lane.PROBE, data, network.now))
 
 
-def held_down(hosts: Sequence[Host], victim: Host) -> list[Status]:
+def held_down(hosts: Sequence[Agent], victim: Agent) -> list[Status]:
     """As what the applications were told that ``victim`` is down."""
     events = [event for host in hosts for _, event in host.events if isinstance(event, MemberChanged)]
     return [e.member.status for e in events if e.member.node == victim.node and not e.member.status.live]

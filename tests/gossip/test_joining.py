@@ -20,7 +20,7 @@ def test_a_node_joins_another_cluster_and_takes_over_its_id_members_and_advertis
     hosts = network.cluster_of(3)
     network.perform(hosts[1], hosts[1].swim.advertise(Advertisement(("app",), b"body"), network.now))
     network.run(5)
-    newcomer = network.add(9, cluster=OTHER_CLUSTER)
+    newcomer = network.host(9, cluster=OTHER_CLUSTER)
     network.start(newcomer)
     network.perform(newcomer, newcomer.swim.join(hosts[2].address, network.now))
     network.run(0.01)
@@ -28,13 +28,13 @@ def test_a_node_joins_another_cluster_and_takes_over_its_id_members_and_advertis
     assert newcomer.swim.cluster == CLUSTER
     assert newcomer.swim.alive() == tuple(sorted(host.node for host in (*hosts, newcomer)))
     assert newcomer.swim.directory.responsible("app") == (hosts[1].node,)
-    network.run_until(lambda: network.all_see_all([*hosts, newcomer]), 1.0)
+    network.wait(lambda: network.see_each_other([*hosts, newcomer]), 1.0)
 
 
 def test_a_join_gets_through_a_lossy_network() -> None:
     for seed in range(20):
-        network = Network(seed=seed, loss=0.4)
-        member, newcomer = network.add(1), network.add(2, cluster=OTHER_CLUSTER)
+        network = Network(seed=seed, loss=0.3)
+        member, newcomer = network.host(1), network.host(2, cluster=OTHER_CLUSTER)
         network.start(member)
         network.start(newcomer)
         network.perform(newcomer, newcomer.swim.join(member.address, network.now))
@@ -87,7 +87,7 @@ def test_joining_the_own_address_fails_as_self() -> None:
 
 def test_joining_oneself_under_another_address_fails_as_self() -> None:
     network = Network()
-    host = network.add(1)
+    host = network.host(1)
     network._by_address["localhost:7946"] = host
     network.perform(host, host.swim.join("localhost:7946", network.now))
     network.run(1.0)
@@ -174,17 +174,17 @@ def test_a_node_that_left_does_not_refute_and_does_not_probe() -> None:
 
 def test_all_nodes_that_crashed_together_find_each_other_whoever_is_first() -> None:
     network = Network(seed=6)
-    peers = {host.number: host.swim.peers() for host in network.cluster_of(4)}
+    peers = {host.index: host.swim.peers() for host in network.cluster_of(4)}
     again = []
     for number in peers:
         network.kill(network.hosts[number])
-        again.append(network.add(number, epoch=2))
+        again.append(network.host(number, epoch=2))
         network.kill(again[-1])
     for host in again:
-        host.up = True
-        network.start(host, peers[host.number])
+        host.is_up = True
+        network.start(host, peers[host.index])
         network.run(1.0)
-    network.run_until(lambda: network.all_see_all(again), 15.0)
+    network.wait(lambda: network.see_each_other(again), 15.0)
 
 
 def test_a_restart_within_the_suspicion_is_no_death() -> None:
@@ -193,7 +193,7 @@ def test_a_restart_within_the_suspicion_is_no_death() -> None:
     network.run(5)
     network.kill(hosts[3])
     network.run(1.0)
-    again = network.add(4, epoch=2)
+    again = network.host(4, epoch=2)
     network.start(again, hosts[3].swim.peers())
     network.run(10)
     assert all(network.died_at(host, again) is None for host in hosts[:3])
@@ -228,8 +228,8 @@ def test_one_node_id_living_twice_is_told_to_both() -> None:
     network = Network(seed=8)
     hosts = network.cluster_of(3)
     network.run(5)
-    twin = network.add(2, address="10.7.7.7:1")
-    hosts[1].up = True
+    twin = network.host(2, address="10.7.7.7:1")
+    hosts[1].is_up = True
     network.start(twin)
     network.perform(twin, twin.swim.join(hosts[0].address, network.now))
     network.run(2.0)

@@ -7,36 +7,34 @@ import pytest
 from gossip import Claim, Effect, Heard, NewsTooLarge, SwimConfig, TimerKind
 from gossip.dissemination import Broadcasts
 from gossip.messages import Ack, News
-from tests.gossip.harness import CONFIG, Host, Network, Solo, alive, dead, left, node_id, of_type, ping
+from simulations.swarm import Agent
+from tests.gossip.harness import CONFIG, Network, Solo, alive, dead, left, node_id, of_type, ping
 
 
 class Rumours(Network):
     """A network whose applications pass on each piece of news when it is new to them."""
 
-    heard: dict[tuple[int, bytes], float]
-    told: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.heard = {}
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.heard: dict[tuple[int, bytes], float] = {}
         self.told = 0
 
-    def tell(self, host: Host, body: bytes) -> None:
-        self.heard[host.number, body] = self.now
+    def spread(self, host: Agent, body: bytes) -> None:
+        self.heard[host.index, body] = self.now
         self.perform(host, host.swim.broadcast(body.decode(), body, self.now))
 
-    def perform(self, host: Host, effects: Sequence[Effect]) -> None:
-        super().perform(host, effects)
-        for heard in of_type(effects, Heard):
+    def tell(self, agent: Agent, effect: Effect) -> None:
+        super().tell(agent, effect)
+        if isinstance(effect, Heard):
             self.told += 1
-            if (host.number, heard.body) not in self.heard:
-                self.tell(host, heard.body)
+            if (agent.index, effect.body) not in self.heard:
+                self.spread(agent, effect.body)
 
-    def know(self, hosts: Sequence[Host], body: bytes) -> bool:
-        return all((host.number, body) in self.heard for host in hosts)
+    def know(self, hosts: Sequence[Agent], body: bytes) -> bool:
+        return all((host.index, body) in self.heard for host in hosts)
 
 
-def settled_cluster(count: int, seed: int, loss: float = 0.0) -> tuple[Rumours, list[Host]]:
+def settled_cluster(count: int, seed: int, loss: float = 0.0) -> tuple[Rumours, list[Agent]]:
     network = Rumours(seed=seed)
     hosts = network.cluster_of(count)
     network.run(10)
@@ -50,9 +48,9 @@ def test_of_fifty_nodes_all_but_very_few_hear_news_within_some_rounds_of_gossip_
     missed = 0
     for turn in range(40):
         body = f"news {turn}".encode()
-        network.tell(hosts[turn], body)
+        network.spread(hosts[turn], body)
         network.run(6 * CONFIG.gossip_interval_s)
-        missed += sum((host.number, body) not in network.heard for host in hosts)
+        missed += sum((host.index, body) not in network.heard for host in hosts)
     # Each node tells it 8 times, so that a share of about exp(-8 x (1 - loss)) hears nothing.
     assert missed <= 8
 
@@ -60,13 +58,13 @@ def test_of_fifty_nodes_all_but_very_few_hear_news_within_some_rounds_of_gossip_
 def test_in_a_small_cluster_everybody_hears_news() -> None:
     for seed in range(20):
         network, hosts = settled_cluster(5, seed)
-        network.tell(hosts[seed % 5], b"news")
-        network.run_until(lambda n=network, h=hosts: n.know(h, b"news"), 0.5)  # type: ignore[misc]
+        network.spread(hosts[seed % 5], b"news")
+        network.wait(lambda n=network, h=hosts: n.know(h, b"news"), 0.5)  # type: ignore[misc]
 
 
 def test_news_ends_and_afterwards_only_probes_are_sent() -> None:
     network, hosts = settled_cluster(10, 1)
-    network.tell(hosts[0], b"news")
+    network.spread(hosts[0], b"news")
     network.run(10)
     assert network.told <= 10 * CONFIG.retransmit_limit(10)
     frames, told = network.frames, network.told
@@ -77,7 +75,7 @@ def test_news_ends_and_afterwards_only_probes_are_sent() -> None:
 
 def test_replayed_news_is_told_to_the_application_and_to_nobody_else() -> None:
     network, hosts = settled_cluster(5, 2)
-    network.tell(hosts[0], b"news")
+    network.spread(hosts[0], b"news")
     network.run(10)
     frames = network.frames
     for host in hosts[1:]:
@@ -176,11 +174,11 @@ def test_waiting_news_is_bounded_and_what_was_sent_most_makes_room() -> None:
 def test_a_node_that_goes_to_another_cluster_takes_no_news_along() -> None:
     network = Network(seed=5)
     hosts = network.cluster_of(2)
-    elsewhere = network.add(3, cluster=bytes(reversed(range(16))))
+    elsewhere = network.host(3, cluster=bytes(reversed(range(16))))
     network.start(elsewhere)
     network.perform(hosts[1], hosts[1].swim.broadcast("key", b"of the old cluster", network.now))
     network.perform(hosts[1], hosts[1].swim.expel(hosts[0].node, network.now))
     network.perform(hosts[1], hosts[1].swim.join(elsewhere.address, network.now))
     network.run(5)
-    assert network.all_see_all([hosts[1], elsewhere])
+    assert network.see_each_other([hosts[1], elsewhere])
     assert [event for _, event in elsewhere.events if isinstance(event, Heard)] == []

@@ -1,12 +1,15 @@
 """Members that are neither well nor dead: odd clocks, deaf ears, links that carry one way only, copied disks."""
 
+from functools import partial
+
 import pytest
 
 from gossip import Advertisement
-from tests.gossip.harness import Host, Network, hold_dead, settled_cluster
+from simulations.swarm import Agent
+from tests.gossip.harness import Network, hold_dead, settled_cluster, without_gossip
 
 
-def nobody_was_held_dead(network: Network, hosts: list[Host]) -> bool:
+def nobody_was_held_dead(network: Network, hosts: list[Agent]) -> bool:
     return all(network.died_at(one, other) is None for one in hosts for other in hosts)
 
 
@@ -19,9 +22,9 @@ def test_a_member_whose_clock_jumps_ahead_holds_nobody_dead_and_is_not_held_dead
     network.run(30.0)
     staying = [host for host in hosts if host is not hosts[2]]
     assert nobody_was_held_dead(network, staying)
-    assert network.all_see_all(staying)
+    assert network.see_each_other(staying)
     network.kill(hosts[5])
-    network.run_until(lambda: hold_dead(staying[:-1], [hosts[5]]), 8.0)
+    network.wait(lambda: hold_dead(staying[:-1], [hosts[5]]), 8.0)
 
 
 @pytest.mark.parametrize("rate", [0.8, 1.25])
@@ -32,17 +35,17 @@ def test_a_member_whose_clock_runs_at_another_rate_is_a_member_like_others(rate:
         hosts[0].skew_s += 0.1 * (rate - 1.0)
     assert nobody_was_held_dead(network, hosts)
     network.kill(hosts[5])
-    network.run_until(lambda: hold_dead(hosts[:5], hosts[5:]), 8.0)
+    network.wait(lambda: hold_dead(hosts[:5], hosts[5:]), 8.0)
 
 
 def test_a_member_that_answers_probes_but_drops_gossip_harms_nobody_else() -> None:
     network, hosts = settled_cluster(3, 10)
     deaf, *others = hosts
-    deaf.hears_gossip = False
+    deaf.hears = without_gossip
     network.perform(others[0], others[0].swim.advertise(Advertisement(("app",)), network.now))
-    network.run_until(lambda: all(host.swim.directory.names() == ("app",) for host in others), 2.0)
+    network.wait(lambda: all(host.swim.directory.names() == ("app",) for host in others), 2.0)
     network.kill(others[-1])
-    network.run_until(lambda: hold_dead(others[:-1], others[-1:]), 5.0)
+    network.wait(lambda: hold_dead(others[:-1], others[-1:]), 5.0)
     network.run(60.0)
     assert nobody_was_held_dead(network, [deaf, *others[:-1]])
 
@@ -51,8 +54,8 @@ def test_a_member_that_answers_probes_but_drops_gossip_harms_nobody_else() -> No
     probes_and_acks = 9 * 2 * 60 / network.config.probe_period_s(9)
     assert network.frames - frames < 1.25 * probes_and_acks
 
-    deaf.hears_gossip = True
-    network.run_until(lambda: deaf.swim.directory.names() == ("app",), 90.0)
+    deaf.hears = None
+    network.wait(lambda: deaf.swim.directory.names() == ("app",), 90.0)
 
 
 def test_where_one_link_carries_one_way_only_nobody_is_held_dead() -> None:
@@ -60,23 +63,27 @@ def test_where_one_link_carries_one_way_only_nobody_is_held_dead() -> None:
     network.cut = lambda sender, receiver: (sender, receiver) == (1, 2)
     network.run(60.0)
     assert nobody_was_held_dead(network, hosts)
-    assert network.all_see_all(hosts)
+    assert network.see_each_other(hosts)
+
+
+def is_cut(mute: bool, sender: int, receiver: int) -> bool:
+    return (sender if mute else receiver) == 1
 
 
 def test_a_member_that_is_heard_by_nobody_is_dead_and_one_that_hears_nobody_is_too() -> None:
     for mute in (True, False):
         network, hosts = settled_cluster(5, 6)
-        network.cut = lambda sender, receiver, mute=mute: (sender if mute else receiver) == 1  # type: ignore[misc]
-        network.run_until(lambda h=hosts: hold_dead(h[1:], h[:1]), 20.0)  # type: ignore[misc]
+        network.cut = partial(is_cut, mute)
+        network.wait(partial(hold_dead, hosts[1:], hosts[:1]), 20.0)
         assert nobody_was_held_dead(network, hosts[1:])
         network.heal()
-        network.run_until(lambda n=network, h=hosts: n.all_see_all(h), 20.0)  # type: ignore[misc]
+        network.wait(partial(network.see_each_other, hosts), 20.0)
 
 
 def test_a_copied_state_directory_is_told_to_both_and_others_go_on() -> None:
     network, hosts = settled_cluster(6, 5)
-    copy = network.add(2, address="10.7.7.7:1")
-    hosts[1].up = True
+    copy = network.host(2, address="10.7.7.7:1")
+    hosts[1].is_up = True
     network.start(copy, copy.swim.peers() or hosts[1].swim.peers())
     network.run(60.0)
     assert network.conflicts(copy)
@@ -97,4 +104,4 @@ def test_where_a_third_of_all_frames_is_lost_traffic_stays_bounded_and_most_stay
     # Suspicions make news all the time: rounds of gossip to three members, 13 times a second, are half of it.
     assert network.frames - frames < 50 * 5 * 120
     network.loss = 0.0
-    network.run_until(lambda: network.all_see_all(hosts), 10.0)
+    network.wait(lambda: network.see_each_other(hosts), 10.0)

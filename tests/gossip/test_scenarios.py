@@ -52,7 +52,8 @@ from gossip.messages import (
     Welcome,
     decode,
 )
-from tests.gossip.harness import Host, Network, node_id
+from simulations.swarm import Agent
+from tests.gossip.harness import Network, node_id
 
 COPIES = "10.9."
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
@@ -68,12 +69,12 @@ class Transcript(Network):
     """A network that writes down what is said and told."""
 
     def __init__(self) -> None:
-        super().__init__(seed=1, latency_s=(0.001, 0.001))
+        super().__init__(seed=1, delay_s=(0.001, 0.001))
         self.lines: list[str] = []
         self.shown: tuple[str, ...] = ("events",)
         self.start_at = self.now
 
-    def perform(self, host: Host, effects: Sequence[Effect]) -> None:
+    def perform(self, host: Agent, effects: Sequence[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Send):
                 self._note_frame(host, effect)
@@ -86,7 +87,7 @@ class Transcript(Network):
     def _note(self, text: str) -> None:
         self.lines.append(f"    {self.now - self.start_at:7.3f}  {text}")
 
-    def _note_frame(self, host: Host, send: Send) -> None:
+    def _note_frame(self, host: Agent, send: Send) -> None:
         kinds = tuple(kind for topic in self.shown for kind in TOPICS.get(topic, ()))
         messages = decode(send.frame, self.config.frame_size_bytes_max).messages
         said = [self._message(message) for message in messages if isinstance(message, kinds)]
@@ -95,9 +96,9 @@ class Transcript(Network):
             target = self._label(self._by_address[send.peer.address])
             self._note(f"{self._label(host)} -> {target}{lane}: {'; '.join(said)}")
 
-    def _label(self, host: Host) -> str:
+    def _label(self, host: Agent) -> str:
         """Its number; a copy of a host has a stroke."""
-        return f"{host.number}'" if host.address.startswith(COPIES) else str(host.number)
+        return f"{host.index}'" if host.address.startswith(COPIES) else str(host.index)
 
     def _number(self, node: str) -> int:
         return next(number for number in self.hosts if node_id(number) == node)
@@ -151,7 +152,7 @@ class Transcript(Network):
 
     def nodes(self, count: str) -> None:
         for number in range(1, int(count) + 1):
-            self.start(self.add(number))
+            self.start(self.host(number))
 
     def join(self, joiner: str, member: str) -> None:
         host = self.hosts[int(joiner)]
@@ -173,16 +174,16 @@ class Transcript(Network):
     def copy(self, number: str) -> None:
         host = self.hosts[int(number)]
         peers, epoch = host.swim.peers(), host.swim.incarnation.epoch
-        twin = self.add(host.number, epoch=epoch, address=f"{COPIES}0.{number}:7946")
-        host.up = True
+        twin = self.host(host.index, epoch=epoch, address=f"{COPIES}0.{number}:7946")
+        host.is_up = True
         self.start(twin, peers)
 
     def kill_process(self, number: str) -> None:
         self.kill(self.hosts[int(number)])
 
-    def restart(self, number: str) -> None:
+    def start_again(self, number: str) -> None:
         old = self.hosts[int(number)]
-        self.start(self.add(old.number, epoch=old.swim.incarnation.epoch + 1), old.swim.peers())
+        self.start(self.host(old.index, epoch=old.swim.incarnation.epoch + 1), old.swim.peers())
 
     def leave(self, number: str) -> None:
         host = self.hosts[int(number)]
@@ -208,7 +209,7 @@ class Transcript(Network):
             "stall": self.stall,
             "copy": self.copy,
             "kill": self.kill_process,
-            "restart": self.restart,
+            "restart": self.start_again,
             "leave": self.leave,
             "advertise": self.advertise,
             "show": self.show,

@@ -12,7 +12,7 @@ OLD, BOTH, NEW, LATER = VersionRange(1, 1), VersionRange(1, 2), VersionRange(2, 
 def cluster_of(*versions: VersionRange) -> Network:
     network = Network(seed=1)
     for number, spoken in enumerate(versions, 1):
-        network.start(network.add(number, versions=spoken))
+        network.start(network.host(number, versions=spoken))
     for host in list(network.hosts.values())[1:]:
         network.perform(host, host.swim.join(network.hosts[1].address, network.now))
     return network
@@ -21,8 +21,8 @@ def cluster_of(*versions: VersionRange) -> Network:
 def written_in(network: Network) -> dict[tuple[int, int], set[int]]:
     """The versions of the frames from one host to another, from now on and for two rounds of probes."""
     seen: dict[tuple[int, int], set[int]] = {}
-    numbers = {host.address: host.number for host in network.hosts.values()}
-    network.overheard = lambda sender, send: seen.setdefault((sender.number, numbers[send.peer.address]), set()).add(
+    numbers = {host.address: host.index for host in network.hosts.values()}
+    network.overheard = lambda sender, send: seen.setdefault((sender.index, numbers[send.peer.address]), set()).add(
         decode(send.frame, 1 << 22).version
     )
     network.run(4.0)
@@ -32,7 +32,7 @@ def written_in(network: Network) -> dict[tuple[int, int], set[int]]:
 def test_two_nodes_talk_in_the_highest_version_that_both_speak() -> None:
     network = cluster_of(BOTH, OLD, BOTH)
     network.run(10.0)
-    assert network.all_see_all(list(network.hosts.values()))
+    assert network.see_each_other(list(network.hosts.values()))
     seen = written_in(network)
     assert seen[1, 3] == seen[3, 1] == {2}
     assert seen[1, 2] == seen[2, 1] == seen[3, 2] == seen[2, 3] == {1}
@@ -46,10 +46,10 @@ def test_a_cluster_is_changed_to_another_version_node_by_node_and_nobody_is_held
         for host in hosts:
             peers = host.swim.peers()
             network.kill(host)
-            network.start(network.add(host.number, epoch=step, versions=spoken), peers)
+            network.start(network.host(host.index, epoch=step, versions=spoken), peers)
             network.run(8.0)
             hosts = list(network.hosts.values())
-            assert network.all_see_all(hosts)
+            assert network.see_each_other(hosts)
         assert all(not hold_dead([one], [other]) for one in hosts for other in hosts)
     assert {version for versions in written_in(network).values() for version in versions} == {2}
 
@@ -81,7 +81,7 @@ def test_who_cannot_be_read_is_written_to_in_the_highest_version_from_then_on() 
 def test_nodes_without_a_version_in_common_do_not_harm_each_other() -> None:
     network = cluster_of(BOTH, BOTH)
     network.run(5.0)
-    stranger = network.add(3, versions=LATER)
+    stranger = network.host(3, versions=LATER)
     network.start(stranger)
     network.perform(stranger, stranger.swim.join(network.hosts[1].address, network.now))
     network.run(10.0)

@@ -95,6 +95,6 @@ def test_a_cut_link_carries_nothing_one_way() -> None:
     first, second = swarm.agents[:2]
     swarm.cut = lambda sender, receiver: (sender, receiver) == (first.index, second.index)
     received = second.bytes_received
-    swarm.perform(first, lambda core, now: core.send(second.swim.node, b"x", Lane.PROBE))
+    swarm.perform(first, first.swim.send(second.node, b"x", Lane.PROBE))
     swarm.run(0.01)
     assert second.bytes_received == received
