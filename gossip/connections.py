@@ -176,14 +176,16 @@ class LaneEnd:
     def send(self, peer: Peer, frame: bytes) -> None:
         """Queue ``frame``; what waits at the end of this turn of the loop leaves together."""
         if peer.node.startswith(GUEST):
-            for guest in self._guests(peer.node) or [Peer(peer.node, "")]:
+            for guest in self._connected(peer.node) or [Peer(peer.node, "")]:
                 self._enqueue(guest, frame)
+        elif peer.node and not peer.address:
+            self._enqueue(next(iter(self._connected(peer.node)), peer), frame)
         else:
             self._enqueue(peer, frame)
 
-    def _guests(self, name: str) -> list[Peer]:
-        """All who are connected by this name. Each has a queue of its own: here its address is its instance."""
-        return [peer for peer in self._routes if peer.node == name]
+    def _connected(self, node: str) -> list[Peer]:
+        """All who are connected by this name. Each guest has a queue of its own: here its address is its instance."""
+        return [peer for peer in self._routes if peer.node == node]
 
     def _enqueue(self, peer: Peer, frame: bytes) -> None:
         if len(self._queues.get(peer, ())) >= self._config.queue_frames_max:
@@ -194,7 +196,7 @@ class LaneEnd:
 
     def forget(self, peer: Peer) -> None:
         """Drop what waits for ``peer``, its connections, and the dial if nobody else lives at its address."""
-        for known in self._guests(peer.node) if peer.node.startswith(GUEST) else [peer]:
+        for known in self._connected(peer.node) if peer.node.startswith(GUEST) else [peer]:
             self._discard(known, "dropped_forgotten")
 
     def expel(self, node: str) -> None:

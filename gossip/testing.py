@@ -194,6 +194,15 @@ class TransportContract(ABC):
                 bob.tell(alice, b"answer", lane)
                 await alice.heard.all_of([Received(bob.id, lane, b"answer")])
 
+    async def test_a_reply_needs_no_address_at_all(self) -> None:
+        async with self.nodes() as (alice, bob):
+            for lane in Lane:
+                alice.tell(bob, b"question", lane)
+                await bob.heard.all_of([Received(alice.id, lane, b"question")])
+                bob.transport.send(Peer(alice.id, ""), lane, b"answer")
+                await alice.heard.all_of([Received(bob.id, lane, b"answer")])
+            assert len(alice.heard.frames) == len(Lane)
+
     async def test_a_burst_that_fits_the_queue_arrives(self) -> None:
         async with self.nodes() as (alice, bob):
             for burst in (b"cold", b"warm"):

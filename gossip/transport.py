@@ -55,8 +55,9 @@ class Lane(IntEnum):
 class Peer:
     """Where to send: the node that is meant, and the address (``host:port``) at which it was last known.
 
-    ``node`` is empty as long as nobody knows who lives at the address (the first message of a join). The address of a
-    guest says nothing and is best empty; a frame to one goes to all who show its certificate and are connected.
+    ``node`` is empty as long as nobody knows who lives at the address (the first message of a join). ``address`` is
+    empty when nobody knows where the node lives: then a frame reaches it only on a connection that is there. The
+    address of a guest says nothing; a frame to one goes to all who show its certificate and are connected.
     """
 
     node: str

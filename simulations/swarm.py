@@ -304,7 +304,7 @@ class Swarm:
         agent.bytes_sent += len(send.frame)
         if self.overheard is not None:
             self.overheard(agent, send)
-        target = self._by_address.get(send.peer.address)
+        target = self._by_address.get(send.peer.address) if send.peer.address else self._connected(send.peer.node)
         random_ = self.rng.random
         low, high = self._delay_s
         when = self.now + low + (high - low) * random_()
@@ -321,6 +321,10 @@ class Swarm:
         if self.duplication and random_() < self.duplication:
             self._order += 1
             heapq.heappush(self._heap, (when + high * random_(), self._order, _FRAME, target, item))
+
+    def _connected(self, node: str) -> Agent | None:
+        """Whoever speaks as ``node`` has a connection to those that it speaks to."""
+        return next((agent for agent in self.agents if agent.is_up and agent.node == node), None)
 
     def _is_cut(self, agent: Agent, target: Agent) -> bool:
         return target.is_silent or (self.cut is not None and self.cut(agent.index, target.index))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossip import VERSIONS, Status, VersionRange
+from gossip import VERSIONS, JoinFailed, JoinFailure, Status, VersionRange
 from gossip.messages import Ack, decode, encode, frame, frame_head
 from tests.gossip.harness import CLUSTER, Network, Solo, alive, hold_dead, node_id, ping
 
@@ -84,6 +84,10 @@ def test_nodes_without_a_version_in_common_do_not_harm_each_other() -> None:
     stranger = network.host(3, versions=LATER)
     network.start(stranger)
     network.perform(stranger, stranger.swim.join(network.hosts[1].address, network.now))
+    network.run(0.1)
+    (failed,) = network.joins(stranger)
+    assert isinstance(failed, JoinFailed)
+    assert failed.reason is JoinFailure.VERSION
     network.run(10.0)
     assert stranger.swim.alive() == (stranger.node,)
     assert len(network.hosts[1].swim.alive()) == 2
