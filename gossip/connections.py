@@ -179,7 +179,8 @@ class LaneEnd:
             for guest in self._connected(peer.node) or [Peer(peer.node, "")]:
                 self._enqueue(guest, frame)
         elif peer.node and not peer.address:
-            self._enqueue(next(iter(self._connected(peer.node)), peer), frame)
+            liveliest = max(self._connected(peer.node), key=lambda one: _liveliness(self._best(one)), default=peer)
+            self._enqueue(liveliest, frame)
         else:
             self._enqueue(peer, frame)
 
@@ -271,9 +272,7 @@ class LaneEnd:
         return True
 
     def _best(self, peer: Peer) -> Pipe | None:
-        """Of several connections to one peer, the one that was heard from last is surely alive."""
-        pipes = self._routes.get(peer)
-        return max(pipes, key=lambda pipe: (not pipe.retiring, pipe.heard)) if pipes else None
+        return max(self._routes.get(peer, ()), key=_liveliness, default=None)
 
     def _stalled(self, pipe: Pipe) -> bool:
         return pipe.full_since is not None and self._loop.time() - pipe.full_since > STALL_LIMIT_S[self._lane]
@@ -607,6 +606,11 @@ def _keys(peer: Peer, dial: Dial | None) -> tuple[Peer, ...]:
     if dial is None:
         return (peer,)
     return tuple(dict.fromkeys((peer, Peer(peer.node, dial.address), Peer("", dial.address))))
+
+
+def _liveliness(pipe: Pipe | None) -> tuple[bool, float]:
+    """Of several connections, the one that was heard from last is surely alive."""
+    return (False, 0.0) if pipe is None else (not pipe.retiring, pipe.heard)
 
 
 def _take(queue: deque[bytes]) -> tuple[bytes, ...]:

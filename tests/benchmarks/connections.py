@@ -12,8 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
-import re
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,6 +28,7 @@ from gossip.nng import NngTransport
 from gossip.testing import Node, Recorder, node_id
 from tests.benchmarks.gossip_agents import Plan
 from tests.benchmarks.gossip_children import Authority, Child
+from tests.benchmarks.measuring import cpu_s, resident_mb, wait_until
 
 TIMEOUT_S = 20.0
 NEW_PEERS = 100
@@ -42,7 +41,7 @@ STORM_REST_S = 10.0
 IDLE_AGENTS = 30
 IDLE_REST_S = 15.0
 IDLE_MEASURED_S = 30.0
-LOOK_S = 0.1
+TIMEOUT_S = 60.0
 TABLE_WIDTH = 110
 FORMS = ("plain", "tls")
 
@@ -101,7 +100,7 @@ async def memory(authorities: dict[str, Authority | None]) -> Figures:
             shown = None if authority is None else authority.shown(node_id(1))
             child = Child([Plan(node_id(1), address, credentials=shown)])
             child.wait_until_ready()
-            before = _resident_kb(child.pid)
+            before = resident_mb(child.pid)
             try:
                 async with contextlib.AsyncExitStack() as peers:
                     # Each says a word on both lanes; nobody answers a stranger.
@@ -109,8 +108,10 @@ async def memory(authorities: dict[str, Authority | None]) -> Figures:
                         peer = await peers.enter_async_context(node(10 + number, authority))
                         for lane in Lane:
                             peer.transport.send(Peer(node_id(1), address), lane, b"?")
-                    await _settled(partial(_resident_kb, child.pid))
-                    figures[f"memory per peer of {count}, {form}, KB"] = (_resident_kb(child.pid) - before) / count
+                    await _settled(partial(resident_mb, child.pid))
+                    figures[f"memory per peer of {count}, {form}, KB"] = (
+                        1000 * (resident_mb(child.pid) - before) / count
+                    )
             finally:
                 child.kill()
     return figures
@@ -143,13 +144,13 @@ def _storm_around_one(authority: Authority) -> Figures:
     try:
         for child in (watching, *children):
             child.wait_until_ready()
-        _until(partial(_see_all, [watching], STORM_PEERS + 1), "all have joined")
+        wait_until(partial(_see_all, [watching], STORM_PEERS + 1), TIMEOUT_S, "all have joined")
         time.sleep(STORM_REST_S)  # what a join leaves behind is over
         [before] = watching.report()
         began = time.monotonic()
         for child in children:
             child.restart()
-        _until(lambda: watching.report()[0]["second_lives"] == STORM_PEERS, "all are back")
+        wait_until(lambda: watching.report()[0]["second_lives"] == STORM_PEERS, TIMEOUT_S, "all are back")
         took = time.monotonic() - began
         time.sleep(STORM_REST_S)  # a suspicion would have come by now
         [after] = watching.report()
@@ -172,14 +173,14 @@ def _storm_of_all(authority: Authority) -> Figures:
     try:
         for child in children:
             child.wait_until_ready()
-        _until(partial(_see_all, children, STORM_MEMBERS), "all have joined")
+        wait_until(partial(_see_all, children, STORM_MEMBERS), TIMEOUT_S, "all have joined")
         time.sleep(STORM_REST_S)
         for child in children:
             child.restart()
         for child in children:
             child.wait_until_restarted()
         began = time.monotonic()
-        _until(partial(_all_heard, children), "each was heard by another")
+        wait_until(partial(_all_heard, children), TIMEOUT_S, "each was heard by another")
         took = time.monotonic() - began
         time.sleep(STORM_REST_S)
         said = [one for child in children for one in child.report()]
@@ -213,14 +214,14 @@ def idle(authorities: dict[str, Authority | None]) -> Figures:
                 children.append(Child([Plan(one, address, 1, seeds, shown)]))
             for child in children:
                 child.wait_until_ready()
-            _until(partial(_see_all, children, IDLE_AGENTS), "all see all")
+            wait_until(partial(_see_all, children, IDLE_AGENTS), TIMEOUT_S, "all see all")
             time.sleep(IDLE_REST_S)
-            before = [_cpu_s(child.pid) for child in children]
+            before = [cpu_s(child.pid) for child in children]
             time.sleep(IDLE_MEASURED_S)
-            used = [_cpu_s(child.pid) - then for child, then in zip(children, before, strict=True)]
+            used = [cpu_s(child.pid) - then for child, then in zip(children, before, strict=True)]
             figures[f"idle cluster of {IDLE_AGENTS}, {form}, CPU %"] = 100 * statistics.mean(used) / IDLE_MEASURED_S
-            resident = statistics.median(_resident_kb(child.pid) for child in children)
-            figures[f"idle cluster of {IDLE_AGENTS}, {form}, RSS MB"] = resident / 1000
+            resident = statistics.median(resident_mb(child.pid) for child in children)
+            figures[f"idle cluster of {IDLE_AGENTS}, {form}, RSS MB"] = resident
         finally:
             for child in children:
                 child.kill()
@@ -229,25 +230,6 @@ def idle(authorities: dict[str, Authority | None]) -> Figures:
 
 def _see_all(children: Sequence[Child], count: int) -> bool:
     return all(one["alive"] == count for child in children for one in child.report())
-
-
-def _until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60.0
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain until {what}")
-        time.sleep(LOOK_S)
-
-
-def _resident_kb(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return float(found[1])
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

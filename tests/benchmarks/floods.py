@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import re
 import resource
 import socket
 import ssl
@@ -33,6 +32,7 @@ from gossip.nng import NngTransport
 from gossip.testing import Node, Recorder, node_id
 from gossip.transport import SERVER_NAME, Credentials, Lane, Peer, TransportConfig
 from tests.benchmarks.gossip_children import Authority
+from tests.benchmarks.measuring import resident_mb
 
 TIMEOUT_S: Final = 30.0
 ECHO_PATIENCE_S: Final = 1.0
@@ -115,9 +115,7 @@ class Target:
         self.peer = Peer(node_id(1), self._hear())
 
     def resident_mb(self) -> float:
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self._process.pid}/status").read_text())
-        assert found is not None
-        return float(found[1]) / 1000
+        return resident_mb(self._process.pid)
 
     def end(self) -> dict[str, int]:
         """Its counters."""

@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -36,6 +36,7 @@ from rich.table import Table
 from gossip.testing import node_id
 from tests.benchmarks.gossip_agents import Plan
 from tests.benchmarks.gossip_children import Authority
+from tests.benchmarks.measuring import cpu_s, resident_mb, wait_until
 from tests.engines.namespaces import Machine, Switch, address
 
 AGENTS = 30
@@ -52,7 +53,6 @@ STARVED_S = 60.0
 STARVED_CPU_S = 0.01
 """Seconds of CPU that all starved agents together get in each second: less than they need at rest."""
 VICTIMS = (AGENTS, AGENTS // 2, 7)
-LOOK_S = 0.01
 TABLE_WIDTH = 120
 REPOSITORY = Path(__file__).parents[2]
 CGROUPS = Path("/sys/fs/cgroup/cpu")
@@ -300,7 +300,7 @@ class Field:
 
     def await_whole(self, timeout_s: float) -> float:
         """Until all see all; when that was."""
-        _until(lambda: self.observer.all_see(self.numbers), timeout_s, "all see all")
+        wait_until(lambda: self.observer.all_see(self.numbers), timeout_s, "all see all")
         return time.monotonic()
 
     def bytes_over_cables(self) -> dict[int, int]:
@@ -315,7 +315,7 @@ def join(field: Field) -> Figures:
     began = time.monotonic()
     for number in sorted(field.numbers):
         field.start(number)
-    _until(lambda: len(field.observer.up()) == len(field.numbers), JOIN_TIMEOUT_S, "all are up")
+    wait_until(lambda: len(field.observer.up()) == len(field.numbers), JOIN_TIMEOUT_S, "all are up")
     up = max(field.observer.up().values())
     field.join()
     asked = time.monotonic()
@@ -331,15 +331,15 @@ def idle(field: Field) -> Figures:
     """A cluster in which nothing happens, after all have gone round once: connections are there by then."""
     time.sleep(IDLE_REST_S)
     pids = [field.pid(number) for number in sorted(field.numbers)]
-    began, cpu_before, bytes_before = time.monotonic(), [_cpu_s(pid) for pid in pids], field.bytes_over_cables()
+    began, cpu_before, bytes_before = time.monotonic(), [cpu_s(pid) for pid in pids], field.bytes_over_cables()
     time.sleep(IDLE_S)
-    cpu_after, bytes_after = [_cpu_s(pid) for pid in pids], field.bytes_over_cables()
+    cpu_after, bytes_after = [cpu_s(pid) for pid in pids], field.bytes_over_cables()
     took = time.monotonic() - began
     used = [after - before for before, after in zip(cpu_before, cpu_after, strict=True)]
     carried = [(bytes_after[number] - bytes_before[number]) / 2 for number in bytes_after]
     return {
         "idle, CPU of an agent, %": [100 * statistics.mean(used) / took],
-        "idle, RSS of an agent, MB": [statistics.median(_resident_mb(pid) for pid in pids)],
+        "idle, RSS of an agent, MB": [statistics.median(resident_mb(pid) for pid in pids)],
         "idle, bytes per second of an agent, each way": [statistics.mean(carried) / took],
     }
 
@@ -379,7 +379,10 @@ def _losses(
             said = [one for one in field.observer.learned(since) if one.about == lost and not one.is_alive]
             return {one.observer: one.at - since for one in reversed(said) if one.observer != lost}
 
-        _until(lambda known=deaths, wanted=others: wanted <= known().keys(), DETECTION_TIMEOUT_S, f"{victim} is missed")  # type: ignore[misc]
+        def all_know(wanted: Set[int] = others, known: Callable[[], dict[int, float]] = deaths) -> bool:
+            return wanted <= known().keys()
+
+        wait_until(all_know, DETECTION_TIMEOUT_S, f"{victim} is missed")
         first.append(min(deaths().values()))
         last.append(max(deaths().values()))
         restored = time.monotonic()
@@ -452,26 +455,6 @@ def _machines() -> Iterator[tuple[dict[int, Machine], Switch]]:
         for machine in machines.values():
             machine.power_off()
         switch.stop()
-
-
-def _until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain until {what}")
-        time.sleep(LOOK_S)
-
-
-def _resident_mb(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return float(found[1]) / 1000
-
-
-def _cpu_s(pid: int) -> float:
-    """From the scheduler, in nanoseconds: what counts clock ticks is too coarse here. All threads."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.contestants import Contestant, Gary, RawApi, Swarm, daemons
+from tests.benchmarks.measuring import cpu_s, resident_mb
 from tests.engines.engines import missing_for_engines
 from tests.engines.hosts import Cluster, Host, cluster, power_off
 from tests.engines.watch import at_least, watching
@@ -31,7 +31,6 @@ HOSTS = 5
 CONTAINERS = 20
 CONTESTANTS: dict[str, Callable[[], Contestant]] = {"raw": RawApi, "swarm": Swarm, "gary": Gary}
 DEPLOY_TIMEOUT_S = 60.0
-MEGABYTE = 1_000_000
 TABLE_WIDTH = 140
 
 
@@ -137,14 +136,14 @@ class Benchmark:
                 raise RuntimeError(f"{contestant.name} did not get {CONTAINERS} containers to run")
             self._settle()
             pids_by_host = [daemons(host, contestant) for host in self._hosts.hosts]
-            before = [sum(map(_processor_s, pids)) for pids in pids_by_host]
+            before = [sum(map(cpu_s, pids)) for pids in pids_by_host]
             begin = time.monotonic()
             time.sleep(duration_s)  # the measurement itself
-            after = [sum(map(_processor_s, pids)) for pids in pids_by_host]
+            after = [sum(map(cpu_s, pids)) for pids in pids_by_host]
             passed_s = time.monotonic() - begin
             used = statistics.median(late - early for early, late in zip(before, after, strict=True))
-            memory = statistics.median(sum(map(_resident_bytes, pids)) for pids in pids_by_host)
-            return memory / MEGABYTE, 100 * used / passed_s
+            memory = statistics.median(sum(map(resident_mb, pids)) for pids in pids_by_host)
+            return memory, 100 * used / passed_s
 
     def _settle(self) -> None:
         """Let what follows a deployment pass, so that what comes next is measured alone."""
@@ -168,15 +167,6 @@ class Trial:
         self._hosts.reset()
         self._contestant.clear(self._hosts)
         self._hosts.reset()
-
-
-def _processor_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure(benchmark: Benchmark, contestants: Sequence[Contestant], repeats: int, rest_s: float) -> list[Figures]:
