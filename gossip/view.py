@@ -409,7 +409,7 @@ class View:
         if self.suspicions.accuse(node, claim.accusers):
             self._explain(claim)
             self._time_suspicion(node, now)
-            if self.node in claim.accusers or not self._config.tell_lacking:
+            if self.node in claim.accusers:
                 self._spread(node, now)
             else:
                 # Few need it in time: once one member has heard enough of them, the others hear of a death instead.
