@@ -39,6 +39,7 @@ def trace_in_a_process(hash_seed: str, *arguments: str) -> str:
     return done.stdout.split("trace ")[1].split()[0]
 
 
+@pytest.mark.long
 def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
     options = ("--nodes", "7", "--replicas", "4", "--faults", "10", "--seed")
     first = trace_in_a_process("1", *options, "5")
