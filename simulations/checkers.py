@@ -27,7 +27,8 @@ from gossip import Lane, Send
 from gossip.messages import Payload
 from gossip.messages import decode as decode_frame
 from gossip.transport import GUEST
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 
 FRAME_SIZE_BYTES_MAX = 4 * 1024 * 1024
 _READER = b"\xff" * 24

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
 
 
 class Clock:
@@ -11,17 +12,18 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
 
-    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+    def after(self, delay_s: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Let ``action(*arguments)`` happen; after no time at all if ``delay_s`` is negative."""
         self._sequence += 1
-        heapq.heappush(self._queue, (self.now + max(0.0, delay_s), self._sequence, action))
+        heappush(self._queue, (self.now + delay_s if delay_s > 0.0 else self.now, self._sequence, action, arguments))
 
     def run_until(self, at: float) -> None:
         """Let everything happen that is due by ``at``; then it is ``at``."""
-        while self._queue and self._queue[0][0] <= at:
-            when, _, action = heapq.heappop(self._queue)
-            self.now = when
-            action()
+        queue = self._queue
+        while queue and queue[0][0] <= at:
+            self.now, _, action, arguments = heappop(queue)
+            action(*arguments)
         self.now = at

@@ -8,15 +8,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, get_args
 
 from gary.agent import Agent, Settings
 from gary.boot import boot
 from gary.doctor import FREE_BYTES_LOW, DiskFacts
 from gary.effects import (
-    Alarm,
     Consult,
     Dial,
     Effect,
@@ -48,13 +47,12 @@ from gary.trust.notary import Founded
 from gary.trust.operator import Operator
 from gary.trust.standing import found, founding_writes
 from gossip import Lane, Peer, Send, SetTimer, SwimConfig, Timer
-from gossip.transport import Credentials
 from simulations import notary
 from simulations.clock import Clock
+from simulations.host import Host
 from simulations.network import Endpoint, Link, Network
 
-WALL_S = 1_700_000_000.0
-WRITE_S = 0.002
+INSPECT_S = 0.002
 LOOK_S = 0.005
 DIAL_S = 0.01
 LOOK_PAUSE_S = 0.05
@@ -62,8 +60,11 @@ ENGINE_RETRY_S = 1.0
 CONSULT_S = 0.1
 RENEW_S = 0.02
 KNOCK_AGAIN_S = 0.5
-NOTHING = Credentials("", "", ())
 KNOCK_WAIT_S = 10.0
+
+
+Input = Callable[[Agent, float], list[Effect]]
+"""What an agent is given, at its own ``now``."""
 
 
 class Watcher(Protocol):
@@ -74,41 +75,6 @@ class Watcher(Protocol):
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
         """``writes`` are on the disk of ``host``, and its agent does not know yet."""
-
-
-@dataclass
-class Host:
-    """One virtual machine: disk and engine outlive its agent. ``life`` grows with each start of the agent.
-
-    ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
-    ``wall_skew_s`` by how much its clock is wrong. ``credentials``: what its transport shows. While it ``stands_still``
-    its agent does nothing; ``late_s`` is how late it does everything.
-    """
-
-    name: str
-    address: str
-    engine: MemoryEngine
-    storage: MemoryStorage
-    labels: Mapping[str, str] = field(default_factory=dict)
-    containers_max: int = 100
-    agent: Agent | None = None
-    life: int = 0
-    wall_skew_s: float = 0.0
-    vouches: bool = True
-    credentials: Credentials = NOTHING
-    write_s: float = WRITE_S
-    stands_still: bool = False
-    late_s: float = 0.0
-    overdue: list[Callable[[], None]] = field(default_factory=list)
-    waiting: list[Callable[[], None]] = field(default_factory=list)
-    look_at: float | None = None
-    replies: dict[int, list[Reply]] = field(default_factory=dict)
-    watching: set[int] = field(default_factory=set)
-
-    @property
-    def node(self) -> NodeId:
-        assert self.agent is not None
-        return self.agent.node
 
 
 class Cluster:
@@ -136,6 +102,7 @@ class Cluster:
         self._operators_rng = random.Random(f"operators {seed}")
         self.operator_key = KeyPair(self._operators_rng.randbytes(SEED_SIZE_BYTES))
         self.watchers: list[Watcher] = []
+        self._performers = self._performing()
         self.hosts = [self._host(index, capacity) for index in range(count)]
 
     @property
@@ -163,7 +130,7 @@ class Cluster:
             seed = entropy(SEED_SIZE_BYTES)
             founded = notary.answer(found(seed, identity.node), rng)
             assert isinstance(founded, Founded)
-            writes += founding_writes(seed, founded, WALL_S + host.wall_skew_s + self.clock.now)
+            writes += founding_writes(seed, founded, host.wall_offset_s + self.clock.now)
         host.storage.write(writes)
         stored = replace(host.storage.load(), set_aside=stored.set_aside)
         host.agent = Agent(
@@ -185,15 +152,13 @@ class Cluster:
             entropy=entropy,
         )
         life = host.life
-        host.credentials = host.agent.standing.credentials(WALL_S + host.wall_skew_s + self.clock.now)
+        host.credentials = host.agent.standing.credentials(host.wall_offset_s + self.clock.now)
         self.network.attach(
             host.address,
             Endpoint(
                 host.agent.node,
                 lambda: host.credentials,
-                lambda sender, lane, frame: self._input(
-                    host, life, lambda a, now: a.received(sender, lane, frame, now)
-                ),
+                partial(self._receive, host, life),
                 lambda peer, reason: self._input(host, life, lambda a, now: a.unreachable(peer, reason, now)),
             ),
         )
@@ -205,7 +170,7 @@ class Cluster:
         self.kill(host, with_host=False)
         self.start(host)
 
-    def kill(self, host: Host, *, with_host: bool = True) -> None:
+    def kill(self, host: Host, with_host: bool = True) -> None:
         """End the agent at once; with its host everything it runs ends, too."""
         host.agent = None
         host.life += 1
@@ -272,7 +237,7 @@ class Cluster:
         return Operator(
             load=lambda: key or self.operator_key,
             entropy=self._operators_rng.randbytes,
-            wall_s=lambda: WALL_S + self.clock.now + host.wall_skew_s,
+            wall_s=lambda: host.wall_offset_s + self.clock.now,
             ask=lambda operation, arguments: self._ask(host, operation, arguments, wait_s),
         )
 
@@ -358,89 +323,167 @@ class Cluster:
 
     # The driver
 
-    def _input(self, host: Host, life: int, call: Callable[[Agent, float], list[Effect]]) -> None:
+    def _input(self, host: Host, life: int, call: Input) -> None:
         """What comes from outside waits for a process that stands still; one that is starved gets to it late."""
         if host.stands_still:
-            host.waiting.append(lambda: self._input(host, life, call))
+            host.waiting.append(partial(self._input, host, life, call))
         elif host.late_s:
-            self.clock.after(self.rng.uniform(0.0, host.late_s), lambda: self._handle(host, life, call))
+            self.clock.after(self.rng.uniform(0.0, host.late_s), self._handle, host, life, call)
         else:
             self._handle(host, life, call)
 
-    def _handle(self, host: Host, life: int, call: Callable[[Agent, float], list[Effect]]) -> None:
-        if host.agent is None or host.life != life:
+    def _handle(self, host: Host, life: int, call: Input) -> None:
+        agent = host.agent
+        if agent is not None and host.life == life:
+            agent.clock(host.wall_offset_s)
+            self._perform(host, life, call(agent, host.local_s(self.clock.now)))
+
+    def _receive(self, host: Host, life: int, sender: str, lane: Lane, frame: bytes) -> None:
+        if host.is_prompt:
+            agent = host.agent
+            if agent is not None and host.life == life:
+                agent.clock(host.wall_offset_s)
+                self._perform(host, life, agent.received(sender, lane, frame, host.local_s(self.clock.now)))
+        else:
+            self._input(host, life, lambda a, now: a.received(sender, lane, frame, now))
+
+    def _later(self, host: Host, life: int, delay_s: float, call: Input) -> None:
+        self.clock.after(delay_s, self._input, host, life, call)
+
+    def _perform(self, host: Host, life: int, effects: Sequence[Effect]) -> None:
+        if not effects:
             return
-        host.agent.clock(WALL_S + host.wall_skew_s)
-        effects = call(host.agent, self.clock.now)
-        if effects:
-            self._trace.update(f"{self.clock.now:.6f} {host.name}".encode())
+        trace = self._trace.update
+        trace(b"%.6f %s" % (self.clock.now, host.name.encode()))
         for effect in effects:
-            self._perform(host, life, effect)
+            kind = type(effect)
+            trace(_NAMES[kind])
+            for watcher in self.watchers:
+                watcher.performs(self, host, effect)
+            self._performers[kind](host, life, effect)
 
-    def _later(self, host: Host, life: int, delay_s: float, call: Callable[[Agent, float], list[Effect]]) -> None:
-        self.clock.after(delay_s, lambda: self._input(host, life, call))
+    def _performing(self) -> Mapping[type, Callable[[Host, int, Any], None]]:
+        """Who performs which effect."""
+        return {
+            Send: self._send,
+            SetTimer: self._set_timer,
+            SetAlarm: self._set_alarm,
+            Persist: self._persist,
+            StartContainer: self._start_container,
+            StopContainer: self._stop_container,
+            Observe: lambda host, life, effect: self._look_soon(host, life, 0.0),
+            Reply: lambda host, life, effect: host.replies.setdefault(effect.command, []).append(effect),
+            Notify: lambda host, life, effect: self._trace.update(repr(effect.event).encode()),
+            ReadLogs: self._read_logs,
+            StopLogs: lambda host, life, effect: None,
+            Consult: self._consult,
+            Knock: self._knock,
+            Renew: self._renew,
+            Expel: lambda host, life, effect: self.network.expel(host.address, effect.node),
+            Dial: self._dial,
+            Inspect: self._inspect,
+            Exit: lambda host, life, effect: self.clock.after(0.0, self.kill, host, False),
+        }
 
-    def _perform(self, host: Host, life: int, effect: Effect) -> None:
-        self._trace.update(type(effect).__name__.encode())
-        for watcher in self.watchers:
-            watcher.performs(self, host, effect)
-        match effect:
-            case Send(peer, lane, frame):
-                self._trace.update(frame)
-                assert host.agent is not None
-                self.network.send(host.address, host.agent.node, peer, lane, frame)
-            case SetTimer(timer, delay_s):
-                self._set_timer(host, life, timer, delay_s)
-            case SetAlarm(alarm, delay_s):
-                self._set_alarm(host, life, alarm, delay_s)
-            case Persist(token, writes):
-                self.clock.after(host.write_s, lambda: self._write(host, life, token, writes))
-            case StartContainer():
-                self.clock.after(host.engine.start_duration_s, lambda: self._start_container(host, life, effect))
-            case StopContainer():
-                self.clock.after(host.engine.stop_duration_s, lambda: self._stop_container(host, life, effect))
-            case Observe():
-                self._look_soon(host, life, 0.0)
-            case Reply(command):
-                host.replies.setdefault(command, []).append(effect)
-            case Notify(event):
-                self._trace.update(repr(event).encode())
-            case ReadLogs():
-                self._read_logs(host, life, effect)
-            case StopLogs():
-                pass
-            case Consult(number, request):
-                answer = notary.answer(request, self.rng)
-                self._later(host, life, CONSULT_S, lambda a, now: a.consulted(number, answer, "", now))
-            case Knock():
-                self._knock(host, life, effect)
-            case Renew(number, credentials):
-                host.credentials = credentials
-                self._later(host, life, RENEW_S, lambda a, now: a.renewed(number, "", now))
-            case Expel(node):
-                self.network.expel(host.address, node)
-            case Dial(number, address):
-                reason = self.network.reaches(host.address, address)
-                failures = [f"{address}: {reason}"] if reason else []
-                self._later(host, life, DIAL_S, lambda a, now: a.dialled(number, failures, now))
-            case Inspect(number):
-                disk = DiskFacts("the disk", FREE_BYTES_LOW)
-                self._later(host, life, WRITE_S, lambda a, now: a.inspected(number, disk, now))
-            case Exit():
-                self.clock.after(0.0, lambda: self.kill(host, with_host=False))
+    def _send(self, host: Host, life: int, effect: Send) -> None:
+        self._trace.update(effect.frame)
+        assert host.agent is not None
+        self.network.send(host.address, host.agent.node, effect.peer, effect.lane, effect.frame)
 
-    def _set_timer(self, host: Host, life: int, timer: Timer, delay_s: float) -> None:
-        self.clock.after(delay_s, lambda: self._go_off(host, life, lambda a, now: a.timer(timer, now)))
+    def _set_timer(self, host: Host, life: int, effect: SetTimer) -> None:
+        self.clock.after(effect.delay_s / host.clock_rate, self._timer, host, life, effect.timer)
 
-    def _set_alarm(self, host: Host, life: int, alarm: Alarm, delay_s: float) -> None:
-        self.clock.after(delay_s, lambda: self._go_off(host, life, lambda a, now: a.alarm(alarm, now)))
+    def _timer(self, host: Host, life: int, timer: Timer) -> None:
+        if host.is_prompt:
+            agent = host.agent
+            if agent is not None and host.life == life:
+                agent.clock(host.wall_offset_s)
+                self._perform(host, life, agent.timer(timer, host.local_s(self.clock.now)))
+        else:
+            self._go_off(host, life, lambda a, now: a.timer(timer, now))
 
-    def _go_off(self, host: Host, life: int, call: Callable[[Agent, float], list[Effect]]) -> None:
+    def _set_alarm(self, host: Host, life: int, effect: SetAlarm) -> None:
+        alarm = effect.alarm
+        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, lambda a, now: a.alarm(alarm, now))
+
+    def _go_off(self, host: Host, life: int, call: Input) -> None:
         """A timer. Of a process that stood still they go off before it reads anything."""
         if host.stands_still:
-            host.overdue.append(lambda: self._input(host, life, call))
+            host.overdue.append(partial(self._input, host, life, call))
         else:
             self._input(host, life, call)
+
+    def _persist(self, host: Host, life: int, effect: Persist) -> None:
+        self.clock.after(host.write_s, self._write, host, life, effect.token, effect.writes)
+
+    def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
+        if host.life != life:
+            return
+        try:
+            host.storage.write(writes)
+        except StorageFailed as error:
+            reason = str(error)
+            self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
+        else:
+            for watcher in self.watchers:
+                watcher.wrote(self, host, writes)
+            self._input(host, life, lambda a, now: a.persisted(token, now))
+
+    def _start_container(self, host: Host, life: int, effect: StartContainer) -> None:
+        self.clock.after(
+            host.engine.start_duration_s,
+            lambda: self._operate(
+                host, life, effect.operation, lambda: host.engine.start(effect.request, self.clock.now)
+            ),
+        )
+
+    def _stop_container(self, host: Host, life: int, effect: StopContainer) -> None:
+        self.clock.after(
+            host.engine.stop_duration_s,
+            lambda: self._operate(
+                host,
+                life,
+                effect.operation,
+                lambda: host.engine.stop(effect.container_id, effect.grace_s, self.clock.now),
+            ),
+        )
+
+    def _operate(self, host: Host, life: int, operation: int, act: Callable[[], Container | None]) -> None:
+        if host.life != life:
+            return
+        try:
+            container = act()
+        except RuntimeFailure as error:
+            reason = str(error)
+            self._input(host, life, lambda a, now: a.operated(operation, None, reason, now))
+        else:
+            self._input(host, life, lambda a, now: a.operated(operation, container, "", now))
+
+    def _read_logs(self, host: Host, life: int, effect: ReadLogs) -> None:
+        try:
+            chunks = host.engine.logs(effect.container_id)
+        except RuntimeFailure:
+            chunks = ()
+        for chunk in [*((chunk.stream, chunk.data) for chunk in chunks), None]:
+            self._later(host, life, LOOK_S, partial(_feed, effect.stream, chunk))
+
+    def _consult(self, host: Host, life: int, effect: Consult) -> None:
+        answer = notary.answer(effect.request, self.rng)
+        self._later(host, life, CONSULT_S, lambda a, now: a.consulted(effect.number, answer, "", now))
+
+    def _renew(self, host: Host, life: int, effect: Renew) -> None:
+        host.credentials = effect.credentials
+        self.network.changed()
+        self._later(host, life, RENEW_S, lambda a, now: a.renewed(effect.number, "", now))
+
+    def _dial(self, host: Host, life: int, effect: Dial) -> None:
+        reason = self.network.reaches(host.address, effect.address)
+        failures = [f"{effect.address}: {reason}"] if reason else []
+        self._later(host, life, DIAL_S, lambda a, now: a.dialled(effect.number, failures, now))
+
+    def _inspect(self, host: Host, life: int, effect: Inspect) -> None:
+        disk = DiskFacts("the disk", FREE_BYTES_LOW)
+        self._later(host, life, INSPECT_S, lambda a, now: a.inspected(effect.number, disk, now))
 
     def _knock(self, host: Host, life: int, effect: Knock) -> None:
         """A guest's connection: it says one thing, and hears one answer or why there is none."""
@@ -473,50 +516,7 @@ class Cluster:
                 self.clock.after(KNOCK_AGAIN_S, say)
 
         say()
-        self.clock.after(KNOCK_WAIT_S, lambda: hear(None, "no answer"))
-
-    def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
-        if host.life != life:
-            return
-        try:
-            host.storage.write(writes)
-        except StorageFailed as error:
-            reason = str(error)
-            self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
-        else:
-            for watcher in self.watchers:
-                watcher.wrote(self, host, writes)
-            self._input(host, life, lambda a, now: a.persisted(token, now))
-
-    def _start_container(self, host: Host, life: int, effect: StartContainer) -> None:
-        if host.life != life:
-            return
-        try:
-            container = host.engine.start(effect.request, self.clock.now)
-        except RuntimeFailure as error:
-            reason = str(error)
-            self._input(host, life, lambda a, now: a.operated(effect.operation, None, reason, now))
-        else:
-            self._input(host, life, lambda a, now: a.operated(effect.operation, container, "", now))
-
-    def _stop_container(self, host: Host, life: int, effect: StopContainer) -> None:
-        if host.life != life:
-            return
-        try:
-            host.engine.stop(effect.container_id, effect.grace_s, self.clock.now)
-        except RuntimeFailure as error:
-            reason = str(error)
-            self._input(host, life, lambda a, now: a.operated(effect.operation, None, reason, now))
-        else:
-            self._input(host, life, lambda a, now: a.operated(effect.operation, None, "", now))
-
-    def _read_logs(self, host: Host, life: int, effect: ReadLogs) -> None:
-        try:
-            chunks = host.engine.logs(effect.container_id)
-        except RuntimeFailure:
-            chunks = ()
-        for chunk in [*((chunk.stream, chunk.data) for chunk in chunks), None]:
-            self._later(host, life, LOOK_S, partial(_feed, effect.stream, chunk))
+        self.clock.after(KNOCK_WAIT_S, hear, None, "no answer")
 
     def _engine_changed(self, host: Host) -> None:
         self._look_soon(host, host.life, LOOK_S)
@@ -527,7 +527,7 @@ class Cluster:
         if host.agent is None or (host.look_at is not None and host.look_at <= at):
             return
         host.look_at = at
-        self.clock.after(delay_s, lambda: self._look(host, life, at))
+        self.clock.after(delay_s, self._look, host, life, at)
 
     def _look(self, host: Host, life: int, at: float) -> None:
         if host.life != life or host.agent is None or host.look_at != at:
@@ -546,6 +546,9 @@ class Cluster:
         due = host.engine.next_change_s(now)
         if due is not None:
             self._look_soon(host, life, max(LOOK_PAUSE_S, due - now))
+
+
+_NAMES: Final[Mapping[type, bytes]] = {kind: kind.__name__.encode() for kind in get_args(Effect)}
 
 
 def _feed(stream: int, chunk: tuple[str, bytes] | None, agent: Agent, now: float) -> list[Effect]:

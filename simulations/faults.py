@@ -9,7 +9,8 @@ from typing import Any
 
 from gary.spec import Spec
 from gary.storage import Table
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from simulations.network import Link
 
 INVITATION_S = OVERLAP_S = 24 * 3600

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import Any
 
 from gary.spec import Service, Spec
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 
 SEEDS = (1, 2)
 

@@ -11,7 +11,8 @@ import pytest
 from gary.commands.doctor import DIALS_MAX
 from gary.effects import Dial, Effect
 from gary.storage import Write
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)

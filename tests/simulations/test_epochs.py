@@ -10,7 +10,8 @@ import pytest
 from gary.deployment import Deployment
 from gary.spec import Partition, Service, Spec
 from simulations.checkers import Safety, growth, liveness
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from simulations.scenario import life
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, runs, settled
 

@@ -14,7 +14,8 @@ from gary.spec import Constraint, Spec, to_json
 from gary.trust.keys import KeyPair
 from gary.trust.orders import WINDOW_S
 from simulations.checkers import Safety
-from simulations.cluster import Cluster, Host, Watcher
+from simulations.cluster import Cluster, Watcher
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, runs, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)

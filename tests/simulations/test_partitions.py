@@ -7,7 +7,8 @@ import pytest
 
 from gary.effects import Effect, StartContainer
 from gary.storage import Write
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)

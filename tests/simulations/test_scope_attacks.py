@@ -48,7 +48,8 @@ from gossip.messages import Payload, frame, frame_head
 from gossip.messages import decode as decode_frame
 from gossip.messages import encode as encode_message
 from simulations.checkers import Safety
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, is_whole, runs, settled
 from tests.simulations.test_operators import counted, documents, told, two_members
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)

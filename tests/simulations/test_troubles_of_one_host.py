@@ -6,7 +6,8 @@ from gary.runtime.base import ContainerState, Health
 from gary.runtime.memory import Behaviour
 from gary.spec import Healthcheck, Mode
 from gary.state import PromiseState
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
 
 CHECK = Healthcheck(test=("CMD", "true"))
@@ -227,7 +228,6 @@ def test_a_poisoned_document_on_disk_is_fetched_again_and_its_containers_run_on(
 
 def spoil(host: object) -> None:
     from gary.storage import PutSnapshot
-    from simulations.cluster import Host
 
     assert isinstance(host, Host)
     (id,) = host.storage.load().documents

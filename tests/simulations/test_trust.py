@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gary.effects import Reply
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, runs, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)

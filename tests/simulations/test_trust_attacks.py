@@ -22,7 +22,8 @@ from gary.trust.statements import Admission, Expulsion, Root, Rotation, sign
 from gossip import Lane, Send
 from gossip.messages import Payload, frame, frame_head
 from gossip.messages import encode as encode_message
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of
 
 seeds = pytest.mark.parametrize("seed", SEEDS)

@@ -6,7 +6,8 @@ import pytest
 
 from gary.runtime.memory import Behaviour
 from gary.spec import Constraint, Healthcheck, Mode, Port, Resources, to_json
-from simulations.cluster import Cluster, Host
+from simulations.cluster import Cluster
+from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled, wanted
 
 seeds = pytest.mark.parametrize("seed", SEEDS)

@@ -1,0 +1,73 @@
+"""A virtual machine: its disk and its engine outlive its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from gary.agent import Agent
+from gary.effects import Reply
+from gary.identity import NodeId
+from gary.runtime.memory import MemoryEngine
+from gary.storage import MemoryStorage
+from gossip.transport import Credentials
+
+WALL_S = 1_700_000_000.0
+"""When virtual time began, in seconds since 1970."""
+WRITE_S = 0.002
+NOTHING = Credentials("", "", ())
+
+
+@dataclass(eq=False)
+class Host:
+    """``life`` grows with each start of the agent.
+
+    ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
+    ``wall_skew_s`` by how much its clock is wrong; ``drift`` lets it run fast or slow. ``credentials``: what its
+    transport shows. While it ``stands_still`` its agent does nothing; ``late_s`` is how late it does everything.
+    """
+
+    name: str
+    address: str
+    engine: MemoryEngine
+    storage: MemoryStorage
+    labels: Mapping[str, str] = field(default_factory=dict)
+    containers_max: int = 100
+    agent: Agent | None = None
+    life: int = 0
+    wall_skew_s: float = 0.0
+    clock_rate: float = 1.0
+    clock_ahead_s: float = 0.0
+    vouches: bool = True
+    credentials: Credentials = NOTHING
+    write_s: float = WRITE_S
+    stands_still: bool = False
+    late_s: float = 0.0
+    overdue: list[Callable[[], None]] = field(default_factory=list)
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    look_at: float | None = None
+    replies: dict[int, list[Reply]] = field(default_factory=dict)
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether its agent does everything at once."""
+        return not (self.stands_still or self.late_s)
+
+    @property
+    def wall_offset_s(self) -> float:
+        """What its wall clock adds to its own time to get seconds since 1970."""
+        return WALL_S + self.wall_skew_s
+
+    def local_s(self, now: float) -> float:
+        """What its agent takes for ``now``: its clock may run fast or slow, and never goes back."""
+        return now * self.clock_rate + self.clock_ahead_s
+
+    def drift(self, rate: float, now: float) -> None:
+        """From ``now`` on its clock does ``rate`` seconds in each."""
+        self.clock_ahead_s = self.local_s(now) - now * rate
+        self.clock_rate = rate
+
+    @property
+    def node(self) -> NodeId:
+        assert self.agent is not None
+        return self.agent.node

@@ -1,0 +1,67 @@
+"""How people write quantities: ``250ms``, ``8GB``, ``100Mbit/s``, ``30%``. Every function raises ``ValueError``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_DURATIONS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES: Final = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_RATES: Final = {"kbit/s": 125.0, "Mbit/s": 125e3, "Gbit/s": 125e6, "KB/s": 1e3, "MB/s": 1e6, "GB/s": 1e9}
+_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/%]+)")
+
+
+def duration_s(text: object) -> float:
+    """``1m30s``, ``250ms``: in seconds."""
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"{text!r} is not a duration such as 250ms or 1m30s")
+    total, at = 0.0, 0
+    while at < len(text):
+        part = _QUANTITY.match(text, at)
+        if part is None or part[2] not in _DURATIONS:
+            raise ValueError(f"{text!r} is not a duration such as 250ms or 1m30s (units: {', '.join(_DURATIONS)})")
+        total += float(part[1]) * _DURATIONS[part[2]]
+        at = part.end()
+    return total
+
+
+def size_bytes(text: object) -> int:
+    """``8GB``, ``512MiB``: in bytes."""
+    return int(_quantity(text, _SIZES, "a size such as 8GB"))
+
+
+def bytes_per_s(text: object) -> float:
+    """``100Mbit/s``, ``10MB/s``: in bytes a second."""
+    return _quantity(text, _RATES, "a bandwidth such as 100Mbit/s")
+
+
+def share(given: object) -> float:
+    """``30%``, or a number from 0 to 1."""
+    if isinstance(given, str):
+        value = _quantity(given, {"%": 0.01}, "a share such as 30%")
+    elif isinstance(given, int | float) and not isinstance(given, bool):
+        value = float(given)
+    else:
+        raise ValueError(f"{given!r} is not a share such as 30%")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{given!r} is not between 0 and 100%")
+    return value
+
+
+def in_words(seconds: float) -> str:
+    """A duration as people write it: the inverse of ``duration_s``, as far as three digits go."""
+    if seconds < 1.0:
+        return f"{seconds * 1000:.3g}ms"
+    if seconds < 60.0:
+        return f"{seconds:.3g}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
+    return "".join(f"{value}{unit}" for value, unit in parts if value)
+
+
+def _quantity(text: object, units: dict[str, float] | dict[str, int], what: str) -> float:
+    found = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    if found is None or found[2] not in units:
+        raise ValueError(f"{text!r} is not {what} (units: {', '.join(units)})")
+    return float(found[1]) * units[found[2]]
