@@ -11,7 +11,7 @@ from gary.epochs import CHANGES_PER_EPOCH
 from gary.spec import Service, Spec, to_json
 from simulations.checkers import Safety, growth, liveness
 from simulations.cluster import Cluster
-from simulations.faults import BadDay
+from simulations.faults.bad_day import BadDay
 
 CANARY = "canary-5c1d0e"
 

@@ -19,7 +19,7 @@ from gary.state import PromiseState
 from gary.storage import DeleteRecord, PutRecord, PutSnapshot, Table
 from simulations.checkers import Safety, growth, liveness
 from simulations.cluster import Cluster
-from simulations.faults import BadDay
+from simulations.faults.bad_day import BadDay
 from simulations.host import Host
 from simulations.scenario import life
 from tests.simulations.support import app, cluster_of, settled

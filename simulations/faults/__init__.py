@@ -1,0 +1,1 @@
+"""Everything that a datacentre does to a cluster."""
