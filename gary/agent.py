@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gary.advertisements import decode_profile
+from gary.advertisements import Profile, decode_profile
 from gary.advertising import Settings
 from gary.assignment import View
 from gary.boot import Boot
@@ -54,6 +54,7 @@ from gossip import (
     Member,
     MemberChanged,
     Peer,
+    Roll,
     Send,
     Status,
     Swim,
@@ -123,6 +124,15 @@ class Agent:
         for kind, delay_s in (("observe", OBSERVE_S), ("orphans", ORPHANS_S), ("peers", PEERS_S)):
             here.emit([SetAlarm(Alarm(kind, "", 0), delay_s)])
         return self._finish()
+
+    def adopt(self, roll: Roll, epochs: Mapping[NodeId, int], profiles: Mapping[NodeId, Profile], now: float) -> None:
+        """Have known everybody for long, as if nobody had to be told: for simulations that begin with a formed cluster.
+
+        ``epochs`` are in the order of their ids. The three are made once and shared by all agents.
+        """
+        self._here.clock.now = now
+        self.swim.adopt(roll, now)
+        self._here.cluster.adopt(epochs, profiles)
 
     def clock(self, wall_offset_s: float) -> None:
         """What to add to ``now`` to get seconds since 1970; only people and generations see it."""

@@ -64,6 +64,11 @@ class Cluster:
         self._missing = dict.fromkeys(known, now)
         self._vanished = dict(self._missing)
 
+    def adopt(self, epochs: Mapping[NodeId, int], profiles: Mapping[NodeId, Profile]) -> None:
+        """Everybody is alive and has introduced itself. ``epochs`` are in the order of their ids, and never change."""
+        self._epochs, self._alive = dict(epochs), epochs
+        self._profiles = dict(profiles)
+
     def update(self, node: NodeId, status: Status, epoch: int, now: float) -> Change:
         """What gossip says of another node."""
         before = self._epochs.get(node)

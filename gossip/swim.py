@@ -179,6 +179,10 @@ class Swim:
         publication = self.directory.publication(node)
         return publication.advertisement if publication else None
 
+    def publication(self, node: str) -> Publication | None:
+        """The same as it travels, with its version."""
+        return self._view.directory.publication(node)
+
     @property
     def local_health(self) -> int:
         """How unwell this node finds itself: 0 is well, ``awareness_max - 1`` the worst."""

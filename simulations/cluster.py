@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, get_args
 
+import msgpack
+
+from gary.advertisements import decode_profile
 from gary.agent import Agent, Settings
-from gary.boot import boot
+from gary.boot import CLUSTER_ID_SIZE_BYTES, SECRET_SIZE_BYTES, boot, cluster_writes
 from gary.doctor import FREE_BYTES_LOW, DiskFacts
 from gary.effects import (
     Consult,
@@ -41,12 +45,12 @@ from gary.runtime.base import Capacity, Container, ContainerState
 from gary.runtime.errors import RuntimeFailure
 from gary.runtime.memory import DEFAULT_CAPACITY, MemoryEngine
 from gary.spec import Spec, to_json
-from gary.storage import MemoryStorage, Write
-from gary.trust.keys import SEED_SIZE_BYTES, KeyPair
+from gary.storage import MemoryStorage, PutRecord, Table, Write
+from gary.trust.keys import SEED_SIZE_BYTES, KeyPair, node_id_of
 from gary.trust.notary import Founded
 from gary.trust.operator import Operator
 from gary.trust.standing import found, founding_writes
-from gossip import Lane, Peer, Send, SetTimer, SwimConfig, Timer
+from gossip import Lane, Peer, Roll, Send, SetTimer, SwimConfig, Timer
 from simulations import notary
 from simulations.clock import Clock
 from simulations.host import Host
@@ -54,6 +58,8 @@ from simulations.network import Endpoint, Link, Network
 
 INSPECT_S = 0.002
 LOOK_S = 0.005
+FORMING_S = 2.0
+"""Within so long an agent has looked at its engine and says what it has to offer."""
 DIAL_S = 0.01
 LOOK_PAUSE_S = 0.05
 ENGINE_RETRY_S = 1.0
@@ -68,7 +74,10 @@ Input = Callable[[Agent, float], list[Effect]]
 
 
 class Watcher(Protocol):
-    """Sees everything just before it happens. Checkers are watchers."""
+    """Sees everything just before it happens. Checkers are watchers. ``watches``: the kinds of effects that it sees."""
+
+    @property
+    def watches(self) -> tuple[type, ...]: ...
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         """``host``'s agent has asked for ``effect``."""
@@ -89,11 +98,21 @@ class Cluster:
         swim: SwimConfig | None = None,
         capacity: Capacity = DEFAULT_CAPACITY,
         changes_per_epoch: int = CHANGES_PER_EPOCH,
+        between: Callable[[str, str], Link] | None = None,
+        handshake_s: float = 0.005,
     ) -> None:
         self.seed = seed
         self.clock = Clock()
+        self.counters: Counter[str] = Counter()
         self.rng = random.Random(seed)
-        self.network = Network(self.clock, random.Random(self.rng.random()), link or Link())
+        self.network = Network(
+            self.clock,
+            random.Random(self.rng.random()),
+            link or Link(),
+            between=between,
+            handshake_s=handshake_s,
+            counters=self.counters,
+        )
         self._swim = swim or SwimConfig()
         self._changes_per_epoch = changes_per_epoch
         self._trace = hashlib.sha256()
@@ -101,20 +120,44 @@ class Cluster:
         # Its own, so that what operators ask changes nothing about what else happens by chance.
         self._operators_rng = random.Random(f"operators {seed}")
         self.operator_key = KeyPair(self._operators_rng.randbytes(SEED_SIZE_BYTES))
-        self.watchers: list[Watcher] = []
+        self.ended: Callable[[Host, Exception], None] | None = None
+        """Told of an agent that an exception has ended, as its process would have; None: the exception goes on."""
+        self._watchers: list[Watcher] = []
+        self._watching: dict[type, list[Watcher]] = {}
         self._performers = self._performing()
-        self.hosts = [self._host(index, capacity) for index in range(count)]
+        self.hosts: list[Host] = []
+        for _ in range(count):
+            self.add(capacity)
+
+    def watch(self, *watchers: Watcher) -> None:
+        """Let them see everything from now on, in this order."""
+        for watcher in watchers:
+            self._watchers.append(watcher)
+            for kind in watcher.watches:
+                self._watching.setdefault(kind, []).append(watcher)
 
     @property
     def trace(self) -> str:
         """A digest of everything that happened, in order."""
         return self._trace.hexdigest()
 
-    def _host(self, index: int, capacity: Capacity) -> Host:
+    def add(
+        self,
+        capacity: Capacity = DEFAULT_CAPACITY,
+        labels: Mapping[str, str] | None = None,
+        *,
+        containers_max: int = 100,
+        version: str = "simulated",
+        vouches: bool = True,
+    ) -> Host:
+        """One more host, whose agent has not started."""
+        index = len(self.hosts)
         name, address = f"n{index}", f"10.{index >> 8}.{index & 255}.1:7946"
         host = Host(name, address, MemoryEngine(host=name, capacity=capacity), MemoryStorage())
-        host.labels = {"zone": f"z{index % 3}"}
-        host.engine.listen(lambda: self._engine_changed(host))
+        host.labels = {"zone": f"z{index % 3}"} if labels is None else labels
+        host.containers_max, host.version, host.vouches = containers_max, version, vouches
+        host.engine.listen(partial(self._engine_changed, host))
+        self.hosts.append(host)
         return host
 
     # What happens to hosts
@@ -139,7 +182,7 @@ class Cluster:
                 host.name,
                 host.labels,
                 host.containers_max,
-                version="simulated",
+                version=host.version,
                 changes_per_epoch=self._changes_per_epoch,
                 vouches=host.vouches,
             ),
@@ -165,6 +208,32 @@ class Cluster:
         self._input(host, life, lambda a, now: a.start(now))
         self._engine_changed(host)
 
+    def form(self, hosts: Sequence[Host] | None = None) -> None:
+        """Start ``hosts`` (None: all) as members of one cluster, who have known each other for long."""
+        hosts = self.hosts if hosts is None else hosts
+        rng = random.Random(self.rng.random())
+        seed, cluster, secret = (
+            rng.randbytes(size) for size in (SEED_SIZE_BYTES, CLUSTER_ID_SIZE_BYTES, SECRET_SIZE_BYTES)
+        )
+        for host in hosts:
+            key = rng.randbytes(SEED_SIZE_BYTES)
+            founded = notary.answer(found(seed, node_id_of(KeyPair(key).public)), rng)
+            assert isinstance(founded, Founded)
+            node = [PutRecord(Table.NODE, "seed", key), PutRecord(Table.NODE, "epoch", msgpack.packb(1))]
+            host.storage.write(
+                [*node, *cluster_writes(cluster, secret), *founding_writes(seed, founded, host.wall_offset_s)]
+            )
+            self.start(host)
+        self.run(FORMING_S)
+        agents = sorted((host.agent for host in hosts if host.agent is not None), key=lambda agent: agent.node)
+        published = [publication for agent in agents if (publication := agent.swim.publication(agent.node))]
+        members = [member for agent in agents if (member := agent.swim.member(agent.node)) is not None]
+        roll = Roll(members, published)
+        epochs = {agent.node: agent.swim.incarnation.epoch for agent in agents}
+        profiles = {p.node: profile for p in published if (profile := decode_profile(p.advertisement.body)) is not None}
+        for agent in agents:
+            agent.adopt(roll, epochs, profiles, self.clock.now)
+
     def restart(self, host: Host) -> None:
         """Kill the agent alone and start it again: its containers run on."""
         self.kill(host, with_host=False)
@@ -172,6 +241,8 @@ class Cluster:
 
     def kill(self, host: Host, with_host: bool = True) -> None:
         """End the agent at once; with its host everything it runs ends, too."""
+        if host.agent is not None:
+            self.counters["hosts_lost" if with_host else "agents_lost"] += 1
         host.agent = None
         host.life += 1
         host.look_at = None
@@ -258,18 +329,20 @@ class Cluster:
     def post(self, host: Host, operation: str, arguments: Mapping[str, Any]) -> int:
         """Run a command without waiting; its replies gather in ``host.replies``."""
         self._commands += 1
+        self.counters["commands"] += 1
         number = self._commands
         host.replies[number] = []
         self._input(host, host.life, lambda a, now: a.command(number, operation, arguments, now))
         return number
 
-    def join_all(self) -> None:
-        """Start every host and let all join the first."""
-        for host in self.hosts:
+    def join_all(self, hosts: Sequence[Host] | None = None) -> None:
+        """Start ``hosts`` (None: all), and let all join the first of them."""
+        first, *others = self.hosts if hosts is None else hosts
+        for host in (first, *others):
             self.start(host)
         self.run(0.1)
-        token = self.invite(self.hosts[0], uses=max(1, len(self.hosts) - 1))
-        for host in self.hosts[1:]:
+        token = self.invite(first, uses=max(1, len(others)))
+        for host in others:
             self.post(host, "join", {"token": token})
 
     def invite(self, host: Host, uses: int = 1, expires_s: int = 3600) -> str:
@@ -325,27 +398,32 @@ class Cluster:
 
     def _input(self, host: Host, life: int, call: Input) -> None:
         """What comes from outside waits for a process that stands still; one that is starved gets to it late."""
-        if host.stands_still:
-            host.waiting.append(partial(self._input, host, life, call))
-        elif host.late_s:
-            self.clock.after(self.rng.uniform(0.0, host.late_s), self._handle, host, life, call)
-        else:
+        if host.is_prompt:
             self._handle(host, life, call)
+        elif host.stands_still:
+            self.counters["inputs_waited"] += 1
+            host.waiting.append(partial(self._input, host, life, call))
+        else:
+            self.counters["inputs_late"] += 1
+            self.clock.after(self.rng.uniform(0.0, host.late_s), self._handle, host, life, call)
 
     def _handle(self, host: Host, life: int, call: Input) -> None:
         agent = host.agent
-        if agent is not None and host.life == life:
-            agent.clock(host.wall_offset_s)
-            self._perform(host, life, call(agent, host.local_s(self.clock.now)))
+        if agent is None or host.life != life:
+            return
+        agent.clock(host.wall_offset_s)
+        try:
+            effects = call(agent, host.local_s(self.clock.now))
+        except Exception as error:
+            if self.ended is None:
+                raise
+            self.kill(host, with_host=False)
+            self.ended(host, error)
+        else:
+            self._perform(host, life, effects)
 
     def _receive(self, host: Host, life: int, sender: str, lane: Lane, frame: bytes) -> None:
-        if host.is_prompt:
-            agent = host.agent
-            if agent is not None and host.life == life:
-                agent.clock(host.wall_offset_s)
-                self._perform(host, life, agent.received(sender, lane, frame, host.local_s(self.clock.now)))
-        else:
-            self._input(host, life, lambda a, now: a.received(sender, lane, frame, now))
+        self._input(host, life, lambda a, now: a.received(sender, lane, frame, now))
 
     def _later(self, host: Host, life: int, delay_s: float, call: Input) -> None:
         self.clock.after(delay_s, self._input, host, life, call)
@@ -358,7 +436,7 @@ class Cluster:
         for effect in effects:
             kind = type(effect)
             trace(_NAMES[kind])
-            for watcher in self.watchers:
+            for watcher in self._watching.get(kind, ()):
                 watcher.performs(self, host, effect)
             self._performers[kind](host, life, effect)
 
@@ -394,13 +472,7 @@ class Cluster:
         self.clock.after(effect.delay_s / host.clock_rate, self._timer, host, life, effect.timer)
 
     def _timer(self, host: Host, life: int, timer: Timer) -> None:
-        if host.is_prompt:
-            agent = host.agent
-            if agent is not None and host.life == life:
-                agent.clock(host.wall_offset_s)
-                self._perform(host, life, agent.timer(timer, host.local_s(self.clock.now)))
-        else:
-            self._go_off(host, life, lambda a, now: a.timer(timer, now))
+        self._go_off(host, life, lambda a, now: a.timer(timer, now))
 
     def _set_alarm(self, host: Host, life: int, effect: SetAlarm) -> None:
         alarm = effect.alarm
@@ -409,6 +481,7 @@ class Cluster:
     def _go_off(self, host: Host, life: int, call: Input) -> None:
         """A timer. Of a process that stood still they go off before it reads anything."""
         if host.stands_still:
+            self.counters["inputs_waited"] += 1
             host.overdue.append(partial(self._input, host, life, call))
         else:
             self._input(host, life, call)
@@ -425,7 +498,7 @@ class Cluster:
             reason = str(error)
             self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
         else:
-            for watcher in self.watchers:
+            for watcher in self._watchers:
                 watcher.wrote(self, host, writes)
             self._input(host, life, lambda a, now: a.persisted(token, now))
 

@@ -32,6 +32,7 @@ class Host:
     engine: MemoryEngine
     storage: MemoryStorage
     labels: Mapping[str, str] = field(default_factory=dict)
+    version: str = "simulated"
     containers_max: int = 100
     agent: Agent | None = None
     life: int = 0

@@ -96,7 +96,7 @@ class Network:
     """Knows who lives at which address, and which pairs cannot hear each other.
 
     ``between(source, target)``: the link between two addresses when all is well. ``handshake_s``: the time that both
-    ends of a new connection compute.
+    ends of a new connection compute. ``counters``: where to count.
     """
 
     def __init__(
@@ -107,13 +107,14 @@ class Network:
         *,
         between: Callable[[str, str], Link] | None = None,
         handshake_s: float = 0.005,
+        counters: Counter[str] | None = None,
     ) -> None:
         self._clock = clock
         self._rng = rng
         self._link = link
         self._between = between
         self._handshake_s = handshake_s
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.sent_bytes: Counter[str] = Counter()
         """By the address of the sender."""
         self._endpoints: dict[str, Endpoint] = {}

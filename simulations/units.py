@@ -1,9 +1,13 @@
-"""How people write quantities: ``250ms``, ``8GB``, ``100Mbit/s``, ``30%``. Every function raises ``ValueError``."""
+"""How people write quantities: ``250ms``, ``8GB``, ``100Mbit/s``, ``30%``.
+
+``Seconds`` and the others are the types of fields that are read from a scenario: they carry how to read them. Every
+function raises ``ValueError``.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 _DURATIONS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES: Final = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -46,6 +50,53 @@ def share(given: object) -> float:
     if not 0.0 <= value <= 1.0:
         raise ValueError(f"{given!r} is not between 0 and 100%")
     return value
+
+
+def whole(given: object) -> int:
+    """A number without a fraction, 0 or more."""
+    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+        raise ValueError(f"{given!r} is not a whole number")
+    return given
+
+
+def number(given: object) -> float:
+    """0 or more."""
+    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given < float("inf"):
+        raise ValueError(f"{given!r} is not a number")
+    return float(given)
+
+
+def word(given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"{given!r} is not a text")
+    return given
+
+
+def flag(given: object) -> bool:
+    if not isinstance(given, bool):
+        raise ValueError(f"{given!r} is neither true nor false")
+    return given
+
+
+def span_s(given: object) -> tuple[float, float]:
+    """``["1ms", "5ms"]``, or one duration for both ends: in seconds."""
+    if isinstance(given, str):
+        return duration_s(given), duration_s(given)
+    if not isinstance(given, list) or len(given) != 2:
+        raise ValueError(f"{given!r} is not a pair of durations such as ['1ms', '5ms']")
+    low, high = duration_s(given[0]), duration_s(given[1])
+    if low > high:
+        raise ValueError(f"{given!r}: the shorter duration comes first")
+    return low, high
+
+
+Seconds: TypeAlias = Annotated[float, duration_s]
+Span: TypeAlias = Annotated[tuple[float, float], span_s]
+"""Seconds, the shortest and the longest."""
+Bytes: TypeAlias = Annotated[int, size_bytes]
+BytesPerSecond: TypeAlias = Annotated[float, bytes_per_s]
+Share: TypeAlias = Annotated[float, share]
+"""From 0 to 1."""
 
 
 def in_words(seconds: float) -> str:

@@ -1,0 +1,54 @@
+"""After all faults: everybody sees everybody, and has heard what the cluster said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gary.identity import NodeId
+from simulations.checkers.base import Checker
+from simulations.cluster import Cluster
+from simulations.host import Host
+
+
+def expelled(cluster: Cluster) -> set[NodeId]:
+    """Whom anybody knows to be out."""
+    return {node for host in cluster.live() if host.agent for node in host.agent.standing.ledger.expulsions}
+
+
+def staying(cluster: Cluster) -> list[Host]:
+    """The live hosts whose nodes are not expelled. What those do who are is nobody's business."""
+    out = expelled(cluster)
+    return [host for host in cluster.live() if host.node not in out]
+
+
+class Membership(Checker):
+    name = "membership"
+    about = "every agent holds alive exactly those that are"
+
+    def judge(self, cluster: Cluster) -> Iterator[str]:
+        hosts = staying(cluster)
+        truth = sorted(host.node for host in hosts)
+        for host in hosts:
+            assert host.agent is not None
+            seen = list(host.agent.alive)
+            if seen != truth:
+                missed, extra = len(set(truth) - set(seen)), len(set(seen) - set(truth))
+                yield f"{host.name} misses {missed} live nodes and sees {extra} that are none"
+
+
+class Trust(Checker):
+    name = "trust"
+    about = "all have heard the same statements, and have a certificate and the secret of the one present root"
+
+    def judge(self, cluster: Cluster) -> Iterator[str]:
+        digests: set[bytes] = set()
+        for host in staying(cluster):
+            assert host.agent is not None
+            standing = host.agent.standing
+            digests.add(standing.ledger.digest)
+            if f" by {standing.ledger.present.certificate}>" not in host.credentials.certificate:
+                yield f"{host.name} shows a certificate of another root than the present one"
+            if host.vouches and not standing.vouches:
+                yield f"{host.name} does not vouch for the present root"
+        if len(digests) > 1:
+            yield f"the nodes hold {len(digests)} different ledgers"

@@ -1,0 +1,91 @@
+"""Rule 2: no bytes of a document come to a node that is not its member."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from gary.effects import Effect, Notify, Reply
+from gary.identity import DeploymentId
+from gary.messages import Invitation, Snapshot, Sync
+from gary.storage import AppendChanges, DropDocument, PutSnapshot, Write
+from gossip import Lane, Send
+from gossip.transport import GUEST
+from simulations.checkers.base import Checker
+from simulations.checkers.books import Books
+from simulations.checkers.frames import carried, messages
+from simulations.cluster import Cluster
+from simulations.host import Host
+
+
+class Scope(Checker):
+    """``canaries``: bytes of documents, which are looked for in every message, on every disk, in every answer."""
+
+    name = "scope"
+    about = "no bytes of a document come to a node that no member has named"
+    watches = (Send, Reply, Notify)
+
+    def __init__(self, books: Books, canaries: Iterable[bytes]) -> None:
+        super().__init__()
+        self._books = books
+        words = sorted(set(canaries))
+        self._canaries = re.compile(b"|".join(map(re.escape, words)) if words else b"(?!)")
+
+    def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
+        match effect:
+            case Send(peer, lane, frame):
+                if self._canaries.search(frame):
+                    self._shows(cluster, host, peer.node, frame)
+                if lane is Lane.BULK and self._books.durable and not peer.node.startswith(GUEST):
+                    self._sends(cluster, host, peer.node, frame)
+            case Reply(item=item, error=error) if not _holds_anything(host):
+                self._tells(cluster, host, "answers at its socket", f"{item} {error}")
+            case Notify(event) if not _holds_anything(host):
+                self._tells(cluster, host, "says in an event", repr(event))
+            case _:
+                pass
+
+    def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
+        for write in writes:
+            match write:
+                case AppendChanges(id, _) | PutSnapshot(id, _):
+                    self._keeps(cluster, host, id)
+                case DropDocument():
+                    pass
+                case _:
+                    found = self._canaries.search(repr(write).encode())
+                    if found:
+                        self.found(cluster, f"{host.name} keeps {found[0]!r} outside of any document")
+
+    def _shows(self, cluster: Cluster, host: Host, to: str, frame: bytes) -> None:
+        if to.startswith(GUEST):
+            self.found(cluster, f"{host.name} tells a guest of a deployment")
+        elif not any(to in nodes for nodes in self._books.named.values()):
+            self.found(cluster, f"a frame from {host.name} shows a deployment to {to[:6]}, a node that is no member")
+
+    def _sends(self, cluster: Cluster, host: Host, to: str, frame: bytes) -> None:
+        for message in messages(frame):
+            match message:
+                case Invitation(_, id) | Snapshot(id) | Sync(id):
+                    self._books.name_members(host, id)
+                    if to not in self._books.named.get(id, ()) and carried(message):
+                        self.found(
+                            cluster, f"{host.name} sends document {id[:6]} to {to[:6]}, whom no member has named"
+                        )
+
+    def _keeps(self, cluster: Cluster, host: Host, id: DeploymentId) -> None:
+        if host.agent is None or id not in host.agent.deployments:
+            return
+        founder = id not in self._books.named
+        self._books.name_members(host, id)
+        if not founder and host.node not in self._books.named[id]:
+            self.found(cluster, f"{host.name} holds document {id[:6]} and no member has named it")
+
+    def _tells(self, cluster: Cluster, host: Host, how: str, said: str) -> None:
+        found = self._canaries.search(said.encode())
+        if found and not any(host.node in nodes for nodes in self._books.named.values()):
+            self.found(cluster, f"what {host.name} {how} shows {found[0]!r}, and it is no member")
+
+
+def _holds_anything(host: Host) -> bool:
+    return host.agent is not None and bool(host.agent.deployments)

@@ -1,0 +1,51 @@
+"""What a fault is: something that goes wrong with some hosts, and is over at some time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from simulations.cluster import Cluster
+from simulations.host import Host
+
+Mend = Callable[[], None]
+"""Ends a fault; what it broke works again."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What faults act on. ``start(host)``: let its agent start, and join if its disk knows no cluster any more.
+    ``holders(app)``: the hosts whose agents hold that deployment; of any, if it is empty. ``order(host, operation,
+    arguments)``: give a command there.
+    """
+
+    cluster: Cluster
+    rng: random.Random
+    start: Callable[[Host], None]
+    holders: Callable[[str], list[Host]]
+    order: Callable[[Host, str, dict[str, object]], None]
+    apps: Callable[[], list[str]]
+
+    @property
+    def now(self) -> float:
+        return self.cluster.clock.now
+
+
+class Fault(Protocol):
+    """A kind of fault, with its measures as fields.
+
+    ``about``: what it is, for people. ``evidence``: counters of the cluster; if it struck, one of them has grown until
+    it was over. Otherwise it proved nothing, and the run says so. No evidence: the fault is its own.
+    """
+
+    about: ClassVar[str]
+    evidence: ClassVar[tuple[str, ...]]
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        """Break it. None: there was nothing that it could break."""
+
+
+def nothing() -> None:
+    """The end of a fault that ends by itself."""

@@ -1,0 +1,1 @@
+"""What scenarios are, how they are read, and those that come with Gary."""
