@@ -226,6 +226,18 @@ class MemoryStorage:
         self._documents = {}
         self._closed = False
 
+    def copy(self) -> MemoryStorage:
+        """All that is on the disk now, on another one."""
+        other = MemoryStorage()
+        other.restore(self)
+        return other
+
+    def restore(self, copy: MemoryStorage) -> None:
+        """The disk has what ``copy`` has, and nothing else."""
+        self._records = {table: dict(records) for table, records in copy._records.items()}
+        self._documents = dict(copy._documents)
+        self._closed = False
+
     def _apply(self, write: Write) -> None:
         match write:
             case PutRecord(table, key, value):

@@ -487,7 +487,9 @@ class Cluster:
             self._input(host, life, call)
 
     def _persist(self, host: Host, life: int, effect: Persist) -> None:
-        self.clock.after(host.write_s, self._write, host, life, effect.token, effect.writes)
+        if host.write_factor > 1.0:
+            self.counters["writes_slow"] += 1
+        self.clock.after(host.write_s * host.write_factor, self._write, host, life, effect.token, effect.writes)
 
     def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
         if host.life != life:
@@ -496,6 +498,7 @@ class Cluster:
             host.storage.write(writes)
         except StorageFailed as error:
             reason = str(error)
+            self.counters["writes_refused"] += 1
             self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
         else:
             for watcher in self._watchers:
@@ -504,7 +507,7 @@ class Cluster:
 
     def _start_container(self, host: Host, life: int, effect: StartContainer) -> None:
         self.clock.after(
-            host.engine.start_duration_s,
+            host.engine.start_duration_s + host.engine_late_s,
             lambda: self._operate(
                 host, life, effect.operation, lambda: host.engine.start(effect.request, self.clock.now)
             ),
@@ -512,7 +515,7 @@ class Cluster:
 
     def _stop_container(self, host: Host, life: int, effect: StopContainer) -> None:
         self.clock.after(
-            host.engine.stop_duration_s,
+            host.engine.stop_duration_s + host.engine_late_s,
             lambda: self._operate(
                 host,
                 life,
@@ -612,6 +615,7 @@ class Cluster:
             found = [c for node in host.agent.observed_nodes for c in host.engine.containers(node, now)]
         except RuntimeFailure as error:
             reason = str(error)
+            self.counters["engine_refused"] += 1
             self._later(host, life, LOOK_S, lambda a, at: a.observed("docker", None, None, at, reason))
             self._look_soon(host, life, ENGINE_RETRY_S)
             return

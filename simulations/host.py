@@ -23,6 +23,7 @@ class Host:
     """``life`` grows with each start of the agent.
 
     ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
+    ``write_factor`` times over; ``backup``: an old copy of it. ``engine_late_s``: how much longer its engine takes.
     ``wall_skew_s`` by how much its clock is wrong; ``drift`` lets it run fast or slow. ``credentials``: what its
     transport shows. While it ``stands_still`` its agent does nothing; ``late_s`` is how late it does everything.
     """
@@ -42,6 +43,9 @@ class Host:
     vouches: bool = True
     credentials: Credentials = NOTHING
     write_s: float = WRITE_S
+    write_factor: float = 1.0
+    engine_late_s: float = 0.0
+    backup: MemoryStorage | None = None
     stands_still: bool = False
     late_s: float = 0.0
     overdue: list[Callable[[], None]] = field(default_factory=list)

@@ -117,9 +117,9 @@ class Result:
         """Whether it ran to its end and no check found anything."""
         return self.is_whole and not self.findings
 
-    def to_json(self) -> str:
-        """One object; ``from_json`` reads it."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+    def to_json(self, indent: int | None = 1) -> str:
+        """One object; ``from_json`` reads it. Without ``indent``: on one line."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=indent)
 
 
 def from_json(text: str) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +24,8 @@ from simulations.result import Check, Finding, Result
 from simulations.scenarios.model import Deployments, Scenario
 
 GLANCE_S = 0.1
+BACKUP_S = 60.0
+"""How often each disk is copied."""
 SAMPLES = 300
 FORMING_TIMEOUT_S = 120.0
 REST_S = 20.0
@@ -31,10 +34,11 @@ CANARY_SIZE_MIN = 6
 
 
 class Run:
-    """Play ``scenario``. ``replay``: the command that does it again."""
+    """Play ``scenario``, up to ``until_s`` after the cluster was formed. ``replay``: the command that does it again."""
 
-    def __init__(self, scenario: Scenario, replay: str = "") -> None:
+    def __init__(self, scenario: Scenario, replay: str = "", until_s: float = math.inf) -> None:
         self.scenario = scenario
+        self._until_s = until_s
         self.cluster, self._hosts = build(scenario)
         self._rng = random.Random(f"happenings {scenario.seed}")
         self.orders = Orders(self.cluster)
@@ -68,11 +72,15 @@ class Run:
         observer = self._observer = Observer(self.cluster, self.cluster.clock.now)
         self._plan()
         yield from self._let_happen(self.scenario.for_s)
+        if self._is_stopped():
+            return
         self._schedule.end()
         self._start_all()
         yield from self._recover(observer)
         self.checkers.steadiness.begin(self.cluster)
         yield from self._let_happen(REST_S)
+        if self._is_stopped():
+            return
         self.checkers.steadiness.end(self.cluster)
         self._expect(observer)
         self.result.is_whole = True
@@ -83,7 +91,7 @@ class Run:
         result.checks = [*self.checkers.checks(), *self._own_checks()]
         result.findings = sorted([*self.checkers.findings, *self._wrong], key=lambda f: (f.at_s, f.check, f.said))
         result.happenings = self._schedule.happenings
-        result.counters = {name: count for name, count in sorted(self.cluster.counters.items())}
+        result.counters = dict(sorted(self.cluster.counters.items()))
         result.trace = self.cluster.trace
         if observer is not None:
             observer.end()
@@ -121,13 +129,19 @@ class Run:
         for deployments in self.scenario.deployments:
             for _ in _specs(deployments):
                 after(deployments.at_s + self._rng.uniform(0.0, deployments.within_s), self._deploy, next(specs))
+        self._back_up()
         self._schedule.begin(self.scenario.faults, self.scenario.chance)
+
+    def _back_up(self) -> None:
+        for host in self.cluster.live():
+            host.backup = host.storage.copy()
+        self.cluster.clock.after(BACKUP_S, self._back_up)
 
     def _let_happen(self, seconds: float) -> Iterator[float]:
         observer = self._observer
         assert observer is not None
         sample_s = max(0.5, round(self.scenario.for_s / SAMPLES, 1))
-        until = self.cluster.clock.now + seconds
+        until = min(self.cluster.clock.now + seconds, self.result.formed_s + self._until_s)
         sampled = self.cluster.clock.now
         while self.cluster.clock.now < until:
             self.cluster.run(min(GLANCE_S, until - self.cluster.clock.now))
@@ -141,12 +155,16 @@ class Run:
                     checker.look(self.cluster)
                 yield observer.now
 
+    def _is_stopped(self) -> bool:
+        """Whether it was to go on so far only."""
+        return self.cluster.clock.now >= self.result.formed_s + self._until_s
+
     def _recover(self, observer: Observer) -> Iterator[float]:
         """Until all is well, or time is over."""
         within_s = self.scenario.expect.whole_within_s
         until = self.cluster.clock.now + within_s
         problems = self._problems()
-        while problems and self.cluster.clock.now < until:
+        while problems and self.cluster.clock.now < until and not self._is_stopped():
             yield from self._let_happen(1.0)
             problems = self._problems()
         for check, said in problems:
@@ -175,10 +193,10 @@ class Run:
             if expect.recovery_s is not None and (recovery.took_s is None or recovery.took_s > expect.recovery_s):
                 took = "for ever" if recovery.took_s is None else f"for {recovery.took_s:.1f} s"
                 self._say("recovery", f"{recovery.slot} of {recovery.deployment} did not run {took}")
-        if expect.bytes_per_s is not None:
+        if expect.sent_bytes_per_s is not None:
             passed_s = max(1e-9, observer.now) * self.scenario.nodes
             rate = self.cluster.counters["bytes"] / passed_s
-            if rate > expect.bytes_per_s:
+            if rate > expect.sent_bytes_per_s:
                 self._say("traffic", f"agents sent {rate:.0f} bytes a second on average")
 
     def _own_checks(self) -> list[Check]:

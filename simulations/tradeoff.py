@@ -49,6 +49,11 @@ def configurations() -> list[tuple[str, float, SwimConfig]]:
     return [*found, ("profile wan", PROFILES["wan"].suspicion_min_s, PROFILES["wan"])]
 
 
+def measured(trial: tuple[str, float, SwimConfig, int]) -> Point:
+    """``measure`` of all its parts."""
+    return measure(*trial)
+
+
 def measure(setting: str, value: float, config: SwimConfig, seed: int, agents: int = AGENTS) -> Point:
     """Try one configuration. Equal seeds give equal points."""
     deaths: list[tuple[float, int, str]] = []

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Final, TypeVar
 
+from joblib import Parallel, delayed, parallel_config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+BACKENDS: Final = ("loky", "dask")
 OBJECTS_PER_COLLECTION: Final = 100_000
 """Agents live as long as the run, and looking through all of them again and again would take a fifth of its time."""
 
@@ -23,11 +23,19 @@ def collect_seldom() -> None:
     gc.set_threshold(OBJECTS_PER_COLLECTION)
 
 
-def run_all(run: Callable[[T], R], trials: Sequence[T], *, workers: int = 0, console: Console | None = None) -> list[R]:
+def run_all(
+    run: Callable[[T], R],
+    trials: Sequence[T],
+    *,
+    workers: int = 0,
+    backend: str = "loky",
+    console: Console | None = None,
+) -> list[R]:
     """The results of ``run`` for all ``trials``, in their order, from ``workers`` processes (0: one for each core).
 
-    ``run`` is a function of a module, and trials and results can be pickled. Progress goes to ``console``, by default
-    that of the errors' stream.
+    ``run`` is a function of a module, and trials and results can be pickled. ``backend``: one of ``BACKENDS``; "dask"
+    takes the cluster of the ``dask.distributed.Client`` that was made last, or processes of this machine. Progress goes
+    to ``console``, by default that of the errors' stream.
     """
     results: dict[int, R] = {}
     columns = (
@@ -40,11 +48,16 @@ def run_all(run: Callable[[T], R], trials: Sequence[T], *, workers: int = 0, con
     )
     with (
         Progress(*columns, console=console or Console(stderr=True)) as progress,
-        ProcessPoolExecutor(workers or os.cpu_count(), initializer=collect_seldom) as pool,
+        parallel_config(backend=backend, n_jobs=workers or -1),
     ):
         bar = progress.add_task("trials", total=len(trials))
-        number_of = {pool.submit(run, trial): number for number, trial in enumerate(trials)}
-        for future in as_completed(number_of):
-            results[number_of[future]] = future.result()
+        jobs = (delayed(_numbered)(run, number, trial) for number, trial in enumerate(trials))
+        for number, result in Parallel(return_as="generator_unordered", pre_dispatch="all")(jobs):
+            results[number] = result
             progress.advance(bar)
     return [results[number] for number in range(len(trials))]
+
+
+def _numbered(run: Callable[[T], R], number: int, trial: T) -> tuple[int, R]:
+    collect_seldom()
+    return number, run(trial)

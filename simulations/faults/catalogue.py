@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from simulations.faults import hosts, network, operators
+from simulations.faults import disks, engines, hosts, network, operators, poison
 from simulations.faults.base import Fault
 
 
@@ -49,6 +49,16 @@ KINDS: Final[dict[str, Kind]] = _named(
     Kind(hosts.Starvation, 2, hosts_max=3),
     Kind(hosts.ClockJump, 1, hosts_max=3),
     Kind(hosts.ClockDrift, 1, hosts_max=3),
+    Kind(disks.DiskFull, 2, hosts_max=2),
+    Kind(disks.DiskSlow, 2, hosts_max=3),
+    Kind(disks.DiskLost, 0),
+    Kind(disks.DiskUnreadable, 0),
+    Kind(disks.DiskRestored, 1),
+    Kind(engines.EngineDown, 2, hosts_max=2),
+    Kind(engines.EngineSlow, 1, hosts_max=3),
+    Kind(engines.ContainerCrash, 4, hosts_max=3),
+    Kind(engines.HealthFlap, 1, hosts_max=2),
+    Kind(poison.Poison, 1),
     Kind(operators.Scale, 4),
     Kind(operators.Remove, 1),
     Kind(operators.Rotate, 1),

@@ -126,7 +126,7 @@ class Reordering:
 class Narrowness:
     """The hosts can send so little that frames queue up."""
 
-    bytes_per_s: BytesPerSecond = 20_000.0
+    uplink_bytes_per_s: BytesPerSecond = 20_000.0
     about: ClassVar[str] = "hosts whose uplink is too narrow"
     evidence: ClassVar[tuple[str, ...]] = ("queued", "overflowed")
 
@@ -135,7 +135,7 @@ class Narrowness:
         if not narrow:
             return None
         return world.cluster.network.impair(
-            Impairment(lambda a, b: a in narrow, lambda link: replace(link, bytes_per_s=self.bytes_per_s))
+            Impairment(lambda a, b: a in narrow, lambda link: replace(link, bytes_per_s=self.uplink_bytes_per_s))
         )
 
 

@@ -161,24 +161,26 @@ class Expect:
 
     ``whole_within_s``: after the last fault all is well within that time. ``kept``: the smallest share of slots that
     may run at any time, from when they first all did. ``recovery_s``: the longest time that a slot may be without a
-    container. ``bytes_per_s``: what an agent may send, on average over all agents and the whole run.
+    container. ``sent_bytes_per_s``: what an agent may send, on average over all agents and the whole run.
     """
 
     whole_within_s: Seconds = 120.0
     kept: Share = 0.0
     recovery_s: Seconds | None = None
-    bytes_per_s: BytesPerSecond | None = None
+    sent_bytes_per_s: BytesPerSecond | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """``for_s``: how long things happen. Then faults end, and all has to become well (``expect.whole_within_s``).
+    """``name``: empty for that of its file. ``for_s``: how long things happen. Then faults end, and all has to become
+    well (``expect.whole_within_s``).
 
     ``forming``: ``at once``: all hosts have known each other for long when the run begins; ``by tokens``: they join one
-    by one, with the whole protocol. ``epoch_changes``: after so many changes a document begins anew.
+    by one, with the whole protocol. ``profile``: of gossip. ``epoch_changes``: after so many changes a document begins
+    anew.
     """
 
-    name: str = "unnamed"
+    name: str = ""
     about: str = ""
     for_s: Seconds = 60.0
     seed: int = 1

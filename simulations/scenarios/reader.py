@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -56,10 +56,10 @@ class ScenarioError(Exception):
         return [f"{self.file}:{p.line}: {p.key + ': ' if p.key else ''}{p.said}" for p in self.problems]
 
 
-def read(text: str, file: str, opened: Callable[[str], str]) -> Scenario:
+def read(text: str, file: str, opened: Callable[[str], str], sets: Sequence[tuple[str, str]] = ()) -> Scenario:
     """The scenario that ``text`` is; ``file`` names it in errors. ``opened(name)``: the text of a file that it names.
 
-    Raises ``ScenarioError``.
+    ``sets``: keys (``hosts.0.count``) with other values than the text has. Raises ``ScenarioError``.
     """
     if len(text) > SIZE_CHARACTERS_MAX:
         raise ScenarioError(file, [Problem(1, "", f"is longer than {SIZE_CHARACTERS_MAX} characters")])
@@ -68,6 +68,8 @@ def read(text: str, file: str, opened: Callable[[str], str]) -> Scenario:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ScenarioError(file, [Problem(_line_in(str(error)), "", f"is not TOML: {error}")]) from error
     reader = _Reader(places.lines(text), opened)
+    for key, value in sets:
+        reader.put(table, key, value)
     scenario: Scenario = reader.table(Scenario, table, ())
     if not reader.problems:
         reader.judge(scenario)
@@ -92,6 +94,21 @@ class _Reader:
     def wrong(self, path: places.Path, said: str) -> None:
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
         self.problems.append(Problem(places.line_of(path, self._lines), key, said))
+
+    def put(self, table: dict[str, Any], key: str, value: str) -> None:
+        """Let ``key`` in ``table`` have another value: as TOML has it, or else a text."""
+        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        try:
+            given = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            given = value
+        at: Any = table
+        try:
+            for part in path[:-1]:
+                at = at.setdefault(part, {}) if isinstance(at, dict) else at[part]
+            at[path[-1]] = given
+        except (LookupError, TypeError, AttributeError):
+            self.wrong(path, f"there is no such place for {value!r}")
 
     def table(
         self,

@@ -1,0 +1,99 @@
+"""What happens to disks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from simulations.faults.base import Mend, World
+from simulations.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFull:
+    """Nothing can be written."""
+
+    about: ClassVar[str] = "disks that are full"
+    evidence: ClassVar[tuple[str, ...]] = ("writes_refused",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        for host in hosts:
+            host.storage.failing = "no space left on the disk"
+
+        def mend() -> None:
+            for host in hosts:
+                host.storage.failing = None
+
+        return mend if hosts else None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSlow:
+    """Every write takes ``factor`` times as long."""
+
+    factor: float = 100.0
+    about: ClassVar[str] = "disks that write slowly"
+    evidence: ClassVar[tuple[str, ...]] = ("writes_slow",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        for host in hosts:
+            host.write_factor = self.factor
+
+        def mend() -> None:
+            for host in hosts:
+                host.write_factor = 1.0
+
+        return mend if hosts else None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLost:
+    """The agents end, and start again on empty disks; their containers run on."""
+
+    about: ClassVar[str] = "disks that were replaced by empty ones"
+    evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        return _with_disk(world, hosts, lambda host: host.storage.wipe())
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUnreadable:
+    """The agents end, and their disks cannot be read when they start again."""
+
+    about: ClassVar[str] = "disks that became unreadable"
+    evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        return _with_disk(world, hosts, lambda host: host.storage.corrupt())
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRestored:
+    """The agents end, and start again on disks as they were up to a minute ago."""
+
+    about: ClassVar[str] = "disks that are restored from an old copy"
+    evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        return _with_disk(world, [host for host in hosts if host.backup is not None], _restore)
+
+
+def _restore(host: Host) -> None:
+    assert host.backup is not None
+    host.storage.restore(host.backup)
+
+
+def _with_disk(world: World, hosts: Sequence[Host], change: Callable[[Host], None]) -> Mend | None:
+    struck = [host for host in hosts if host.agent is not None]
+    for host in struck:
+        world.cluster.kill(host, with_host=False)
+        change(host)
+
+    def mend() -> None:
+        for host in struck:
+            if host.agent is None:
+                world.start(host)
+
+    return mend if struck else None

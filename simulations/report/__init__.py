@@ -1,0 +1,1 @@
+"""How the result of a run is shown: in a terminal, and as a page."""
