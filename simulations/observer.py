@@ -89,6 +89,7 @@ class Observer:
             wanted=len(wanted),
             kept=sum(key in running for key in wanted),
             doubled=sum(running.get(key, 0) > 1 for key in wanted),
+            lost=len(self._lost),
             bytes_mean=sum(rates) / len(rates) if rates else 0.0,
             bytes_max=max(rates, default=0.0),
             documents=len(sizes),

@@ -182,12 +182,11 @@ class Run:
         expect = self.scenario.expect
         for said in (*self._schedule.unproven, *self._schedule.missed):
             self._say("faults", said)
-        deployed = next((n for n, s in enumerate(observer.samples) if s.wanted and s.kept == s.wanted), None)
-        if deployed is None and self._specs:
-            self._say("kept", "the deployments never all ran")
-        for sample in observer.samples[deployed:] if deployed is not None else ():
-            if sample.kept < expect.kept * sample.wanted:
-                self._say("kept", f"only {sample.kept} of {sample.wanted} slots ran at {sample.at_s:.1f} s")
+        if self._specs and not any(sample.kept for sample in observer.samples):
+            self._say("kept", "nothing that was deployed ever ran")
+        for sample in observer.samples:
+            if sample.lost > (1.0 - expect.kept) * sample.wanted:
+                self._say("kept", f"{sample.lost} of {sample.wanted} slots ran no more at {sample.at_s:.1f} s")
                 break
         for recovery in observer.recoveries:
             if expect.recovery_s is not None and (recovery.took_s is None or recovery.took_s > expect.recovery_s):

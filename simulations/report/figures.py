@@ -43,10 +43,9 @@ def figures(result: Result) -> list[Figure]:
     if took:
         values = ", ".join(units.in_words(quantile(took, share)) for share in (0.5, 0.99, 1.0))
         found.append(Figure("ran again after: median, p99, longest", values))
-    deployed = next((n for n, s in enumerate(result.samples) if s.wanted and s.kept == s.wanted), None)
-    if deployed is not None:
-        least = min(s.kept / s.wanted for s in result.samples[deployed:] if s.wanted)
-        found.append(Figure("slots that ran at least, of those wanted", f"{least:.0%}"))
+    lost = [sample.lost / sample.wanted for sample in result.samples if sample.wanted]
+    if lost:
+        found.append(Figure("slots that ran no more, of all wanted, at most", f"{max(lost):.0%}"))
     if result.samples:
         converged = min(sample.converged for sample in result.samples)
         found.append(

@@ -15,7 +15,7 @@ from simulations.report.figures import quantile
 from simulations.report.page import PlotsMissing, document, table
 from simulations.result import Result
 
-HEADS: Final = ("run", "findings", "lost slots", "ran again: median", "p99", "kept at least", "bytes/s")
+HEADS: Final = ("run", "findings", "slots lost", "ran again: median", "p99", "lost at most", "bytes/s")
 SHOWN_MAX: Final = 30
 
 
@@ -43,9 +43,7 @@ def merged_page(results: Sequence[Result]) -> str:
 def row(result: Result) -> tuple[str, ...]:
     """One run, in words, under ``HEADS``."""
     took = [recovery.took_s for recovery in result.recoveries if recovery.took_s is not None]
-    whole = [sample for sample in result.samples if sample.wanted]
-    deployed = next((n for n, s in enumerate(whole) if s.kept == s.wanted), len(whole))
-    kept = min((s.kept / s.wanted for s in whole[deployed:]), default=0.0)
+    lost = max((sample.lost / sample.wanted for sample in result.samples if sample.wanted), default=0.0)
     mean = sum(s.bytes_mean for s in result.samples) / max(1, len(result.samples))
     return (
         f"seed {result.seed}",
@@ -53,7 +51,7 @@ def row(result: Result) -> tuple[str, ...]:
         str(len(result.recoveries)),
         units.in_words(quantile(took, 0.5)) if took else "",
         units.in_words(quantile(took, 0.99)) if took else "",
-        f"{kept:.0%}",
+        f"{lost:.0%}",
         f"{mean:.0f}",
     )
 

@@ -159,8 +159,8 @@ class Chance:
 class Expect:
     """What a run of the scenario has to show, beside what every run has to.
 
-    ``whole_within_s``: after the last fault all is well within that time. ``kept``: the smallest share of slots that
-    may run at any time, from when they first all did. ``recovery_s``: the longest time that a slot may be without a
+    ``whole_within_s``: after the last fault all is well within that time. ``kept``: the share of slots that, once
+    they have run, run at any time. ``recovery_s``: the longest time that a slot may be without a
     container. ``sent_bytes_per_s``: what an agent may send, on average over all agents and the whole run.
     """
 
