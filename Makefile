@@ -75,7 +75,7 @@ $(STAMP): pyproject.toml docs/extending/grpc/pyproject.toml requirements.lock
 lock: ## Choose versions anew and write requirements.lock
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet pip-tools
-	CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet --upgrade --extra dev --extra plots --all-build-deps \
+	CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet --upgrade --extra dask --extra dev --extra plots --all-build-deps \
 		--allow-unsafe --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 

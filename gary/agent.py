@@ -45,6 +45,7 @@ from gary.trust.standing import Standing
 from gossip import (
     AdvertisementChanged,
     Deliver,
+    EpochRaised,
     Forgotten,
     Heard,
     IdentityConflict,
@@ -375,6 +376,8 @@ class Agent:
                 case IdentityConflict(node, address):
                     words = f"node id {node} lives twice, here and at {address}: was a state directory copied?"
                     here.tell("conflict", words)
+                case EpochRaised(epoch):
+                    here.raise_epoch(epoch)
                 case Heard(_, body):
                     here.membership.spreading.heard(body)
                 case Forgotten(node):

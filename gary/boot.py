@@ -15,6 +15,10 @@ from gossip import Peer
 
 CLUSTER_ID_SIZE_BYTES = 16
 SECRET_SIZE_BYTES = 32
+EPOCH_MAX = 2**48
+"""A record with a higher one cannot be read."""
+EPOCH_RAISED_MAX = 2**40
+"""To no more than this is an epoch raised on the word of others, so that no word can use them up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
     )
     writes: list[Write] = [
         PutRecord(Table.NODE, "seed", seed),
-        PutRecord(Table.NODE, "epoch", msgpack.packb(epoch)),
+        epoch_write(epoch),
         *cluster_writes(cluster, secret),
         *([former_write(former)] if former else []),
         *([] if is_founded else [DeleteRecord(Table.TRUST, name) for name in sorted(trust)]),
@@ -77,6 +81,10 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
 
 def cluster_writes(cluster: bytes, secret: bytes) -> list[Write]:
     return [PutRecord(Table.NODE, "cluster", cluster), PutRecord(Table.NODE, "secret", secret)]
+
+
+def epoch_write(epoch: int) -> Write:
+    return PutRecord(Table.NODE, "epoch", msgpack.packb(epoch))
 
 
 def former_write(former: tuple[NodeId, ...]) -> Write:
@@ -95,4 +103,4 @@ def _epoch(raw: bytes) -> int:
         value = msgpack.unpackb(raw)
     except (ValueError, msgpack.UnpackException):
         return 0
-    return value if isinstance(value, int) and 0 <= value < 2**48 else 0
+    return value if isinstance(value, int) and 0 <= value < EPOCH_MAX else 0

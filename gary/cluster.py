@@ -69,6 +69,10 @@ class Cluster:
         self._epochs, self._alive = dict(epochs), epochs
         self._profiles = dict(profiles)
 
+    def live_in(self, epoch: int) -> None:
+        """This node's own boot epoch is another one from now on."""
+        self._epochs[self._node], self._alive = epoch, None
+
     def update(self, node: NodeId, status: Status, epoch: int, now: float) -> Change:
         """What gossip says of another node."""
         before = self._epochs.get(node)

@@ -201,12 +201,13 @@ class Deployment:
             self.evaluate(now)
 
     def orphans(self, sender: NodeId, asked: Orphans, now: float) -> None:
-        """``sender`` runs containers of this deployment without its document: tell it to stop, or invite it again."""
+        """``sender`` does not hold the document: tell it to stop what it runs of it, or give it the document again."""
         state, view, slots = self.state, self._view(), asked.slots
+        if sender in live_members(state, view):
+            self._give_again(sender)
+            return
         if not is_proven(state, asked.proofs, sender, self._host.node):
             self._host.count("strangers_refused")
-            return
-        if sender in live_members(state, view):
             return
         open_slots = [
             slot
@@ -223,6 +224,14 @@ class Deployment:
         if sender not in state.holders:
             draft.invite(sender)
         self._write_and_invite(draft, Placement(invited={sender: ()}), now)
+
+    def _give_again(self, member: NodeId) -> None:
+        """``member`` has lost what it held: its disk is one of earlier days. It reads here what it promised."""
+        if not self.unwritten:
+            snapshot, asks = self._replication.snapshot()
+            invitation = Invitation(self._host.next_number(), self.id, (), snapshot)
+            self._replication.goes_with(invitation.id, member, asks)
+            self._host.send(member, invitation)
 
     def operated(self, slot: Slot, container: Container | None, error: str, now: float) -> None:
         """An operation on ``slot`` has ended. ``error`` empty: it worked."""

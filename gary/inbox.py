@@ -120,6 +120,9 @@ class Inbox:
         match message:
             case Sync() | Behind() | Snapshot() | Orphans() if id in self._here.tombstones:
                 self._here.send(sender, Gone(id, tuple(map(digest, self._here.tombstones.instances(id)))))
+            case Sync() | Behind() | Snapshot():
+                # Somebody takes this node for a member. If it is one, its disk has lost the document.
+                self._here.send(sender, Orphans(id, (), ()))
             case Gone(_, digests):
                 self._orphans.gone(id, frozenset(digests))
             case Released():

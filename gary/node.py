@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from crdt import CorruptReplica, Replica
 from gary.advertising import Advertising, Settings
 from gary.assignment import View
-from gary.boot import Boot
+from gary.boot import EPOCH_RAISED_MAX, Boot, epoch_write
 from gary.clock import Clock
 from gary.cluster import Cluster
 from gary.deployment import Deployment
@@ -154,6 +154,17 @@ class Node:
         return self.clock.wall_s()
 
     # Who belongs to the cluster
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Others have seen this node in a later life than its disk remembers. What it promised it states anew."""
+        if epoch > EPOCH_RAISED_MAX:
+            self.counters["epochs_refused"] += 1
+            return
+        self.epoch = epoch
+        self.cluster.live_in(epoch)
+        self.persist([epoch_write(epoch)])
+        self.tell("storage", f"the disk is an older copy: others knew this node in a later life, it goes on as {epoch}")
+        self.members_changed()
 
     def consult(self, request: Request, answered: Answered, failed: Failed) -> None:
         number = self.next_number()

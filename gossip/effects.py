@@ -123,6 +123,15 @@ class IdentityConflict:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochRaised:
+    """Others know this node in a later boot epoch than it began with: its disk is an older copy, or it forgot what it
+    wrote. It lives in ``epoch`` from now on. Make that durable, so that the next start is in a later one.
+    """
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Forgotten:
     """Nothing is kept about a member any more: it was down for long, was expelled, or belongs to another cluster."""
 
@@ -139,5 +148,6 @@ Effect = (
     | Joined
     | JoinFailed
     | IdentityConflict
+    | EpochRaised
     | Forgotten
 )

@@ -18,7 +18,7 @@ from typing import Final
 from gossip.config import SwimConfig
 from gossip.digest import Digest
 from gossip.directory import NEVER, Advertisement, Directory, Publication
-from gossip.effects import AdvertisementChanged, Forgotten, IdentityConflict, MemberChanged, TimerKind
+from gossip.effects import AdvertisementChanged, EpochRaised, Forgotten, IdentityConflict, MemberChanged, TimerKind
 from gossip.health import LocalHealth
 from gossip.member import DOWN_FOR_S_MAX, Claim, Incarnation, Member, Status
 from gossip.membership import Membership
@@ -165,6 +165,8 @@ class View:
         before = self.membership.myself
         self._put(replace(before, status=status, incarnation=incarnation), now)
         self.spread_myself(now)
+        if incarnation.epoch != before.incarnation.epoch:
+            self._outbox.emit(EpochRaised(incarnation.epoch))
         if status is not before.status:
             self.time_suspicions(now)
             self._outbox.emit(MemberChanged(self.membership.myself, before.status))

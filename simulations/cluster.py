@@ -246,6 +246,7 @@ class Cluster:
         host.agent = None
         host.life += 1
         host.look_at = None
+        host.written_at = host.late_at = self.clock.now
         host.stands_still = False
         host.overdue.clear()
         host.waiting.clear()
@@ -398,14 +399,16 @@ class Cluster:
 
     def _input(self, host: Host, life: int, call: Input) -> None:
         """What comes from outside waits for a process that stands still; one that is starved gets to it late."""
-        if host.is_prompt:
-            self._handle(host, life, call)
-        elif host.stands_still:
+        if host.stands_still:
             self.counters["inputs_waited"] += 1
             host.waiting.append(partial(self._input, host, life, call))
-        else:
+        elif host.late_s or host.late_at > self.clock.now:
             self.counters["inputs_late"] += 1
-            self.clock.after(self.rng.uniform(0.0, host.late_s), self._handle, host, life, call)
+            # In the order in which it came: what is late holds up what comes after it.
+            host.late_at = max(host.late_at, self.clock.now + self.rng.uniform(0.0, host.late_s))
+            self.clock.after(host.late_at - self.clock.now, self._handle, host, life, call)
+        else:
+            self._handle(host, life, call)
 
     def _handle(self, host: Host, life: int, call: Input) -> None:
         agent = host.agent
@@ -489,7 +492,9 @@ class Cluster:
     def _persist(self, host: Host, life: int, effect: Persist) -> None:
         if host.write_factor > 1.0:
             self.counters["writes_slow"] += 1
-        self.clock.after(host.write_s * host.write_factor, self._write, host, life, effect.token, effect.writes)
+        # One after the other: what is written first is durable first.
+        host.written_at = max(self.clock.now, host.written_at) + host.write_s * host.write_factor
+        self.clock.after(host.written_at - self.clock.now, self._write, host, life, effect.token, effect.writes)
 
     def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
         if host.life != life:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gary.effects import Reply
+from gary.errors import StorageFailed
 from gary.storage import Table
 from simulations.cluster import Cluster
 from simulations.host import Host
@@ -38,9 +39,16 @@ class Entering:
         self._attempts: dict[str, _Attempt] = {}
 
     def start(self, host: Host) -> None:
-        """Let its agent start, and join if need be."""
-        self._cluster.start(host)
-        self.see_to(host)
+        """Let its agent start, and join if need be. On a disk that takes nothing it is tried again, as services are."""
+        if host.agent is not None:
+            return
+        try:
+            self._cluster.start(host)
+        except StorageFailed:
+            self._cluster.counters["starts_failed"] += 1
+            self._cluster.clock.after(AGAIN_S, self.start, host)
+        else:
+            self.see_to(host)
 
     def see_to(self, host: Host) -> None:
         """Let it join, if it has to."""

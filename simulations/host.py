@@ -25,7 +25,9 @@ class Host:
     ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
     ``write_factor`` times over; ``backup``: an old copy of it. ``engine_late_s``: how much longer its engine takes.
     ``wall_skew_s`` by how much its clock is wrong; ``drift`` lets it run fast or slow. ``credentials``: what its
-    transport shows. While it ``stands_still`` its agent does nothing; ``late_s`` is how late it does everything.
+    transport shows. ``written_at``: when its disk has written all that it was given. While it ``stands_still`` its
+    agent does nothing; ``late_s`` is how late it does everything, and ``late_at`` when it will have got to what has
+    come so far.
     """
 
     name: str
@@ -48,15 +50,12 @@ class Host:
     backup: MemoryStorage | None = None
     stands_still: bool = False
     late_s: float = 0.0
+    late_at: float = 0.0
     overdue: list[Callable[[], None]] = field(default_factory=list)
     waiting: list[Callable[[], None]] = field(default_factory=list)
     look_at: float | None = None
+    written_at: float = 0.0
     replies: dict[int, list[Reply]] = field(default_factory=dict)
-
-    @property
-    def is_prompt(self) -> bool:
-        """Whether its agent does everything at once."""
-        return not (self.stands_still or self.late_s)
 
     @property
     def wall_offset_s(self) -> float:

@@ -51,8 +51,10 @@ class Observer:
 
     def glance(self) -> None:
         """See which slots have stopped to run or run again."""
-        if not self._engines.look():
-            return
+        if self._engines.look():
+            self._compare()
+
+    def _compare(self) -> None:
         running = self._engines.running
         wanted = {(id, slot) for id, (_, _, slots) in self._wanted.items() for slot in slots}
         for key in [key for key in self._kept if key not in running and key in wanted]:
@@ -72,7 +74,8 @@ class Observer:
             self._promises.see(state, self._views.names, self.now)
         for id in [id for id in self._wanted if id not in states]:
             del self._wanted[id]
-        self.glance()
+        self._engines.look()
+        self._compare()
         wanted = [(id, slot) for id, (_, _, slots) in self._wanted.items() for slot in slots]
         sizes = [
             deployment.document.replica.size_bytes

@@ -20,8 +20,9 @@ class Sample:
 
     ``up``: agents that run. ``converged``: the share of them whose view of who is alive is the truth. ``wanted``: slots
     of all deployments; ``kept`` of them run somewhere, ``doubled`` of them more than once; ``lost`` of them ran before
-    and do not now. ``bytes_mean`` and ``bytes_max``: sent by an agent in each second since the sample before. ``documents``: copies on all agents,
-    ``document_bytes_mean`` and ``document_bytes_max``: how large they are. ``faults``: how many are at work.
+    and do not now. ``bytes_mean`` and ``bytes_max``: sent by an agent in each second since the sample before.
+    ``documents``: copies on all agents, ``document_bytes_mean`` and ``document_bytes_max``: how large they are.
+    ``faults``: how many are at work.
     """
 
     at_s: float

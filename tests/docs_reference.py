@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from rich.console import Console
 from typer.main import get_command
 
 from gary.api import STATUS
 from gary.cli.app import app
 from gary.config import SETTING_NAMES, AgentConfig
 from gary.routes import ROUTES
+from simulations.faults.catalogue import KINDS
 from simulations.lifeguard_report import (
     Result,
     accuracy_markdown,
@@ -25,6 +28,11 @@ from simulations.lifeguard_report import (
     origins_markdown,
     verdicts_markdown,
 )
+from simulations.report.text import summary
+from simulations.run import Run
+from simulations.scenarios.library import find, names
+from simulations.scenarios.reader import key_of
+from simulations.units import in_words
 from tests.docs_tour import with_block
 
 REPOSITORY = Path(__file__).parents[1]
@@ -84,9 +92,39 @@ def lifeguard(part: Callable[[Sequence[Result]], str]) -> Callable[[], str]:
     return lambda: part(from_json(LIFEGUARD.read_text(encoding="utf-8")))
 
 
+def scenarios() -> str:
+    """Those that ship."""
+    rows = ["| scenario | hosts | time | what happens |", "| --- | ---: | --- | --- |"]
+    for name in names():
+        scenario = find(name).read()
+        rows.append(f"| `{name}` | {scenario.nodes} | {in_words(scenario.for_s)} | {scenario.about} |")
+    return "\n".join(rows) + "\n"
+
+
+def faults() -> str:
+    """Every kind of fault, with its measures."""
+    rows = ["| `kind` | what | measures |", "| --- | --- | --- |"]
+    for name, kind in KINDS.items():
+        measures = ", ".join(f"`{key_of(field.name)}`" for field in fields(kind.make))  # type: ignore[arg-type]
+        rows.append(f"| `{name}` | {kind.make.about} | {measures} |")
+    return "\n".join(rows) + "\n"
+
+
+def played() -> str:
+    """What a run of a scenario prints; how long it took here is left out."""
+    run = Run(find("zone-loss").read())
+    for _ in run.steps():
+        pass
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(summary(run.report()))
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    return "```\n" + "\n".join(lines) + "\n```\n"
+
+
 BLOCKS: dict[str, tuple[tuple[str, Callable[[], str]], ...]] = {
     "reference/config.md": (("settings", settings),),
     "reference/api.md": (("routes", routes), ("statuses", statuses)),
+    "operating/simulating.md": (("run", played), ("scenarios", scenarios), ("faults", faults)),
     "internals/lifeguard.md": (
         ("accuracy", lifeguard(accuracy_markdown)),
         ("cost", lifeguard(cost_markdown)),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gary import __version__
-from gary.cli import agent, demo, deployments, doctor, events, nodes, operators, trust
+from gary.cli import agent, demo, deployments, doctor, events, nodes, operators, simulate, trust
 from gary.config import default_socket
 
 app = typer.Typer(
@@ -55,3 +55,4 @@ operators.add_to(app)
 events.add_to(app)
 doctor.add_to(app)
 demo.add_to(app)
+simulate.add_to(app)

@@ -57,7 +57,7 @@ class Orders:
         self._host = host
         self._finding = finding
         self._offered = offered
-        self._taken = Taken(host.node, host.epoch)
+        self._taken = Taken(host.node)
         self._told_at = float("-inf")
 
     def carry_out(self, envelope: object, responder: RemoteResponder) -> None:
@@ -70,7 +70,7 @@ class Orders:
             answers = Answers(order, host.key, host.random_bytes)
         except BadEnvelope as error:
             raise CommandError(ErrorCode.BAD_REQUEST, f"no order for this node: {error}") from error
-        self._taken.check(order, host.clock.wall_s())
+        self._taken.check(order, host.epoch, host.clock.wall_s())
 
         def seal(item: Mapping[str, Any], last: bool) -> Mapping[str, Any]:
             return {"sealed": answers.seal(item, last=last)}

@@ -19,20 +19,19 @@ REMEMBERED_MAX = 4096
 
 
 class Orders:
-    """Those of ``node`` in its life ``epoch``. Times are seconds since 1970 by this node's clock."""
+    """Those of ``node``. Times are seconds since 1970 by this node's clock."""
 
-    def __init__(self, node: NodeId, epoch: int) -> None:
+    def __init__(self, node: NodeId) -> None:
         self._node = node
-        self._epoch = epoch
         self._taken: set[bytes] = set()
         self._oldest: list[tuple[float, bytes]] = []
         self._forgotten_at_s = float("-inf")
 
-    def check(self, order: Order, wall_s: float) -> None:
-        """Raises ``CommandError`` if the order is not for this node as it is now, or was taken before."""
+    def check(self, order: Order, epoch: int, wall_s: float) -> None:
+        """Raises ``CommandError`` if the order is not for this node in its life ``epoch``, or was taken before."""
         if order.node != self._node:
             raise CommandError(ErrorCode.REFUSED, "the order is for another node")
-        if order.epoch != self._epoch:
+        if order.epoch != epoch:
             message = "the order is for another life of this node, which has started anew since"
             raise CommandError(ErrorCode.UNAVAILABLE, message, "try again")
         apart_s = wall_s - order.at_s

@@ -66,8 +66,9 @@ class Renewal:
         self._look_again(0.0)
 
     def shown(self, credentials: Credentials) -> None:
-        """They were shown for another reason."""
+        """They were shown for another reason. Who gave them may not have heard of the present root yet."""
         self._shown = credentials
+        self._look_again(0.0)
 
     def roots_changed(self, *, is_urgent: bool) -> None:
         """There is another present root."""

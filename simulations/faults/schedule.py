@@ -17,16 +17,19 @@ LIVE_MIN = 2
 
 @dataclass(slots=True)
 class _Striking:
-    """A fault that is at work. ``counted``: its evidence when it began."""
+    """A fault that is at work. ``counted``: its evidence when it began. ``is_planned``: somebody counts on it."""
 
     fault: Fault
     index: int
     mend: Mend
     counted: int
+    is_planned: bool
 
 
 class Schedule:
-    """All faults of one run. ``happenings``: what struck; ``unproven``: what struck and left no trace."""
+    """All faults of one run. ``happenings``: what struck. ``unproven``: what was planned and left no trace, ``missed``:
+    what was planned and found nothing to break.
+    """
 
     def __init__(self, world: World) -> None:
         self.happenings: list[Happening] = []
@@ -63,7 +66,7 @@ class Schedule:
     def _strike_planned(self, plan: Planned) -> None:
         if self._stopped:
             return
-        if not self._strike(plan.fault, _chosen(plan.where, self._world), plan.lasts_s):
+        if not self._strike(plan.fault, _chosen(plan.where, self._world), plan.lasts_s, is_planned=True):
             self.missed.append(f"{name_of(plan.fault)} at {plan.at_s:g} s found nothing to break")
 
     def _strike_by_chance(self, chance: Chance, until_s: float) -> None:
@@ -77,17 +80,17 @@ class Schedule:
         if spare > 0:
             most = min(kind.hosts_max, spare)
             hosts = world.rng.sample(live, world.rng.randint(1, most))
-            self._strike(kind.make(), hosts, world.rng.uniform(*chance.lasts_s))
+            self._strike(kind.make(), hosts, world.rng.uniform(*chance.lasts_s), is_planned=False)
         world.cluster.clock.after(world.rng.uniform(*chance.pause_s), self._strike_by_chance, chance, until_s)
 
-    def _strike(self, fault: Fault, hosts: Sequence[Host], lasts_s: float | None) -> bool:
+    def _strike(self, fault: Fault, hosts: Sequence[Host], lasts_s: float | None, *, is_planned: bool) -> bool:
         world = self._world
         counted = self._evidence(fault)
         mend = fault.strike(world, hosts)
         if mend is None:
             return False
         self.happenings.append(Happening(world.now - self._began_s, name_of(fault), _about(fault, hosts, world)))
-        striking = _Striking(fault, len(self.happenings) - 1, mend, counted)
+        striking = _Striking(fault, len(self.happenings) - 1, mend, counted, is_planned)
         self._striking.append(striking)
         if lasts_s is not None:
             world.cluster.clock.after(lasts_s, self._over, striking)
@@ -100,11 +103,11 @@ class Schedule:
         striking.mend()
         until_s = self._world.now - self._began_s
         happening = replace(self.happenings[striking.index], until_s=until_s)
-        self.happenings[striking.index] = happening
         if striking.fault.evidence and self._evidence(striking.fault) <= striking.counted:
-            self.unproven.append(
-                f"{happening.kind} ({happening.about}) from {happening.at_s:.1f} to {until_s:.1f} s changed nothing"
-            )
+            happening = replace(happening, about=f"{happening.about}; it changed nothing")
+            if striking.is_planned:
+                self.unproven.append(f"{happening.kind} at {happening.at_s:.1f} s: {happening.about}")
+        self.happenings[striking.index] = happening
 
     def _evidence(self, fault: Fault) -> int:
         return sum(self._world.cluster.counters[name] for name in fault.evidence)

@@ -36,7 +36,7 @@ _SCALARS: Final[Mapping[Any, Callable[[object], Any]]] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong in a scenario. ``line``: from 1. ``key``: its path (``faults[2].at``); empty: the file itself."""
+    """One thing wrong in a scenario. ``line``: from 1, 0 for the file as a whole. ``key``: its path, may be empty."""
 
     line: int
     key: str
@@ -53,7 +53,10 @@ class ScenarioError(Exception):
 
     def lines(self) -> list[str]:
         """``FILE:LINE: KEY: what is wrong`` for each problem."""
-        return [f"{self.file}:{p.line}: {p.key + ': ' if p.key else ''}{p.said}" for p in self.problems]
+        return [
+            f"{self.file}{f':{p.line}' if p.line else ''}: {f'{p.key}: ' if p.key else ''}{p.said}"
+            for p in self.problems
+        ]
 
 
 def read(text: str, file: str, opened: Callable[[str], str], sets: Sequence[tuple[str, str]] = ()) -> Scenario:
@@ -71,8 +74,7 @@ def read(text: str, file: str, opened: Callable[[str], str], sets: Sequence[tupl
     for key, value in sets:
         reader.put(table, key, value)
     scenario: Scenario = reader.table(Scenario, table, ())
-    if not reader.problems:
-        reader.judge(scenario)
+    reader.judge(scenario)
     if reader.problems:
         raise ScenarioError(file, reader.problems)
     return scenario
@@ -202,7 +204,8 @@ class _Reader:
         if not isinstance(given, list):
             self.wrong(path, f"{given!r} is not a list")
             return _WRONG
-        return tuple(item(one, (*path, number)) for number, one in enumerate(given))
+        items = [item(one, (*path, number)) for number, one in enumerate(given)]
+        return tuple(one for one in items if one is not _WRONG)
 
     def _mapping(self, hint: Any, given: object, path: places.Path) -> Any:
         if not isinstance(given, dict):

@@ -28,6 +28,7 @@ from gossip import (
     AdvertisementChanged,
     Claim,
     Effect,
+    EpochRaised,
     IdentityConflict,
     Joined,
     JoinFailed,
@@ -114,6 +115,8 @@ class Transcript(Network):
                 return "joined"
             case IdentityConflict():
                 return "somebody else lives under its id"
+            case EpochRaised():
+                return f"goes on in epoch {effect.epoch}"
             case JoinFailed():
                 return f"join failed: {effect.reason} ({effect.detail})"
         return ""

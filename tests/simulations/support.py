@@ -3,13 +3,56 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+from gary.effects import Effect
 from gary.spec import Service, Spec
+from gary.storage import Write
+from simulations.checkers import safety
+from simulations.checkers.books import Books
+from simulations.checkers.steadiness import Steadiness
 from simulations.cluster import Cluster
 from simulations.host import Host
 
 SEEDS = (1, 2)
+
+
+class Safely:
+    """All that watches at all times, as one. ``canaries``: bytes of documents."""
+
+    def __init__(self, *canaries: bytes) -> None:
+        books = Books()
+        self._checkers = (books, *safety(books, canaries))
+        self.watches = tuple({kind: None for checker in self._checkers for kind in checker.watches})
+
+    def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
+        for checker in self._checkers:
+            if type(effect) in checker.watches:
+                checker.performs(cluster, host, effect)
+
+    def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
+        for checker in self._checkers:
+            checker.wrote(cluster, host, writes)
+
+    @property
+    def violations(self) -> list[str]:
+        """Everything that was found."""
+        return [finding.said for checker in self._checkers for finding in checker.findings]
+
+    def pop(self) -> str:
+        """What was found last by whoever found anything; it is forgotten."""
+        checker = next(checker for checker in self._checkers if checker.findings)
+        return checker.findings.pop().said
+
+
+def growth(cluster: Cluster, seconds: float) -> list[str]:
+    """What is wrong with a cluster in which nothing happens for so long."""
+    steadiness = Steadiness()
+    steadiness.begin(cluster)
+    cluster.run(seconds)
+    steadiness.end(cluster)
+    return [finding.said for finding in steadiness.findings]
 
 
 def app(replicas: int, *, name: str = "shop", resilience: int = 3, **service: Any) -> Spec:

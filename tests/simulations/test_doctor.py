@@ -99,13 +99,15 @@ def test_nobody_dials_for_another_than_whom_it_hears() -> None:
     dialled: list[tuple[str, str]] = []
 
     class Watcher:
+        watches = (Dial,)
+
         def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
             if isinstance(effect, Dial):
                 dialled.append((host.name, effect.address))
 
         def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None: ...
 
-    cluster.watchers.append(Watcher())
+    cluster.watch(Watcher())
     for host in cluster.hosts:
         cluster.post(host, "doctor", {})
     cluster.run(0.005)

@@ -9,11 +9,12 @@ import pytest
 
 from gary.deployment import Deployment
 from gary.spec import Partition, Service, Spec
-from simulations.checkers import Safety, growth, liveness
+from simulations.checkers import liveness
 from simulations.cluster import Cluster
 from simulations.host import Host
-from simulations.scenario import life
-from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, runs, settled
+from simulations.run import Run
+from simulations.scenarios.model import Chance, Hosts, Scenario
+from tests.simulations.support import SEEDS, Safely, app, cluster_of, growth, has_all, is_whole, runs, settled
 
 pytestmark = pytest.mark.long
 
@@ -24,10 +25,10 @@ EPOCH_CHANGES = 25
 SHOP = Spec("shop", (Service("web", image="img", replicas=5), Service("busy", image="img", replicas=1)))
 
 
-def busy_cluster(seed: int, spec: Spec = SHOP, changes_per_epoch: int = EPOCH_CHANGES) -> tuple[Cluster, Safety]:
+def busy_cluster(seed: int, spec: Spec = SHOP, changes_per_epoch: int = EPOCH_CHANGES) -> tuple[Cluster, Safely]:
     cluster = cluster_of(5, seed, changes_per_epoch=changes_per_epoch)
-    safety = Safety()
-    cluster.watchers.append(safety)
+    safety = Safely()
+    cluster.watch(safety)
     return settled(cluster, spec), safety
 
 
@@ -72,7 +73,7 @@ def started(cluster: Cluster, service: str = "web") -> dict[str, float]:
     }
 
 
-def all_is_well(cluster: Cluster, safety: Safety) -> None:
+def all_is_well(cluster: Cluster, safety: Safely) -> None:
     assert liveness(cluster) == []
     assert growth(cluster, 60.0) == []
     assert safety.violations == []
@@ -221,9 +222,19 @@ def test_frames_that_get_lost_delay_an_epoch_and_break_nothing(seed: int) -> Non
 
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_on_a_bad_day_with_an_epoch_every_few_changes_all_recovers(seed: int) -> None:
-    report = life(7, seed, fault_s=200.0, changes_per_epoch=10)
-    assert report.problems == []
-    assert report.epochs >= 3
+    scenario = Scenario(
+        name="bad day",
+        seed=seed,
+        for_s=200.0,
+        epoch_changes=10,
+        hosts=(Hosts(7),),
+        chance=Chance(for_s=180.0, from_s=10.0, lasts_s=(1.0, 15.0)),
+    )
+    run = Run(scenario)
+    for _ in run.steps():
+        pass
+    assert [finding.said for finding in run.report().findings] == []
+    assert epochs(run.cluster)[-1] >= 3
 
 
 def web_runs(cluster: Cluster, replicas: int) -> bool:

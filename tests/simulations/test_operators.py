@@ -13,10 +13,9 @@ from gary.errors import CommandError, ErrorCode
 from gary.spec import Constraint, Spec, to_json
 from gary.trust.keys import KeyPair
 from gary.trust.orders import WINDOW_S
-from simulations.checkers import Safety
 from simulations.cluster import Cluster, Watcher
 from simulations.host import Host
-from tests.simulations.support import SEEDS, app, cluster_of, runs, settled
+from tests.simulations.support import SEEDS, Safely, app, cluster_of, runs, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
 OTHER = KeyPair(b"another operator's key, 32 bytes")
@@ -50,7 +49,7 @@ def canary_app(replicas: int = 2) -> Spec:
 def two_members(seed: int, spec: Spec, *watchers: Watcher) -> tuple[Cluster, list[Host], list[Host]]:
     """A cluster in which two hosts of six hold ``spec``; those two, and the others."""
     cluster = cluster_of(6, seed)
-    cluster.watchers += watchers
+    cluster.watch(*watchers)
     settled(cluster, spec)
     cluster.run(60.0)
     members = [host for host in cluster.hosts if host.agent is not None and host.agent.deployments]
@@ -88,9 +87,9 @@ def told(cluster: Cluster, kind: str) -> list[str]:
 
 @seeds
 def test_a_node_in_between_sees_nothing_of_what_it_passes_on_and_keeps_nothing(seed: int) -> None:
-    safety = Safety(*(word.encode() for word in CANARIES.values()))
+    safety = Safely(*(word.encode() for word in CANARIES.values()))
     cluster = cluster_of(6, seed)
-    cluster.watchers.append(safety)
+    cluster.watch(safety)
     settled(cluster, canary_app())
     cluster.run(60.0)
     relaying = cluster.hosts[5]
@@ -141,11 +140,11 @@ def _reached(one: object) -> Iterator[object]:
 
 def test_safety_sees_a_node_in_between_that_is_shown_something() -> None:
     cluster = cluster_of(3, 1)
-    safety = Safety(CANARIES["name"].encode())
-    cluster.watchers.append(safety)
+    safety = Safely(CANARIES["name"].encode())
+    cluster.watch(safety)
     with pytest.raises(CommandError):
         list(cluster.operator(cluster.hosts[0])._ask("status", {"app": CANARIES["name"]}))
-    assert "answers at its socket" in safety.violations.pop()
+    assert "answers at its socket" in safety.pop()
 
 
 # Who may

@@ -45,7 +45,7 @@ def test_a_host_that_was_cut_off_for_seconds_starts_nothing_when_the_others_retu
     cluster.cut(lonely)
     cluster.run(away_s)
     starts = Starts(lonely)
-    cluster.watchers.append(starts)
+    cluster.watch(starts)
     cluster.heal()
     cluster.run(20.0)
     assert starts.slots == []
@@ -60,7 +60,7 @@ def test_a_partition_that_heals_starts_nothing(seed: int) -> None:
     cluster.partition(cluster.hosts[:2], cluster.hosts[2:])
     cluster.run(20.0)
     starts = Starts(*cluster.hosts)
-    cluster.watchers.append(starts)
+    cluster.watch(starts)
     cluster.heal()
     cluster.run(20.0)
     assert starts.slots == []
@@ -69,6 +69,8 @@ def test_a_partition_that_heals_starts_nothing(seed: int) -> None:
 
 class Starts:
     """Which slots some hosts start a container for."""
+
+    watches = (StartContainer,)
 
     def __init__(self, *hosts: Host) -> None:
         self.slots: list[str] = []

@@ -47,10 +47,9 @@ from gossip import Advertisement, Lane, Peer, Send
 from gossip.messages import Payload, frame, frame_head
 from gossip.messages import decode as decode_frame
 from gossip.messages import encode as encode_message
-from simulations.checkers import Safety
 from simulations.cluster import Cluster
 from simulations.host import Host
-from tests.simulations.support import SEEDS, app, cluster_of, is_whole, runs, settled
+from tests.simulations.support import SEEDS, Safely, app, cluster_of, is_whole, runs, settled
 from tests.simulations.test_operators import counted, documents, told, two_members
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
@@ -63,6 +62,7 @@ TELLING = (Sync, Snapshot, Invitation)
 class Tap:
     """Everything that the cluster's nodes send each other, as it was sent."""
 
+    watches = (Send,)
     sent: list[tuple[Host, Peer, bytes]] = field(default_factory=list)
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
@@ -170,7 +170,7 @@ def asked_in_the_clear(id: str) -> list[Request]:
 
 @seeds
 def test_a_node_that_is_no_member_gets_nothing_and_changes_nothing_whatever_it_says(seed: int) -> None:
-    safety, tap = Safety(CANARY.encode()), Tap()
+    safety, tap = Safely(CANARY.encode()), Tap()
     cluster, members, others = two_members(seed, app(2, resilience=2, image=CANARY), safety, tap)
     hostile = others[0]
     id = id_of(members[0])
@@ -193,7 +193,7 @@ def test_a_node_that_is_no_member_gets_nothing_and_changes_nothing_whatever_it_s
 
 @seeds
 def test_a_claim_to_hold_a_deployment_that_was_guessed_brings_neither_document_nor_commands(seed: int) -> None:
-    safety, tap = Safety(CANARY.encode()), Tap()
+    safety, tap = Safely(CANARY.encode()), Tap()
     cluster, members, others = two_members(seed, app(2, resilience=2, image=CANARY), safety, tap)
     hostile, relaying = others[0], others[1]
     advertise(cluster, hostile, id_of(members[0]))
@@ -246,7 +246,7 @@ def test_frames_and_envelopes_that_were_recorded_do_nothing_when_they_come_again
     tap = Tap()
     cluster, members, others = two_members(seed, app(2, resilience=2))
     relaying, hostile = others[0], others[1]
-    cluster.watchers.append(tap)
+    cluster.watch(tap)
     cluster.answer(relaying, "scale", {"app": "shop", "services": {"web": 3}})
     assert cluster.run_until(lambda: runs(cluster, 3), 20.0)
     cluster.answer(relaying, "scale", {"app": "shop", "services": {"web": 2}})
@@ -366,9 +366,9 @@ def test_an_agent_that_leads_to_another_deployment_is_found_out() -> None:
 
 @seeds
 def test_a_call_shows_only_what_is_needed_and_who_was_not_invited_gets_nothing(seed: int) -> None:
-    tap, safety = Tap(), Safety(CANARY.encode())
+    tap, safety = Tap(), Safely(CANARY.encode())
     cluster = cluster_of(8, seed)
-    cluster.watchers += [tap, safety]
+    cluster.watch(tap, safety)
     spec = app(2, name=f"{CANARY}-app", resilience=2, image=CANARY, environment=(("A", CANARY),))
     settled(cluster, spec)
     cluster.run(60.0)
@@ -395,7 +395,7 @@ def test_a_member_that_left_is_sent_no_further_changes(seed: int) -> None:
     gone = [host for host in cluster.hosts if not host.storage.load().documents]
     assert gone
     left = gone[0]
-    cluster.watchers.append(tap)
+    cluster.watch(tap)
     members = [host for host in cluster.hosts if host not in gone]
     cluster.answer(members[0], "scale", {"app": "shop", "services": {"web": 1}})
     id = id_of(members[0])
@@ -417,7 +417,7 @@ def test_a_member_that_left_is_sent_no_further_changes(seed: int) -> None:
 def test_events_of_a_deployment_are_told_to_its_members_alone() -> None:
     tap = Tap()
     cluster, members, others = two_members(1, app(2, resilience=2))
-    cluster.watchers.append(tap)
+    cluster.watch(tap)
     for host in cluster.hosts:
         seen = [dict(item) for item in cluster.operator(host).command("events", {})]
         about = {item["deployment"] for item in seen if item.get("deployment")}

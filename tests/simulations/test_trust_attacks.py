@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import pytest
@@ -187,13 +187,15 @@ def test_nothing_secret_is_in_any_frame_reply_or_event(seed: int) -> None:
     seen: list[bytes] = []
 
     class Ear:
+        watches = get_args(Effect)
+
         def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
             if not isinstance(effect, Persist | Consult):
                 seen.append(getattr(effect, "frame", b"") + repr(effect).encode())
 
         def wrote(self, cluster: Cluster, host: Host, writes: Any) -> None: ...
 
-    cluster.watchers.append(Ear())
+    cluster.watch(Ear())
     cluster.join_all()
     assert cluster.run_until(cluster.sees_all, 10.0)
     cluster.answer(cluster.hosts[0], "rotate", {})
