@@ -204,7 +204,11 @@ class Deployment:
         """``sender`` does not hold the document: tell it to stop what it runs of it, or give it the document again."""
         state, view, slots = self.state, self._view(), asked.slots
         if sender in live_members(state, view):
-            self._give_again(sender)
+            if self._replication.left:
+                self._replication.empty_handed.add(sender)
+                self.evaluate(now)
+            else:
+                self._give_again(sender)
             return
         if not is_proven(state, asked.proofs, sender, self._host.node):
             self._host.count("strangers_refused")
@@ -421,7 +425,8 @@ class Deployment:
     def _part(self, now: float) -> None:
         """Drop the document once enough of those that stay hold all that this node knew; stay if nobody is left."""
         state, view, replication = self.state, self._view(), self._replication
-        others = [node for node in staying_members(state, view) if node != self._host.node]
+        staying = (node for node in staying_members(state, view) if node != self._host.node)
+        others = [node for node in staying if node not in replication.empty_handed]
         if not others and not self._host.is_draining:
             draft = self.document.draft()
             draft.stay(self._host.node)

@@ -50,7 +50,8 @@ class _Waiting:
 
 
 class Replication:
-    """``slots_here()``: where this node's containers are or may be. ``left``: the heads with which it said goodbye.
+    """``slots_here()``: where this node's containers are or may be. ``left``: the heads with which it said goodbye;
+    ``farewelled``: who knows that it left, ``empty_handed``: who has told it since that they hold no document.
 
     ``is_synced``: what is known here is not just what this node's own disk said when it started. ``settled``: the slots
     that this node keeps by what is on its disk, too, wherever its promise came from: its own claim, or a document that
@@ -89,6 +90,7 @@ class Replication:
         self._told_of: set[NodeId] = set()
         self._news_at = now
         self.farewelled: set[NodeId] = set()
+        self.empty_handed: set[NodeId] = set()
         self._dismissed: dict[NodeId, float] = {}
 
     @property

@@ -165,11 +165,12 @@ def _for_a_page(name: str) -> Iterator[None]:
 def _for_page(figure: Figure, name: str) -> str:
     """Without the head of a file, as wide as there is room, in the colours of the page, and with ids of its own."""
     svg = _svg(figure, transparent=True)
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\n?", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'(<svg [^>]*?)height="[^"]*"', r'\1role="img"', svg, count=1)
     svg = svg.replace(_INK, "currentColor")
-    return re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    return f'<div class="wide">{svg}</div>\n'
 
 
 def _svg(figure: Figure, *, transparent: bool = False) -> str:

@@ -88,8 +88,7 @@ def _plots(result: Result) -> Iterator[str]:
     except ModuleNotFoundError as error:
         raise PlotsMissing from error
     samples = result.samples
-    spans = [(h.at_s, samples[-1].at_s if h.until_s is None else h.until_s) for h in result.happenings]
-    spans = [span for span in spans if span[1] > span[0]]
+    spans = _merged([(h.at_s, samples[-1].at_s if h.until_s is None else h.until_s) for h in result.happenings])
 
     def over_time(name: str, title: str, y: str, percent: bool = False, **values: Iterable[float]) -> str:
         series = {
@@ -133,6 +132,17 @@ def _plots(result: Result) -> Iterator[str]:
 
 
 _QUANTILES: Final = {"median": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The times in which there was any of ``spans``."""
+    merged: list[tuple[float, float]] = []
+    for low, high in sorted(spans):
+        if merged and low <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(high, merged[-1][1])
+        elif high > low:
+            merged.append((low, high))
+    return merged
 
 
 def _promises(result: Result, spans: Sequence[tuple[float, float]]) -> Iterator[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gary.compose import ComposeErrors, load
 from gary.spec import Spec
@@ -22,6 +22,7 @@ from simulations.faults.catalogue import KINDS
 from simulations.scenarios import places
 from simulations.scenarios.model import Planned, Scenario
 
+T = TypeVar("T")
 SIZE_CHARACTERS_MAX: Final = 1_000_000
 FORMINGS: Final = ("at once", "by tokens")
 PROFILES: Final = ("lan", "wan")
@@ -170,15 +171,15 @@ class _Reader:
         zones = set(scenario.topology.zones)
         if not zones or not scenario.topology.racks:
             self.wrong(("topology",), "there is at least one zone, and one rack in each")
-        for number, hosts in enumerate(scenario.hosts):
+        for number, hosts in _right(scenario.hosts):
             self._known("zone", hosts.zone, zones, ("hosts", number, "zone"))
-        for number, between in enumerate(scenario.topology.between):
+        for number, between in _right(scenario.topology.between):
             if len(between.zones) != 2:
                 self.wrong(("topology", "between", number, "zones"), "names two zones")
             for zone in between.zones:
                 self._known("zone", zone, zones, ("topology", "between", number, "zones"))
         apps = {d.compose.name if d.compose else d.name for d in scenario.deployments}
-        for number, planned in enumerate(scenario.faults):
+        for number, planned in _right(scenario.faults):
             path = ("faults", number)
             self._known("zone", planned.where.zone, zones, (*path, "where", "zone"))
             self._known("deployment", planned.where.holding.rstrip("0123456789-"), apps, (*path, "where", "holding"))
@@ -204,8 +205,7 @@ class _Reader:
         if not isinstance(given, list):
             self.wrong(path, f"{given!r} is not a list")
             return _WRONG
-        items = [item(one, (*path, number)) for number, one in enumerate(given)]
-        return tuple(one for one in items if one is not _WRONG)
+        return tuple(item(one, (*path, number)) for number, one in enumerate(given))
 
     def _mapping(self, hint: Any, given: object, path: places.Path) -> Any:
         if not isinstance(given, dict):
@@ -248,6 +248,11 @@ class _Reader:
 
 _WRONG: Final = object()
 """In place of a value that could not be read: the default is used, since nothing will run anyway."""
+
+
+def _right(items: Sequence[T]) -> Iterator[tuple[int, T]]:
+    """Those that could be read, with their places."""
+    return ((number, item) for number, item in enumerate(items) if item is not _WRONG)
 
 
 def _line_in(said: str) -> int:

@@ -275,3 +275,46 @@ def test_who_has_containers_and_no_document_hears_which_of_them_nobody_wants() -
     ]
     member.flush()
     assert invited(member) == {B: ()}
+
+
+# Who holds nothing
+
+
+def resilient_group() -> dict[NodeId, Member]:
+    members = group(A, B, C)
+    members[A].write(lambda draft: draft.deploy(G2, spec(service(replicas=1), resilience=2)))
+    talk(members)
+    return members
+
+
+def test_a_member_that_says_that_it_holds_nothing_is_given_the_document() -> None:
+    members = resilient_group()
+    members[B].hear(C, Orphans(ID, (), ()))
+    (invitation,) = [message for to, message in members[B].sent if to == C and isinstance(message, Invitation)]
+    assert invitation.slots == ()
+    assert set(members[C].open_document(invitation.snapshot).replica.heads()) == set(
+        members[B].document.replica.heads()
+    )
+
+
+def test_who_is_no_member_and_shows_nothing_is_given_nothing() -> None:
+    members = resilient_group()
+    members[B].hear("f" * 32, Orphans(ID, (), ()))
+    assert members[B].sent == []
+    assert members[B].counted["strangers_refused"] == 1
+
+
+def test_who_leaves_does_not_wait_for_those_that_say_that_they_hold_nothing() -> None:
+    members = resilient_group()
+    leaving = members[C]
+    leaving.write(lambda draft: (draft.leave(), draft.promise(replace(leaving.keeps, state=PromiseState.WITHDRAWN))))
+    leaving.flush()
+    leaving.deployment.evaluate(leaving.now)
+    leaving.sent.clear()
+    assert leaving.parted == []
+    leaving.hear(B, Orphans(ID, (), ()))
+    assert not [message for _, message in leaving.sent if isinstance(message, Invitation)]
+    members[A].deployment.evaluate(members[A].now)
+    later({A: members[A], C: leaving}, COMPARE_S)
+    talk({A: members[A], C: leaving})
+    assert leaving.parted

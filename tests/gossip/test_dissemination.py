@@ -1,9 +1,11 @@
 """News: what goes first, how often it goes, and when it stops."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip import Advertisement, AdvertisementChanged, Claim, Incarnation, SwimConfig, TimerKind
+from gossip import Advertisement, AdvertisementChanged, Claim, EpochRaised, Incarnation, Status, SwimConfig, TimerKind
 from gossip.directory import Publication
 from gossip.dissemination import Broadcasts
 from gossip.messages import Ping
@@ -193,6 +195,27 @@ def test_after_a_restart_own_advertisements_supersede_those_of_the_past() -> Non
     solo.passes(0.2)
     told = [p for p in solo.sent_to(2, Publication) if p.node == solo.swim.node]
     assert told[-1] == Publication(solo.swim.node, Incarnation(5, 10), Advertisement((), b"now"))
+
+
+def test_who_is_known_in_a_later_epoch_goes_on_in_that_one_and_tells_its_application_once() -> None:
+    solo = Solo(knows=[2, 3])
+    mine = solo.swim.member(solo.swim.node)
+    assert mine is not None
+    later = Incarnation(mine.incarnation.epoch + 4, 2)
+    solo.hears(2, Claim(replace(mine, incarnation=later)))
+    assert [event for event in solo.events if isinstance(event, EpochRaised)] == [EpochRaised(later.epoch)]
+    assert solo.swim.incarnation > later
+    solo.hears(3, Claim(replace(mine, incarnation=later)))
+    assert len([event for event in solo.events if isinstance(event, EpochRaised)]) == 1
+
+
+def test_who_is_suspected_in_its_own_epoch_stays_in_it() -> None:
+    solo = Solo(knows=[2])
+    mine = solo.swim.member(solo.swim.node)
+    assert mine is not None
+    solo.hears(2, Claim(replace(mine, status=Status.SUSPECT), (node_id(2),)))
+    assert solo.swim.incarnation > mine.incarnation
+    assert not [event for event in solo.events if isinstance(event, EpochRaised)]
 
 
 def test_the_directory_keeps_members_that_are_down_and_drops_those_forgotten() -> None:

@@ -1,0 +1,100 @@
+"""Whole agents in virtual time: hosts that come back with disks of earlier days."""
+
+import pytest
+
+from gary.storage import MemoryStorage, Table
+from simulations.checkers import liveness
+from simulations.cluster import Cluster
+from simulations.host import Host
+from tests.simulations.support import SEEDS, Safely, app, cluster_of, growth, settled
+
+seeds = pytest.mark.parametrize("seed", SEEDS)
+
+
+def restore(cluster: Cluster, host: Host, copy: MemoryStorage) -> None:
+    cluster.kill(host, with_host=False)
+    host.storage.restore(copy)
+    cluster.start(host)
+
+
+def keeper(cluster: Cluster) -> Host:
+    return next(host for host in cluster.hosts[1:] if host.engine.present(cluster.clock.now))
+
+
+@seeds
+def test_a_member_whose_disk_is_from_before_it_was_invited_is_given_the_document_again(seed: int) -> None:
+    cluster = cluster_of(5, seed)
+    copies = {host.name: host.storage.copy() for host in cluster.hosts}
+    safety = Safely()
+    cluster.watch(safety)
+    settled(cluster, app(5))
+    host, started = keeper(cluster), cluster.started()
+    restore(cluster, host, copies[host.name])
+    assert not host.storage.load().documents
+    assert cluster.run_until(lambda: not liveness(cluster), 90.0, 1.0), liveness(cluster)
+    assert host.storage.load().documents
+    assert cluster.started() == started
+    assert growth(cluster, 60.0) == []
+    assert safety.violations == []
+
+
+@seeds
+def test_a_witness_whose_disk_is_from_before_it_was_invited_guards_again(seed: int) -> None:
+    cluster = cluster_of(5, seed)
+    copies = {host.name: host.storage.copy() for host in cluster.hosts}
+    settled(cluster, app(1))
+    members = [host for host in cluster.hosts if host.agent and host.agent.deployments]
+    witness = next(host for host in members if not host.engine.present(cluster.clock.now))
+    restore(cluster, witness, copies[witness.name])
+    assert cluster.run_until(lambda: bool(witness.storage.load().documents), 60.0)
+    assert cluster.run_until(lambda: not liveness(cluster), 60.0, 1.0), liveness(cluster)
+
+
+@seeds
+def test_a_node_goes_on_in_the_life_in_which_others_have_seen_it(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(5))
+    host = keeper(cluster)
+    copy = host.storage.copy()
+    for _ in range(3):
+        cluster.restart(host)
+        cluster.run(5.0)
+    assert host.agent is not None
+    lived = host.agent.swim.incarnation.epoch
+    restore(cluster, host, copy)
+    assert cluster.run_until(lambda: not liveness(cluster), 60.0, 1.0), liveness(cluster)
+    assert host.agent.swim.incarnation.epoch >= lived
+    seen = {other.agent.alive[host.node] for other in cluster.live() if other.agent is not None}
+    assert seen == {host.agent.swim.incarnation.epoch}
+    (deployment,) = host.agent.deployments.values()
+    assert {promise.epoch for promise in deployment.state.promises_of(host.node)} == seen
+    cluster.run(1.0)
+    cluster.restart(host)
+    assert host.agent.swim.incarnation.epoch > lived
+
+
+@seeds
+def test_no_word_of_others_uses_up_the_epochs_of_a_node(seed: int) -> None:
+    cluster = cluster_of(3, seed)
+    host = cluster.hosts[1]
+    before = host.storage.load().records[Table.NODE]["epoch"]
+    cluster.act(host, lambda agent, now: agent._here.raise_epoch(2**41) or [])  # type: ignore[func-returns-value]
+    cluster.run(1.0)
+    assert host.storage.load().records[Table.NODE]["epoch"] == before
+    assert host.agent is not None
+    assert host.agent.counters["epochs_refused"] == 1
+
+
+@seeds
+def test_who_left_and_comes_back_as_it_was_before_does_not_wait_for_those_that_hold_nothing(seed: int) -> None:
+    cluster = cluster_of(6, seed)
+    settled(cluster, app(3))
+    members = [host for host in cluster.hosts if host.agent and host.agent.deployments]
+    host = members[-1]
+    copy = host.storage.copy()
+    for other in members[1:]:
+        cluster.cut(other)
+        cluster.run(25.0)
+        cluster.heal()
+        cluster.run(25.0)
+    restore(cluster, host, copy)
+    assert cluster.run_until(lambda: not liveness(cluster), 120.0, 1.0), liveness(cluster)
