@@ -39,6 +39,7 @@ from gary.messages import (
     Released,
     Snapshot,
     Sync,
+    Without,
 )
 from gary.outbox import After
 from gary.reconciler import Containers, Slate
@@ -201,14 +202,10 @@ class Deployment:
             self.evaluate(now)
 
     def orphans(self, sender: NodeId, asked: Orphans, now: float) -> None:
-        """``sender`` does not hold the document: tell it to stop what it runs of it, or give it the document again."""
+        """``sender`` runs containers without the document: tell it to stop, or give it the document, perhaps again."""
         state, view, slots = self.state, self._view(), asked.slots
         if sender in live_members(state, view):
-            if self._replication.left:
-                self._replication.empty_handed.add(sender)
-                self.evaluate(now)
-            else:
-                self._give_again(sender)
+            self.without(sender, Without(self.id, has_left=False), now)
             return
         if not is_proven(state, asked.proofs, sender, self._host.node):
             self._host.count("strangers_refused")
@@ -229,8 +226,18 @@ class Deployment:
             draft.invite(sender)
         self._write_and_invite(draft, Placement(invited={sender: ()}), now)
 
+    def without(self, sender: NodeId, told: Without, now: float) -> None:
+        """``sender`` does not hold the document. A member has lost it: its disk is one of earlier days."""
+        if sender not in live_members(self.state, self._view()):
+            return
+        if told.has_left or self._replication.left:
+            self._replication.empty_handed.add(sender)
+            self.evaluate(now)
+        else:
+            self._give_again(sender)
+
     def _give_again(self, member: NodeId) -> None:
-        """``member`` has lost what it held: its disk is one of earlier days. It reads here what it promised."""
+        """The document, in which ``member`` reads what it promised."""
         if not self.unwritten:
             snapshot, asks = self._replication.snapshot()
             invitation = Invitation(self._host.next_number(), self.id, (), snapshot)

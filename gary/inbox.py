@@ -29,6 +29,7 @@ from gary.messages import (
     Response,
     Snapshot,
     Sync,
+    Without,
     decode,
 )
 from gary.node import Node
@@ -79,7 +80,7 @@ class Inbox:
                 self._invited(sender, message)
             case Entry() | CompareLedger() | LedgerStatements():
                 here.membership.heard(sender, message)
-            case Sync(id) | Behind(id) | Snapshot(id) | Gone(id) | Orphans(id) | Released(id):
+            case Sync(id) | Behind(id) | Snapshot(id) | Gone(id) | Orphans(id) | Released(id) | Without(id):
                 self._about_deployment(sender, id, message)
             case Offer(_, id) | Acceptance(_, id) | Acquaintance(id) | Dismissed(id):
                 self._about_deployment(sender, id, message)
@@ -112,6 +113,8 @@ class Inbox:
                 deployment.accepted(sender, message, now)
             case Orphans():
                 deployment.orphans(sender, message, now)
+            case Without():
+                deployment.without(sender, message, now)
             case _:
                 self._here.counters["messages_unexpected"] += 1
 
@@ -121,8 +124,7 @@ class Inbox:
             case Sync() | Behind() | Snapshot() | Orphans() if id in self._here.tombstones:
                 self._here.send(sender, Gone(id, tuple(map(digest, self._here.tombstones.instances(id)))))
             case Sync() | Behind() | Snapshot():
-                # Somebody takes this node for a member. If it is one, its disk has lost the document.
-                self._here.send(sender, Orphans(id, (), ()))
+                self._here.send(sender, Without(id, has_left=id in self._here.parted))
             case Gone(_, digests):
                 self._orphans.gone(id, frozenset(digests))
             case Released():

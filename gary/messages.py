@@ -126,6 +126,16 @@ class Orphans:
 
 
 @dataclass(frozen=True, slots=True)
+class Without:
+    """The sender holds no such document, though the receiver takes it for a member: it has left, as far as it remembers
+    (``has_left``), or its disk does not know of it.
+    """
+
+    deployment: DeploymentId
+    has_left: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """These slots are kept elsewhere or no longer wanted: positive knowledge for whoever still runs them."""
 
@@ -213,6 +223,7 @@ Message = (
     | Released
     | Acquaintance
     | Dismissed
+    | Without
     | Request
     | Response
     | Cancel
@@ -243,6 +254,7 @@ _KINDS: dict[int, type[Message]] = {
     18: LedgerStatements,
     19: Acquaintance,
     20: Dismissed,
+    21: Without,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
@@ -300,6 +312,8 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
             return Acquaintance(_id(fields[0]), _all_bytes(fields[1]), fields[2] is True)
         case "Dismissed":
             return Dismissed(_id(fields[0]), _number(fields[1]), _number(fields[2]))
+        case "Without":
+            return Without(_id(fields[0]), fields[1] is True)
         case "Request":
             return Request(_number(fields[0]), _text(fields[1]), bytes_from(fields[2]))
         case "Response":

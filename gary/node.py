@@ -46,12 +46,16 @@ from gossip import Effect as GossipEffect
 from gossip.transport import Credentials
 
 ABANDONED_GRACE_S = 10.0
+PARTED_MAX = 1024
+"""So many deployments that this node has left are remembered."""
 GOODBYE_S = 0.5
 """How long a node that has left its cluster goes on, so that the others hear of it."""
 
 
 class Node:
-    """``perform(effects)`` does what ``gossip`` asks for; ``deployments``: those whose documents are held here."""
+    """``perform(effects)`` does what ``gossip`` asks for; ``deployments``: those whose documents are held here,
+    ``parted``: those that were, until this node left them.
+    """
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class Node:
         self.pace = swim_config.probe_interval_s / PROFILES["lan"].probe_interval_s
         self.deployments: dict[DeploymentId, Deployment] = {}
         self.counters: Counter[str] = Counter()
+        self.parted: dict[DeploymentId, None] = {}
         self._entropy = entropy
         self._perform = perform
         self._effects: list[Effect] = []
@@ -383,6 +388,7 @@ class Node:
 
     def adopt(self, id: DeploymentId, document: Document) -> Deployment:
         """Take up a deployment whose document is in memory; the caller makes it durable."""
+        self.parted.pop(id, None)
         deployment = self.deployments[id] = Deployment(id, document, self, self.clock.now, is_restored=False)
         self.advertising.publish()
         return deployment
@@ -395,6 +401,9 @@ class Node:
     def part_with(self, deployment: DeploymentId) -> None:
         name = self.deployments[deployment].name
         self._drop(deployment)
+        self.parted[deployment] = None
+        if len(self.parted) > PARTED_MAX:
+            del self.parted[next(iter(self.parted))]
         self.tell("left", "this node is no member of the deployment any more", deployment=name)
 
     def _drop(self, deployment: DeploymentId, *writes: Write) -> None:

@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
         context_settings={"ignore_unknown_options": True, "help_option_names": []},
         epilog=example(
             "gary simulate zone-loss",
+            "gary simulate zone-loss --json",
             "gary simulate --nodes 2000 --deployments 200 --for 10m --seed 7 --report run.html",
         ),
     )(simulate)

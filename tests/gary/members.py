@@ -26,6 +26,7 @@ from gary.messages import (
     Orphans,
     Snapshot,
     Sync,
+    Without,
     decode,
     encode,
 )
@@ -115,6 +116,8 @@ class Member:
                 self.deployment.invited(sender, message, self.now)
             case Acceptance():
                 self.deployment.accepted(sender, message, self.now)
+            case Without():
+                self.deployment.without(sender, message, self.now)
             case Orphans():
                 self.deployment.orphans(sender, message, self.now)
             case Gone(_, digests):

@@ -28,6 +28,7 @@ from gary.messages import (
     Response,
     Snapshot,
     Sync,
+    Without,
     decode,
     encode,
 )
@@ -78,6 +79,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Released, ids, texts, proofs),
     st.builds(Acquaintance, ids, proofs, st.booleans()),
     st.builds(Dismissed, ids, numbers, numbers),
+    st.builds(Without, ids, st.booleans()),
     st.builds(Request, numbers, words, st.binary(max_size=20)),
     st.builds(Response, numbers, numbers, st.booleans(), st.binary(max_size=20)),
     st.builds(Cancel, numbers),
