@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from gary.acquaintance import digest, proof_of_instance
@@ -45,6 +45,7 @@ class Orphans:
         self._cluster = cluster
         self._tombstones = tombstones
         self._held = held
+        self._looks = 0
 
     def look(self) -> None:
         """Stop what is known to be removed; ask the responsible nodes about the rest."""
@@ -54,10 +55,18 @@ class Orphans:
                 continue
             slots = tuple(sorted({container.labels.slot for container in containers}))
             instances = sorted({_instance(container) for container in containers})
-            others = [node for node in self._host.responsible(id) if node != self._host.node]
-            for node in [node for node in others if node in self._cluster.alive][:ASKED_MAX]:
+            for node in self._asked(id):
                 proofs = tuple(proof_of_instance(instance, self._host.node, node) for instance in instances)
                 self._host.send(node, Question(id, slots, proofs))
+
+    def _asked(self, id: DeploymentId) -> Sequence[NodeId]:
+        """Some that are responsible, others each time; if nobody is, some of all: they may know that it was removed."""
+        others = [node for node in self._cluster.alive if node != self._host.node]
+        responsible = frozenset(self._host.responsible(id))
+        chosen = [node for node in others if node in responsible] or others
+        self._looks += 1
+        first = self._looks * ASKED_MAX % max(1, len(chosen))
+        return (chosen[first:] + chosen[:first])[:ASKED_MAX]
 
     def gone(self, id: DeploymentId, digests: frozenset[str]) -> None:
         """These instances were removed: who knows their digests knows them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -219,6 +220,19 @@ class MemoryStorage:
         """The disk became unreadable while nobody had it open; the next ``load`` reports it and begins anew."""
         self.wipe()
         self._set_aside = (f"{FILE_NAME}.unreadable-1",)
+
+    def corrupt_documents(self, rng: random.Random) -> int:
+        """A byte of each document's snapshot, or of its last change, is another one; how many documents that struck."""
+        for id, stored in sorted(self._documents.items()):
+            *changes, last = stored.changes or (stored.snapshot,)
+            broken = bytearray(last)
+            broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
+            self._documents[id] = (
+                StoredDocument(stored.snapshot, (*changes, bytes(broken)))
+                if stored.changes
+                else StoredDocument(bytes(broken), ())
+            )
+        return len(self._documents)
 
     def wipe(self) -> None:
         """The disk was replaced by an empty one."""

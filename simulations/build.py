@@ -48,6 +48,13 @@ def build(scenario: Scenario) -> tuple[Cluster, list[tuple[Host, Hosts]]]:
                 version=group.version,
                 vouches=group.vouch,
             )
+            engines, disks = scenario.engines, scenario.disks
+            host.timing.pull_s, host.timing.start_s, host.timing.stop_s = (
+                engines.pull_s,
+                engines.start_s,
+                engines.stop_s,
+            )
+            host.timing.write_s, host.timing.stalls, host.timing.stall_s = disks.write_s, disks.stalls, disks.stall_s
             places[host.address] = Place(zone, rack)
             hosts.append((host, group))
     return cluster, hosts

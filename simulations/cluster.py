@@ -55,6 +55,7 @@ from simulations import notary
 from simulations.clock import Clock
 from simulations.host import Host
 from simulations.network import Endpoint, Link, Network
+from simulations.timing import Timing
 
 INSPECT_S = 0.002
 LOOK_S = 0.005
@@ -63,6 +64,8 @@ FORMING_S = 2.0
 DIAL_S = 0.01
 LOOK_PAUSE_S = 0.05
 ENGINE_RETRY_S = 1.0
+KEPT = 0.5
+"""The chance that a write is on the disk though its agent ended before it heard so."""
 CONSULT_S = 0.1
 RENEW_S = 0.02
 KNOCK_AGAIN_S = 0.5
@@ -153,7 +156,8 @@ class Cluster:
         """One more host, whose agent has not started."""
         index = len(self.hosts)
         name, address = f"n{index}", f"10.{index >> 8}.{index & 255}.1:7946"
-        host = Host(name, address, MemoryEngine(host=name, capacity=capacity), MemoryStorage())
+        timing = Timing(random.Random(f"timing {self.seed} {index}"))
+        host = Host(name, address, MemoryEngine(host=name, capacity=capacity), MemoryStorage(), timing)
         host.labels = {"zone": f"z{index % 3}"} if labels is None else labels
         host.containers_max, host.version, host.vouches = containers_max, version, vouches
         host.engine.listen(partial(self._engine_changed, host))
@@ -247,13 +251,23 @@ class Cluster:
         host.life += 1
         host.look_at = None
         host.written_at = host.late_at = self.clock.now
+        self._lose_unwritten(host)
         host.stands_still = False
         host.overdue.clear()
         host.waiting.clear()
+        host.hanging.clear()
         host.storage.crash()
         self.network.detach(host.address, host_is_up=not with_host)
         if with_host:
             host.engine.lose_power(self.clock.now)
+
+    def _lose_unwritten(self, host: Host) -> None:
+        """Of what the disk was given in order it has the beginning, by chance; each write as a whole or not at all."""
+        while host.unwritten and host.storage.failing is None and self.rng.random() < KEPT:
+            self._commit(host)
+            self.counters["writes_kept"] += 1
+        self.counters["writes_lost"] += len(host.unwritten)
+        host.unwritten.clear()
 
     def pause(self, host: Host) -> None:
         """The agent's process stands still, as if stopped by a signal. Its containers run on."""
@@ -490,55 +504,86 @@ class Cluster:
             self._input(host, life, call)
 
     def _persist(self, host: Host, life: int, effect: Persist) -> None:
-        if host.write_factor > 1.0:
+        if host.timing.write_factor > 1.0:
             self.counters["writes_slow"] += 1
         # One after the other: what is written first is durable first.
-        host.written_at = max(self.clock.now, host.written_at) + host.write_s * host.write_factor
-        self.clock.after(host.written_at - self.clock.now, self._write, host, life, effect.token, effect.writes)
+        host.written_at = max(self.clock.now, host.written_at) + host.timing.write()
+        host.unwritten.append(effect.writes)
+        self.clock.after(host.written_at - self.clock.now, self._write, host, life, effect.token)
 
-    def _write(self, host: Host, life: int, token: int, writes: Sequence[Write]) -> None:
+    def _write(self, host: Host, life: int, token: int) -> None:
         if host.life != life:
             return
         try:
-            host.storage.write(writes)
+            self._commit(host)
         except StorageFailed as error:
             reason = str(error)
             self.counters["writes_refused"] += 1
             self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
         else:
-            for watcher in self._watchers:
-                watcher.wrote(self, host, writes)
             self._input(host, life, lambda a, now: a.persisted(token, now))
+
+    def _commit(self, host: Host) -> None:
+        """The disk takes the first of what it was given; raises ``StorageFailed`` if it refuses."""
+        writes = host.unwritten.pop(0)
+        host.storage.write(writes)
+        for watcher in self._watchers:
+            watcher.wrote(self, host, writes)
 
     def _start_container(self, host: Host, life: int, effect: StartContainer) -> None:
         self.clock.after(
-            host.engine.start_duration_s + host.engine_late_s,
-            lambda: self._operate(
-                host, life, effect.operation, lambda: host.engine.start(effect.request, self.clock.now)
-            ),
+            host.timing.start(effect.request.service.image),
+            self._operate,
+            host,
+            life,
+            effect.operation,
+            lambda: host.engine.start(effect.request, self.clock.now),
         )
 
     def _stop_container(self, host: Host, life: int, effect: StopContainer) -> None:
         self.clock.after(
-            host.engine.stop_duration_s + host.engine_late_s,
-            lambda: self._operate(
-                host,
-                life,
-                effect.operation,
-                lambda: host.engine.stop(effect.container_id, effect.grace_s, self.clock.now),
-            ),
+            host.timing.stop(),
+            self._operate,
+            host,
+            life,
+            effect.operation,
+            lambda: host.engine.stop(effect.container_id, effect.grace_s, self.clock.now),
         )
 
     def _operate(self, host: Host, life: int, operation: int, act: Callable[[], Container | None]) -> None:
         if host.life != life:
+            return
+        if host.engine_hangs:
+            self.counters["engine_hung"] += 1
+            host.hanging.append(partial(self._operate, host, life, operation, act))
             return
         try:
             container = act()
         except RuntimeFailure as error:
             reason = str(error)
             self._input(host, life, lambda a, now: a.operated(operation, None, reason, now))
-        else:
-            self._input(host, life, lambda a, now: a.operated(operation, container, "", now))
+            return
+        if container is not None and self._lies(host):
+            if self.rng.random() < 0.5:  # It says that it runs, and it does not.
+                host.engine.vanish(container.id)
+            else:  # It says that it does not run, and it does.
+                self._input(host, life, lambda a, now: a.operated(operation, None, "the engine lies", now))
+                return
+        self._input(host, life, lambda a, now: a.operated(operation, container, "", now))
+
+    def _lies(self, host: Host) -> bool:
+        """Whether the engine's next answer is not true."""
+        lies = bool(host.engine_lies) and self.rng.random() < host.engine_lies
+        self.counters["engine_lied"] += lies
+        return lies
+
+    def set_engine_hanging(self, host: Host, *, hangs: bool) -> None:
+        """Let the engine answer nothing; or answer all that it was asked meanwhile."""
+        host.engine_hangs = hangs
+        if not hangs:
+            hanging, host.hanging = host.hanging, []
+            for go_on in hanging:
+                go_on()
 
     def _read_logs(self, host: Host, life: int, effect: ReadLogs) -> None:
         try:
@@ -613,6 +658,10 @@ class Cluster:
     def _look(self, host: Host, life: int, at: float) -> None:
         if host.life != life or host.agent is None or host.look_at != at:
             return
+        if host.engine_hangs:
+            self.counters["engine_hung"] += 1
+            host.hanging.append(partial(self._look, host, life, at))
+            return
         host.look_at = None
         now = self.clock.now
         try:
@@ -624,6 +673,8 @@ class Cluster:
             self._later(host, life, LOOK_S, lambda a, at: a.observed("docker", None, None, at, reason))
             self._look_soon(host, life, ENGINE_RETRY_S)
             return
+        if found and self._lies(host):
+            found.pop(self.rng.randrange(len(found)))
         self._later(host, life, LOOK_S, lambda a, at: a.observed("docker", found, capacity, at))
         due = host.engine.next_change_s(now)
         if due is not None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gary.agent import Agent
 from gary.effects import Reply
 from gary.identity import NodeId
 from gary.runtime.memory import MemoryEngine
-from gary.storage import MemoryStorage
+from gary.storage import MemoryStorage, Write
 from gossip.transport import Credentials
+from simulations.timing import Timing
 
 WALL_S = 1_700_000_000.0
 """When virtual time began, in seconds since 1970."""
-WRITE_S = 0.002
 NOTHING = Credentials("", "", ())
 
 
@@ -22,18 +22,19 @@ NOTHING = Credentials("", "", ())
 class Host:
     """``life`` grows with each start of the agent.
 
-    ``storage.failing`` makes its disk refuse, ``engine.go_down`` its engine; ``write_s`` is how long a write takes,
-    ``write_factor`` times over; ``backup``: an old copy of it. ``engine_late_s``: how much longer its engine takes.
-    ``wall_skew_s`` by how much its clock is wrong; ``drift`` lets it run fast or slow. ``credentials``: what its
-    transport shows. ``written_at``: when its disk has written all that it was given. While it ``stands_still`` its
-    agent does nothing; ``late_s`` is how late it does everything, and ``late_at`` when it will have got to what has
-    come so far.
+    Of its disk: ``storage.failing`` makes it refuse; ``backup`` is an old copy of it; ``unwritten``: what it was given
+    and does not have yet, which it will at ``written_at``. Of its engine: ``engine.go_down`` stops it; while it
+    ``engine_hangs``, what it is asked waits in ``hanging``; ``engine_lies``: the chance that an answer is not true.
+    ``wall_skew_s``: by how much its clock is wrong; ``drift`` lets it run fast or slow. ``credentials``: what its
+    transport shows. While it ``stands_still`` its agent does nothing; ``late_s`` is how late it does everything, and
+    ``late_at`` when it will have got to what has come so far.
     """
 
     name: str
     address: str
     engine: MemoryEngine
     storage: MemoryStorage
+    timing: Timing
     labels: Mapping[str, str] = field(default_factory=dict)
     version: str = "simulated"
     containers_max: int = 100
@@ -44,10 +45,9 @@ class Host:
     clock_ahead_s: float = 0.0
     vouches: bool = True
     credentials: Credentials = NOTHING
-    write_s: float = WRITE_S
-    write_factor: float = 1.0
-    engine_late_s: float = 0.0
     backup: MemoryStorage | None = None
+    engine_hangs: bool = False
+    engine_lies: float = 0.0
     stands_still: bool = False
     late_s: float = 0.0
     late_at: float = 0.0
@@ -55,6 +55,8 @@ class Host:
     waiting: list[Callable[[], None]] = field(default_factory=list)
     look_at: float | None = None
     written_at: float = 0.0
+    unwritten: list[Sequence[Write]] = field(default_factory=list)
+    hanging: list[Callable[[], None]] = field(default_factory=list)
     replies: dict[int, list[Reply]] = field(default_factory=dict)
 
     @property

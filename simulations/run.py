@@ -13,6 +13,7 @@ from simulations.build import build
 from simulations.checkers import Checkers, healed, safety
 from simulations.checkers.answering import Answering
 from simulations.checkers.books import Books
+from simulations.checkers.membership import staying
 from simulations.checkers.steadiness import Steadiness
 from simulations.entering import Entering
 from simulations.faults.base import World
@@ -223,7 +224,7 @@ class Run:
     def _holders(self, app: str) -> list[Host]:
         return [
             host
-            for host in self.cluster.live()
+            for host in staying(self.cluster)
             if host.agent is not None
             and any(not app or deployment.state.name == app for deployment in host.agent.deployments.values())
         ]
@@ -232,11 +233,11 @@ class Run:
         removed = {order.app for order in self.orders.given if order.operation == "remove"}
         return [spec.name for spec in self._specs if spec.name not in removed]
 
-    def _order(self, host: Host, operation: str, arguments: dict[str, object]) -> None:
-        self.orders.give(host, operation, str(arguments.get("app", "")), arguments)
+    def _order(self, host: Host, operation: str, app: str, arguments: dict[str, object]) -> None:
+        self.orders.give(host, operation, app, arguments)
 
     def _deploy(self, spec: Spec) -> None:
-        able = [host for host in self.cluster.live() if not host.stands_still]
+        able = [host for host in staying(self.cluster) if not host.stands_still]
         if able:
             self.orders.give(self._rng.choice(able), "deploy", spec.name, {"spec": to_json(spec)})
 

@@ -64,8 +64,7 @@ class _Record:
 class MemoryEngine:
     """One host's containers. Deterministic: the same calls give the same ids, ports and times.
 
-    ``start_duration_s`` and ``stop_duration_s`` are for the driver, who lets that much time pass before it calls
-    ``start`` or ``stop``; the engine itself takes no time.
+    It takes no time; how long things take is a driver's to say.
     """
 
     def __init__(
@@ -73,11 +72,7 @@ class MemoryEngine:
         *,
         host: str = "memory",
         capacity: Capacity = DEFAULT_CAPACITY,
-        start_duration_s: float = 0.1,
-        stop_duration_s: float = 0.1,
     ) -> None:
-        self.start_duration_s = start_duration_s
-        self.stop_duration_s = stop_duration_s
         self._host = host
         self._capacity = capacity
         self._records: dict[str, _Record] = {}
@@ -119,6 +114,10 @@ class MemoryEngine:
         """The container ends by itself."""
         self._end(self._records[container_id], now, exit_code, "")
         self._changed()
+
+    def vanish(self, container_id: str) -> None:
+        """The container is not there any more, and nobody is told."""
+        del self._records[container_id]
 
     def set_health(self, container_id: str, health: Health, now: float) -> None:
         """The container's health check says this from now on."""

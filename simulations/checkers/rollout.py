@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gary.effects import Effect, StopContainer
 from gary.identity import DeploymentId, Slot, service_of
 from gary.runtime.base import ContainerState
-from gary.state import State
+from gary.state import PromiseState, State
+from gary.storage import AppendChanges, PutSnapshot, Write
 from simulations.checkers.base import Checker
 from simulations.checkers.books import Books
 from simulations.cluster import Cluster
@@ -13,7 +16,7 @@ from simulations.host import Host
 
 
 class Rollout(Checker):
-    """Counts the slots whose running container was stopped for a newer one that has not been healthy yet."""
+    """Counts the slots whose container was stopped, though it had been healthy, for one that has not been so yet."""
 
     name = "rollout"
     about = "an update takes down no more slots at a time than the deployment allows"
@@ -22,7 +25,18 @@ class Rollout(Checker):
     def __init__(self, books: Books) -> None:
         super().__init__()
         self._books = books
-        self._down: dict[tuple[DeploymentId, str, str], dict[Slot, None]] = {}
+        self._healthy: set[tuple[str, DeploymentId, Slot, str]] = set()
+        self._down: dict[tuple[DeploymentId, str, str], dict[Slot, Host]] = {}
+
+    def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
+        if host.agent is None:
+            return
+        for id in dict.fromkeys(write.deployment for write in writes if isinstance(write, AppendChanges | PutSnapshot)):
+            state = self._books.on_disk(host, id)
+            for promise in () if state is None else state.promises_of(host.node):
+                if promise.state is PromiseState.HEALTHY and state is not None:
+                    what = state.fingerprints.get((promise.generation, service_of(promise.slot)), "")
+                    self._healthy.add((host.name, id, promise.slot, what))
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         assert isinstance(effect, StopContainer)
@@ -40,13 +54,22 @@ class Rollout(Checker):
         wanted = own.fingerprints.get((generation, service.name))
         if found.labels.fingerprint == wanted or not own.is_current(mine):
             return
+        if (host.name, id, slot, found.labels.fingerprint) not in self._healthy:
+            return  # The update took nothing down.
         down = self._down.setdefault((id, service_of(slot), str(generation)), {})
         states = [state for other in cluster.hosts if (state := self._books.on_disk(other, id)) is not None]
-        for other in [other for other in down if _has_been_healthy(states, other)]:
-            del down[other]
-        down[slot] = None
+        for other, stopper in list(down.items()):
+            if _has_been_healthy(states, other) or not self._keeps(stopper, id, other):
+                del down[other]
+        down[slot] = host
         if len(down) > service.update_parallelism:
             self.found(cluster, f"{host.name} stops {slot} for an update that has {', '.join(down)} down already")
+
+    def _keeps(self, host: Host, id: DeploymentId, slot: Slot) -> bool:
+        """Whether the update still has it down: a slot that lost its keeper meanwhile is down for another reason."""
+        state = self._books.on_disk(host, id) if host.agent is not None else None
+        promise = None if state is None else state.promise(host.node, slot)
+        return promise is not None and promise.state is not PromiseState.WITHDRAWN
 
 
 def _has_been_healthy(states: list[State], slot: Slot) -> bool:

@@ -18,14 +18,14 @@ Mend = Callable[[], None]
 class World:
     """What faults act on. ``start(host)``: let its agent start, and join if its disk knows no cluster any more.
     ``holders(app)``: the hosts whose agents hold that deployment; of any, if it is empty. ``order(host, operation,
-    arguments)``: give a command there.
+    app, arguments)``: give a command there, about a deployment unless ``app`` is empty.
     """
 
     cluster: Cluster
     rng: random.Random
     start: Callable[[Host], None]
     holders: Callable[[str], list[Host]]
-    order: Callable[[Host, str, dict[str, object]], None]
+    order: Callable[[Host, str, str, dict[str, object]], None]
     apps: Callable[[], list[str]]
 
     @property

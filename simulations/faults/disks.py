@@ -38,11 +38,11 @@ class DiskSlow:
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
         for host in hosts:
-            host.write_factor = self.factor
+            host.timing.write_factor = self.factor
 
         def mend() -> None:
             for host in hosts:
-                host.write_factor = 1.0
+                host.timing.write_factor = 1.0
 
         return mend if hosts else None
 
@@ -67,6 +67,42 @@ class DiskUnreadable:
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
         return _with_disk(world, hosts, lambda host: host.storage.corrupt())
+
+
+@dataclass(frozen=True, slots=True)
+class DiskForgets:
+    """The disks say that writes are durable and keep none of them: when it is over the hosts lose power, and are back
+    with what the disks had when it began.
+    """
+
+    about: ClassVar[str] = "disks that forget what they wrote when the power goes"
+    evidence: ClassVar[tuple[str, ...]] = ("hosts_lost",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        struck = [(host, host.storage.copy()) for host in hosts if host.agent is not None]
+
+        def mend() -> None:
+            for host, copy in struck:
+                if host.agent is not None:
+                    world.cluster.kill(host)
+                host.storage.restore(copy)
+                world.start(host)
+
+        return mend if struck else None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCorrupted:
+    """The agents end, and find some bytes of their documents changed when they start again."""
+
+    about: ClassVar[str] = "disks on which bytes of documents have changed"
+    evidence: ClassVar[tuple[str, ...]] = ("documents_corrupted",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        def corrupt(host: Host) -> None:
+            world.cluster.counters["documents_corrupted"] += host.storage.corrupt_documents(world.rng)
+
+        return _with_disk(world, [host for host in hosts if host.storage.load().documents], corrupt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from gary.runtime.base import ContainerState, Health
 from simulations.faults.base import Mend, World, nothing
 from simulations.host import Host
-from simulations.units import Seconds
+from simulations.units import Seconds, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,48 @@ class EngineSlow:
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
         for host in hosts:
-            host.engine_late_s = self.by_s
+            host.timing.engine_late_s = self.by_s
 
         def mend() -> None:
             for host in hosts:
-                host.engine_late_s = 0.0
+                host.timing.engine_late_s = 0.0
+
+        return mend if hosts else None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHang:
+    """The engines take what they are asked, and answer when it is over."""
+
+    about: ClassVar[str] = "engines that hang"
+    evidence: ClassVar[tuple[str, ...]] = ("engine_hung",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        for host in hosts:
+            world.cluster.set_engine_hanging(host, hangs=True)
+
+        def mend() -> None:
+            for host in hosts:
+                world.cluster.set_engine_hanging(host, hangs=False)
+
+        return mend if hosts else None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLies:
+    """With a ``chance`` an answer is not true: that a container was started, or could not be; or one is left out."""
+
+    chance: Share = 0.3
+    about: ClassVar[str] = "engines that lie"
+    evidence: ClassVar[tuple[str, ...]] = ("engine_lied",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        for host in hosts:
+            host.engine_lies = self.chance
+
+        def mend() -> None:
+            for host in hosts:
+                host.engine_lies = 0.0
 
         return mend if hosts else None
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from gary.spec import to_json
 from simulations.faults.base import Mend, World, nothing
 from simulations.host import Host
 from simulations.units import Seconds
+
+HOLDERS_MIN = 2
+"""So many copies of a document have to be left on hosts that are not expelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,49 @@ class Scale:
         if not holders:
             return None
         count = self.replicas or world.rng.randint(1, self.up_to)
-        world.order(world.rng.choice(holders), "scale", {"app": app, "services": {self.service: count}})
+        world.order(world.rng.choice(holders), "scale", app, {"app": app, "services": {self.service: count}})
+        return nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """``app`` (empty: one by chance) gets another image, in all its services."""
+
+    app: str = ""
+    image: str = ""
+    about: ClassVar[str] = "a deployment is updated"
+    evidence: ClassVar[tuple[str, ...]] = ("commands",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        app = self.app or _any(world)
+        holders = _able(world, app)
+        if not holders:
+            return None
+        host = world.rng.choice(holders)
+        assert host.agent is not None
+        spec = next(d.state.spec for d in host.agent.deployments.values() if d.state.name == app)
+        if spec is None:
+            return None
+        image = self.image or f"{spec.services[0].image.partition('@')[0]}@{world.rng.randrange(10**6)}"
+        updated = replace(spec, services=tuple(replace(service, image=image) for service in spec.services))
+        world.order(host, "deploy", app, {"spec": to_json(updated)})
+        return nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Expel:
+    """One of the hosts is put out of the cluster for ever; if others hold what it holds, and it is the first one."""
+
+    about: ClassVar[str] = "a host is expelled"
+    evidence: ClassVar[tuple[str, ...]] = ("commands",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        live = [host for host in world.cluster.live() if not host.stands_still]
+        victims = [host for host in hosts if host in live and _can_go(host, world)]
+        others = [host for host in live if host not in victims[:1] and host.agent and host.agent.standing.vouches]
+        if not victims or not others:
+            return None
+        world.order(world.rng.choice(others), "expel", "", {"node": victims[0].node})
         return nothing
 
 
@@ -45,7 +91,7 @@ class Remove:
         holders = _able(world, app)
         if not holders:
             return None
-        world.order(world.rng.choice(holders), "remove", {"app": app})
+        world.order(world.rng.choice(holders), "remove", app, {"app": app})
         return nothing
 
 
@@ -61,7 +107,7 @@ class Rotate:
         able = [host for host in hosts if host.agent is not None and host.agent.standing.vouches]
         if not able:
             return None
-        world.order(world.rng.choice(able), "rotate", {"overlap_s": int(self.overlap_s)})
+        world.order(world.rng.choice(able), "rotate", "", {"overlap_s": int(self.overlap_s)})
         return nothing
 
 
@@ -75,7 +121,7 @@ class Drain:
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
         struck = [host for host in hosts if host.agent is not None]
         for host in struck:
-            world.order(host, "leave", {})
+            world.order(host, "leave", "", {})
 
         def mend() -> None:
             for host in struck:
@@ -83,6 +129,18 @@ class Drain:
                     world.start(host)
 
         return mend if struck else None
+
+
+def _can_go(host: Host, world: World) -> bool:
+    """Whether nobody has been expelled yet, and enough others hold each of its documents."""
+    assert host.agent is not None
+    if host.agent.standing.ledger.expulsions:
+        return False
+    counts = [
+        sum(id in other.agent.deployments for other in world.cluster.live() if other.agent is not None)
+        for id in host.agent.deployments
+    ]
+    return all(count > HOLDERS_MIN for count in counts)
 
 
 def _any(world: World) -> str:

@@ -238,7 +238,7 @@ def spoil(host: object) -> None:
 def test_23_a_slow_disk_never_blocks_membership_events(seed: int) -> None:
     cluster = settled(cluster_of(5, seed), app(5))
     slow, *_, victim = cluster.hosts
-    slow.write_s = 3600.0
+    slow.timing.write_s = (3600.0, 3600.0)
     cluster.run(60.0)
     gone = victim.node
     assert cluster.sees_all()
