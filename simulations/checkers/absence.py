@@ -46,8 +46,10 @@ class Absence(Checker):
 
 
 def _keeps(promise: Promise, host: Host) -> bool:
-    """Whether it is a reason for ``host`` to stop: its own of another generation is one, and a failing one is none."""
-    return promise.node == host.node or promise.state in (PromiseState.STARTING, PromiseState.HEALTHY)
+    """Whether it is a reason for ``host`` to stop: its own is one, to start another; a failing one of others is none."""
+    if promise.node == host.node:
+        return promise.state is not PromiseState.WITHDRAWN
+    return promise.state in (PromiseState.STARTING, PromiseState.HEALTHY)
 
 
 def _wants(state: State, slot: Slot) -> bool:

@@ -42,7 +42,8 @@ class Rollout(Checker):
         assert isinstance(effect, StopContainer)
         now = cluster.clock.now
         found = next((c for c in host.engine.present(now) if c.id == effect.container_id), None)
-        own = self._books.on_disk(host, found.labels.deployment) if found else None
+        # As the agent knows it: to stop something is no promise, and does not wait for the disk.
+        own = _known_to(host, found.labels.deployment) if found else None
         if found is None or own is None or found.state is not ContainerState.RUNNING:
             return
         id, slot = found.labels.deployment, found.labels.slot
@@ -57,7 +58,8 @@ class Rollout(Checker):
         if (host.name, id, slot, found.labels.fingerprint) not in self._healthy:
             return  # The update took nothing down.
         down = self._down.setdefault((id, service_of(slot), str(generation)), {})
-        states = [state for other in cluster.hosts if (state := self._books.on_disk(other, id)) is not None]
+        on_disks = [state for other in cluster.hosts if (state := self._books.on_disk(other, id)) is not None]
+        states = [state for state in on_disks if state.effective == generation]
         for other, stopper in list(down.items()):
             if _has_been_healthy(states, other) or not self._keeps(stopper, id, other):
                 del down[other]
@@ -67,9 +69,14 @@ class Rollout(Checker):
 
     def _keeps(self, host: Host, id: DeploymentId, slot: Slot) -> bool:
         """Whether the update still has it down: a slot that lost its keeper meanwhile is down for another reason."""
-        state = self._books.on_disk(host, id) if host.agent is not None else None
+        state = _known_to(host, id)
         promise = None if state is None else state.promise(host.node, slot)
         return promise is not None and promise.state is not PromiseState.WITHDRAWN
+
+
+def _known_to(host: Host, id: DeploymentId) -> State | None:
+    deployment = None if host.agent is None else host.agent.deployments.get(id)
+    return None if deployment is None else deployment.state
 
 
 def _has_been_healthy(states: list[State], slot: Slot) -> bool:

@@ -1,8 +1,12 @@
 """Checkers can fail: each is shown something that it has to find."""
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from crdt import Replica
+from gary.agent import Agent
 from gary.document import Document
 from gary.effects import StartContainer, StopContainer
 from gary.facts import MAPS
@@ -10,10 +14,17 @@ from gary.identity import Slot
 from gary.runtime.base import StartRequest
 from gary.spec import Service
 from gary.state import PromiseState
-from gary.storage import DeleteRecord, PutRecord, PutSnapshot, Table
+from gary.storage import AppendChanges, DeleteRecord, PutRecord, PutSnapshot, Table
+from gossip import Lane, Peer, Send
 from simulations.checkers import liveness
+from simulations.checkers.acknowledged import Acknowledged
+from simulations.checkers.answering import Answering
+from simulations.checkers.bounds import Bounds
+from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
+from simulations.checkers.writers import Writers
 from simulations.cluster import Cluster
 from simulations.host import Host
+from simulations.orders import Order, Orders
 from tests.simulations.support import Safely, app, cluster_of, growth, settled
 
 CANARY = "canary-d4b2f7"
@@ -125,13 +136,130 @@ def test_safety_sees_a_start_without_a_promise_and_a_stop_of_what_nobody_else_pr
 
 def withdraw(cluster: Cluster, host: Host, slot: Slot) -> None:
     """Put on every disk that ``host`` withdrew its promise, behind the agents' backs."""
+    rewrite(cluster, host, slot, PromiseState.WITHDRAWN)
+
+
+def rewrite(cluster: Cluster, host: Host, slot: Slot, state: PromiseState) -> None:
+    """Put on every disk that ``host`` says so of ``slot``, behind the agents' backs."""
     ((id, stored),) = host.storage.load().documents.items()
     actor = bytes.fromhex(host.node) + b"\0" * 8
     document = Document(Replica.load(actor, MAPS, stored.snapshot, stored.changes), host.node)
-    promise = document.state.promise(host.node, slot)
-    assert promise is not None
+    promise = document.state.promise(host.node, slot) or document.state.promises_of(host.node)[0]
     draft = document.draft()
-    draft.promise(replace(promise, state=PromiseState.WITHDRAWN))
+    draft.promise(replace(promise, slot=slot, state=state))
     document.commit(draft)
     for other in cluster.hosts:
         other.storage.write([PutSnapshot(id, document.replica.save())])
+
+
+def test_a_promise_that_another_node_wrote_is_seen() -> None:
+    cluster = cluster_of(3, 1)
+    one, other = cluster.hosts[0].node, cluster.hosts[1].node
+    checker = Writers()
+    for author, promiser, count in ((one, one, 0), (one, other, 1)):
+        replica = Replica(bytes.fromhex(author) + bytes(8), MAPS)
+        replica.put({("promises", f"{promiser}/web/1"): b"x"})
+        checker.wrote(cluster, cluster.hosts[2], [AppendChanges(author + promiser, tuple(replica.changes_since(())))])
+        checker.wrote(cluster, cluster.hosts[2], [PutSnapshot(author + promiser, replica.save())])
+        assert len(checker.findings) == 2 * count
+
+
+@pytest.mark.parametrize("has_order", [True, False])
+def test_a_rollout_without_an_order_is_seen(has_order: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_order:
+        monkeypatch.setattr("gary.keeper.waits_for", lambda state, view, mine: ())
+    cluster, safety = cluster_of(5, 1), Safely()
+    cluster.watch(safety)
+    settled(cluster, app(5, update_parallelism=1))
+    cluster.deploy(cluster.hosts[0], app(5, image="other", update_parallelism=1))
+    cluster.run(30.0)
+    assert any("for an update that has" in said for said in safety.violations) is not has_order
+
+
+def test_frames_and_documents_without_bounds_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = settled(cluster_of(4, 1), app(4))
+    checker = Bounds()
+    checker.look(cluster)
+    checker.performs(cluster, cluster.hosts[0], Send(Peer("a", "b"), Lane.BULK, b"x"))
+    assert checker.findings == []
+    checker.performs(cluster, cluster.hosts[0], Send(Peer("a", "b"), Lane.BULK, bytes(FRAME_SIZE_BYTES_MAX + 1)))
+    monkeypatch.setattr("simulations.checkers.bounds.DOCUMENT_SIZE_BYTES_MAX", 10)
+    monkeypatch.setattr("simulations.checkers.bounds.UNWRITTEN_MAX", -1)
+    checker.look(cluster)
+    said = " ".join(finding.said for finding in checker.findings)
+    assert "sends a frame of" in said
+    assert "holds documents of" in said
+    assert "wait for the disk" in said
+
+
+def test_an_acknowledged_order_that_came_to_nothing_is_seen_unless_another_one_came_after_it() -> None:
+    cluster = settled(cluster_of(4, 1), app(2))
+    orders = Orders(cluster)
+    checker = Acknowledged(orders)
+    now = cluster.clock.now
+    orders.given += [
+        Order("deploy", "shop", {}, "n0", now - 5.0, now - 4.0),
+        Order("scale", "shop", {"services": {"web": 7}}, "n0", now - 3.0, now - 2.0),
+    ]
+    assert ["scale at" in said for said in checker.judge(cluster)] == [True]
+    orders.given.append(Order("scale", "shop", {"services": {"web": 2}}, "n1", now - 1.0, now - 0.9))
+    assert list(checker.judge(cluster)) == []
+    orders.given.append(Order("remove", "shop", {}, "n1", now - 0.5, now))
+    assert ["remove at" in said for said in checker.judge(cluster)] == [True]
+
+
+def test_an_order_is_answered_and_noted_and_an_error_is_no_acknowledgement() -> None:
+    cluster = settled(cluster_of(4, 1), app(2))
+    orders = Orders(cluster)
+    good = orders.give(cluster.hosts[0], "scale", "shop", {"app": "shop", "services": {"web": 3}})
+    bad = orders.give(cluster.hosts[0], "scale", "shop", {"app": "shop", "services": {"nothing": 3}})
+    cluster.run(5.0)
+    orders.look()
+    assert good.is_acknowledged
+    assert bad.told_s is not None
+    assert not bad.is_acknowledged
+
+
+def test_an_exception_ends_one_agent_and_is_seen_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = cluster_of(4, 1)
+    checker = Answering()
+    cluster.ended = lambda host, error: checker.ended(cluster, host, error)
+    victim = cluster.hosts[2].agent
+    received = type(victim).received  # type: ignore[union-attr]
+
+    def fail(agent: Agent, *arguments: Any) -> Any:
+        if agent is victim:
+            raise RuntimeError("a mistake")
+        return received(agent, *arguments)
+
+    monkeypatch.setattr(Agent, "received", fail)
+    cluster.run(10.0)
+    assert [finding.said for finding in checker.findings] == ["the agent on n2 ended: RuntimeError: a mistake"]
+    assert len(cluster.live()) == 3
+    assert cluster.sees_all()
+
+
+def test_a_member_too_few_and_a_document_without_a_place_are_seen() -> None:
+    cluster = settled(cluster_of(5, 1), app(3))
+    member = next(host for host in cluster.hosts if host.agent and host.agent.deployments)
+    assert member.agent is not None
+    forgotten = dict(member.agent._here.deployments)
+    member.agent._here.deployments.clear()
+    said = liveness(cluster)
+    assert any("are enough" in sentence for sentence in said)
+    assert any("documents on disk and 0 in mind" in sentence for sentence in said)
+    member.agent._here.deployments.update(forgotten)
+    assert liveness(cluster) == []
+
+
+def test_who_stops_a_container_while_all_others_fail_to_keep_its_slot_is_seen() -> None:
+    cluster = settled(cluster_of(4, 1), app(4))
+    safety, here, there = Safely(), cluster.hosts[1], cluster.hosts[2]
+    (container,) = here.engine.present(cluster.clock.now)
+    rewrite(cluster, here, container.labels.slot, PromiseState.WITHDRAWN)
+    rewrite(cluster, there, container.labels.slot, PromiseState.HEALTHY)
+    safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
+    assert safety.violations == []
+    rewrite(cluster, there, container.labels.slot, PromiseState.FAILING)
+    safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
+    assert "does not keep it" in safety.pop()
