@@ -21,7 +21,8 @@ def waits_for(state: State, view: View, mine: Promise) -> tuple[Slot, ...]:
     """The slots that ``mine`` has to wait for before it moves to the effective generation; empty: it may move now.
 
     What is not healthy anyway moves at once, since the update takes nothing down with it. A predecessor that nobody
-    keeps counts against the limit, but cannot stop the rollout: at least one slot at a time goes on.
+    keeps counts against the limit, but cannot stop the rollout: at least one slot at a time goes on. Once it is kept
+    again, it waits for those that went on without it and have not been healthy yet.
     """
     service = state.service(mine.slot)
     if service is None or state.is_current(mine) or mine.state is not PromiseState.HEALTHY:
@@ -30,12 +31,15 @@ def waits_for(state: State, view: View, mine: Promise) -> tuple[Slot, ...]:
         return ()
     pending: list[Slot] = []
     unheld = 0
+    is_before = True
     for slot in wanted_slots(state, view):
         if slot == mine.slot:
-            break
-        if service_of(slot) != service.name or is_done(state, slot):
+            is_before = False
+        elif service_of(slot) != service.name or is_done(state, slot):
             continue
-        if live_promises(state, view, slot):
+        elif not is_before:
+            pending += [slot] if any(state.is_current(held) for held in live_promises(state, view, slot)) else []
+        elif live_promises(state, view, slot):
             pending.append(slot)
         else:
             unheld += 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gary.effects import Effect, StopContainer
-from gary.identity import Slot, index_of
+from gary.identity import DeploymentId, Slot, index_of
 from gary.runtime.base import ContainerState
 from gary.spec import Mode
 from gary.state import Promise, PromiseState, State
+from gary.storage import AppendChanges, PutSnapshot, Write
 from simulations.checkers.base import Checker
 from simulations.checkers.books import Books
 from simulations.cluster import Cluster
@@ -14,8 +17,8 @@ from simulations.host import Host
 
 
 class Absence(Checker):
-    """No container of a wanted slot is stopped while nobody has promised it, on any disk; nor for another one while
-    all that others promised is failing.
+    """No container of a wanted slot is stopped while nobody has promised it, on any disk; nor by who has withdrawn its
+    promise while all that others promised was failing.
     """
 
     name = "absence"
@@ -25,6 +28,8 @@ class Absence(Checker):
     def __init__(self, books: Books) -> None:
         super().__init__()
         self._books = books
+        self._said: dict[tuple[str, DeploymentId, Slot], PromiseState] = {}
+        self._groundless: set[tuple[str, DeploymentId, Slot]] = set()
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         assert isinstance(effect, StopContainer)
@@ -38,18 +43,32 @@ class Absence(Checker):
         known = on_disks if own is None else [*on_disks, own.state]
         if not known or not all(_wants(state, slot) for state in known):
             return
-        promised = [promise for state in on_disks for promise in state.by_slot.get(slot, ())]
-        if all(promise.state is PromiseState.WITHDRAWN for promise in promised):
+        if all(p.state is PromiseState.WITHDRAWN for state in on_disks for p in state.by_slot.get(slot, ())):
             self.found(cluster, f"{host.name} stops {slot}, and nobody has promised it")
-        elif found.labels.node == host.node and all(not _keeps(promise, host) for promise in promised):
-            self.found(cluster, f"{host.name} stops {slot}, and whoever else promised it does not keep it")
+        elif (host.name, id, slot) in self._groundless:
+            self.found(cluster, f"{host.name} stops {slot}, and knew nobody who kept it when it withdrew")
 
+    def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
+        """A promise that is withdrawn: its promiser has to know somebody else who keeps the slot."""
+        if host.agent is None:
+            return
+        for id in dict.fromkeys(write.deployment for write in writes if isinstance(write, AppendChanges | PutSnapshot)):
+            state = self._books.on_disk(host, id)
+            if state is None:
+                continue
+            for promise in state.promises:
+                if promise.node == host.node:
+                    self._judge(host, id, state, promise)
 
-def _keeps(promise: Promise, host: Host) -> bool:
-    """Whether it is a reason for ``host`` to stop: its own is one, to start another; a failing one of others is none."""
-    if promise.node == host.node:
-        return promise.state is not PromiseState.WITHDRAWN
-    return promise.state in (PromiseState.STARTING, PromiseState.HEALTHY)
+    def _judge(self, host: Host, id: DeploymentId, state: State, promise: Promise) -> None:
+        key = host.name, id, promise.slot
+        was, self._said[key] = self._said.get(key), promise.state
+        if promise.state is not PromiseState.WITHDRAWN:
+            self._groundless.discard(key)
+        elif was not in (None, PromiseState.WITHDRAWN) and _wants(state, promise.slot):
+            others = [other for other in state.by_slot[promise.slot] if other.node != host.node]
+            if not any(other.state in (PromiseState.STARTING, PromiseState.HEALTHY) for other in others):
+                self._groundless.add(key)
 
 
 def _wants(state: State, slot: Slot) -> bool:

@@ -16,7 +16,7 @@ from simulations.host import Host
 
 
 class Rollout(Checker):
-    """Counts the slots whose container was stopped, though it had been healthy, for one that has not been so yet."""
+    """Counts the slots whose container was stopped, though it was healthy, for one that has not been so yet."""
 
     name = "rollout"
     about = "an update takes down no more slots at a time than the deployment allows"
@@ -25,7 +25,7 @@ class Rollout(Checker):
     def __init__(self, books: Books) -> None:
         super().__init__()
         self._books = books
-        self._healthy: set[tuple[str, DeploymentId, Slot, str]] = set()
+        self._said: dict[tuple[str, DeploymentId, Slot, str], PromiseState] = {}
         self._down: dict[tuple[DeploymentId, str, str], dict[Slot, Host]] = {}
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
@@ -34,9 +34,9 @@ class Rollout(Checker):
         for id in dict.fromkeys(write.deployment for write in writes if isinstance(write, AppendChanges | PutSnapshot)):
             state = self._books.on_disk(host, id)
             for promise in () if state is None else state.promises_of(host.node):
-                if promise.state is PromiseState.HEALTHY and state is not None:
+                if state is not None:
                     what = state.fingerprints.get((promise.generation, service_of(promise.slot)), "")
-                    self._healthy.add((host.name, id, promise.slot, what))
+                    self._said[host.name, id, promise.slot, what] = promise.state
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         assert isinstance(effect, StopContainer)
@@ -55,23 +55,28 @@ class Rollout(Checker):
         wanted = own.fingerprints.get((generation, service.name))
         if found.labels.fingerprint == wanted or not own.is_current(mine):
             return
-        if (host.name, id, slot, found.labels.fingerprint) not in self._healthy:
-            return  # The update took nothing down.
+        if self._said.get((host.name, id, slot, found.labels.fingerprint)) is not PromiseState.HEALTHY:
+            return  # The update took nothing down that was up.
         down = self._down.setdefault((id, service_of(slot), str(generation)), {})
         on_disks = [state for other in cluster.hosts if (state := self._books.on_disk(other, id)) is not None]
         states = [state for state in on_disks if state.effective == generation]
+        if _has_been_healthy(states, slot):
+            return  # Somebody else keeps it.
         for other, stopper in list(down.items()):
-            if _has_been_healthy(states, other) or not self._keeps(stopper, id, other):
+            if _has_been_healthy(states, other) or not _keeps(stopper, id, other):
                 del down[other]
         down[slot] = host
-        if len(down) > service.update_parallelism:
-            self.found(cluster, f"{host.name} stops {slot} for an update that has {', '.join(down)} down already")
+        # Who sees no keeper of a slot may pass it: it is down for another reason than the update.
+        seen = [other for other, stopper in down.items() if host.agent and stopper.node in host.agent.alive]
+        if len(seen) > service.update_parallelism:
+            self.found(cluster, f"{host.name} stops {slot} for an update that has {', '.join(seen)} down already")
 
-    def _keeps(self, host: Host, id: DeploymentId, slot: Slot) -> bool:
-        """Whether the update still has it down: a slot that lost its keeper meanwhile is down for another reason."""
-        state = _known_to(host, id)
-        promise = None if state is None else state.promise(host.node, slot)
-        return promise is not None and promise.state is not PromiseState.WITHDRAWN
+
+def _keeps(host: Host, id: DeploymentId, slot: Slot) -> bool:
+    """Whether the update still has it down: a slot that lost its keeper meanwhile is down for another reason."""
+    state = _known_to(host, id)
+    promise = None if state is None else state.promise(host.node, slot)
+    return promise is not None and promise.state is not PromiseState.WITHDRAWN
 
 
 def _known_to(host: Host, id: DeploymentId) -> State | None:

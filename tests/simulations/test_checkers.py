@@ -252,14 +252,16 @@ def test_a_member_too_few_and_a_document_without_a_place_are_seen() -> None:
     assert liveness(cluster) == []
 
 
-def test_who_stops_a_container_while_all_others_fail_to_keep_its_slot_is_seen() -> None:
+def test_who_withdraws_while_all_others_fail_to_keep_a_slot_and_stops_it_is_seen() -> None:
     cluster = settled(cluster_of(4, 1), app(4))
     safety, here, there = Safely(), cluster.hosts[1], cluster.hosts[2]
     (container,) = here.engine.present(cluster.clock.now)
-    rewrite(cluster, here, container.labels.slot, PromiseState.WITHDRAWN)
-    rewrite(cluster, there, container.labels.slot, PromiseState.HEALTHY)
-    safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
-    assert safety.violations == []
-    rewrite(cluster, there, container.labels.slot, PromiseState.FAILING)
-    safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
-    assert "does not keep it" in safety.pop()
+    slot = container.labels.slot
+    for others, count in ((PromiseState.HEALTHY, 0), (PromiseState.FAILING, 1)):
+        rewrite(cluster, there, slot, others)
+        for mine in (PromiseState.HEALTHY, PromiseState.WITHDRAWN):
+            rewrite(cluster, here, slot, mine)
+            (id,) = here.storage.load().documents
+            safety.wrote(cluster, here, [PutSnapshot(id, here.storage.load().documents[id].snapshot)])
+        safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
+        assert len([said for said in safety.violations if "knew nobody who kept it" in said]) == count
