@@ -275,7 +275,6 @@ class Deployment:
         if state.is_removed:
             self._wind_up(state)
         elif self._has_left(state):
-            self._break_off(state, now)
             self._part(now)
         elif state.spec is not None:
             self._keep_house(state, now, wake)
@@ -429,15 +428,6 @@ class Deployment:
         if not self._replication.left and membership is not None and membership.role is Role.LEFT:
             self._replication.left = self.document.replica.heads()
         return bool(self._replication.left)
-
-    def _break_off(self, state: State, now: float) -> None:
-        """What this node promised after it had left, not knowing so from an old document, is void as well."""
-        if state.promises_of(self._host.node):
-            draft = self.document.draft()
-            draft.leave()
-            self.write(draft, now)
-            self._replication.left = self.document.replica.heads()
-            self._replication.farewelled.clear()
 
     def _part(self, now: float) -> None:
         """Drop the document once enough of those that stay hold all that this node knew; stay if nobody is left."""

@@ -248,11 +248,15 @@ class Document:
                     values.append(value)
             return values
 
+        members = dict(registers(MEMBERS, _membership))
+        # Who comes back with an old document may promise something before it hears that it has left.
+        left = {node for node, membership in members.items() if membership.role is Role.LEFT}
+        promises = (promise for promise in registers(PROMISES, _promise) if promise.node not in left)
         state = State(
             specs=dict(registers(SPECS, _spec)),
             removed=frozenset(registers(REMOVED, lambda key, raw: key)),
-            members=dict(registers(MEMBERS, _membership)),
-            promises=tuple(sorted(registers(PROMISES, _promise), key=lambda p: (slot_order(p.slot), p.node))),
+            members=members,
+            promises=tuple(sorted(promises, key=lambda p: (slot_order(p.slot), p.node))),
             verdicts=frozenset(registers(VERDICTS, _verdict)),
             calling=dict(registers(CALLING, _calling)),
             releases=frozenset(registers(RELEASES, _release)),

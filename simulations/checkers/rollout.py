@@ -66,10 +66,16 @@ class Rollout(Checker):
             if _has_been_healthy(states, other) or not _keeps(stopper, id, other):
                 del down[other]
         down[slot] = host
-        # Who sees no keeper of a slot may pass it: it is down for another reason than the update.
-        seen = [other for other, stopper in down.items() if host.agent and stopper.node in host.agent.alive]
-        if len(seen) > service.update_parallelism:
-            self.found(cluster, f"{host.name} stops {slot} for an update that has {', '.join(seen)} down already")
+        # Who sees no keeper of a slot may pass it; and on two sides of a partition nobody knows of the other's.
+        known = [other for other, stopper in down.items() if other == slot or _knows(host, own, other, stopper)]
+        if len(known) > service.update_parallelism:
+            self.found(cluster, f"{host.name} stops {slot} for an update that has {', '.join(known)} down already")
+
+
+def _knows(host: Host, own: State, slot: Slot, stopper: Host) -> bool:
+    """Whether ``host`` sees ``stopper`` alive and has heard that it moved ``slot``."""
+    moved = own.promise(stopper.node, slot) if stopper.agent is not None else None
+    return moved is not None and own.is_current(moved) and host.agent is not None and stopper.node in host.agent.alive
 
 
 def _keeps(host: Host, id: DeploymentId, slot: Slot) -> bool:

@@ -324,19 +324,3 @@ def test_who_leaves_does_not_wait_for_those_that_say_that_they_hold_nothing() ->
     later({A: members[A], C: leaving}, COMPARE_S)
     talk({A: members[A], C: leaving})
     assert leaving.parted
-
-
-def test_who_has_left_and_promised_something_since_breaks_that_promise_before_it_goes() -> None:
-    members = resilient_group()
-    leaving = members[C]
-    leaving.write(lambda draft: draft.leave())
-    talk(members)
-    leaving.write(lambda draft: draft.promise(replace(leaving.keeps, epoch=2, state=PromiseState.STARTING)))
-    assert leaving.document.state.promises_of(C)
-    later(members, 0.0)
-    assert leaving.document.state.promises_of(C) == ()
-    talk(members)
-    later(members, COMPARE_S)
-    talk(members)
-    assert members[A].document.state.promises_of(C) == ()
-    assert leaving.parted

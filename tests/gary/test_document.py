@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import msgpack
@@ -405,3 +406,18 @@ def test_withdrawn_promises_are_nobodys() -> None:
 def test_a_promise_is_a_value() -> None:
     assert isinstance(hash(promise(A)), int)
     assert promise(A) == Promise(A, "web/1", Claim(1, A), G1, 1, PromiseState.HEALTHY)
+
+
+def test_a_promise_of_who_has_left_counts_for_nobody_until_it_is_a_member_again() -> None:
+    copies = [Copy(node) for node in (A, B)]
+    acts: list[Callable[[Draft], None]] = [lambda draft: draft.stay(B), lambda draft: draft.leave()]
+    acts.append(lambda draft: draft.promise(promise(B, "web/1", lamport=1)))
+    for act in acts:
+        draft = copies[1].draft()
+        act(draft)
+        copies[0].hear([copies[1].write(draft)])
+    assert [copy.state.promises for copy in copies] == [(), ()]
+    draft = copies[1].draft()
+    draft.stay(B)
+    copies[0].hear([copies[1].write(draft)])
+    assert [copy.state.promises for copy in copies] == [(promise(B, "web/1", lamport=1),)] * 2
