@@ -105,6 +105,7 @@ class Agent:
         self._stored = stored
         self._seeds = boot.peers
         self._requests_at = 0.0
+        self._have_peers_changed = True
 
     # Inputs
 
@@ -133,6 +134,7 @@ class Agent:
         """
         self._here.clock.now = now
         self.swim.adopt(roll, now)
+        self._have_peers_changed = True
         self._here.cluster.adopt(epochs, profiles)
 
     def clock(self, wall_offset_s: float) -> None:
@@ -186,7 +188,9 @@ class Agent:
                 self._orphans.look()
                 here.emit([SetAlarm(alarm, ORPHANS_S)])
             case "peers":
-                here.remember_peers()
+                if self._have_peers_changed:
+                    self._have_peers_changed = False
+                    here.remember_peers()
                 here.emit([SetAlarm(alarm, PEERS_S)])
         return self._finish()
 
@@ -389,6 +393,7 @@ class Agent:
         here, node = self._here, member.node
         if node == here.node:
             return
+        self._have_peers_changed = True
         change = here.cluster.update(node, member.status, member.incarnation.epoch, here.clock.now)
         if node not in here.alive:
             here.requests.gone(node)

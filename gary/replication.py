@@ -113,8 +113,10 @@ class Replication:
         return bool(self._waiting)
 
     def fellows(self) -> list[NodeId]:
-        """The live nodes to exchange with."""
-        return [node for node in self._host.alive if node != self._host.node and self.is_fellow(node)]
+        """The live nodes to exchange with, in the order of their ids."""
+        alive, state = self._host.alive, self.state
+        permitted = {*state.holders, *self._proven.difference(state.members)}
+        return sorted(node for node in permitted if node in alive and node != self._host.node)
 
     def is_fellow(self, node: NodeId) -> bool:
         """Whether ``node`` may have the document: it is named as a holder, or not at all and has shown that it is."""

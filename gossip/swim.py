@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from gossip.antientropy import Reconciliation
@@ -203,10 +204,11 @@ class Swim:
         """
         if self._view.has_left:
             return []
-        others = [member for member in self._membership.members() if member.node != self.node]
-        live = [member for member in others if member.status.live]
-        dead = [member for member in others if member.status is Status.DEAD]
-        return [Peer(member.node, member.address) for member in (live + dead)[:_PEERS_MAX]]
+        live, dead = (
+            sorted(islice(roster, _PEERS_MAX)) for roster in (self._membership.live_others, self._membership.dead)
+        )
+        known = (self._membership.get(node) for node in (live + dead)[:_PEERS_MAX])
+        return [Peer(member.node, member.address) for member in known if member is not None]
 
     # Inputs
 
