@@ -20,6 +20,7 @@ from gary.agent import Agent, Settings
 from gary.boot import CLUSTER_ID_SIZE_BYTES, SECRET_SIZE_BYTES, boot, cluster_writes
 from gary.doctor import FREE_BYTES_LOW, DiskFacts
 from gary.effects import (
+    Alarm,
     Consult,
     Dial,
     Effect,
@@ -53,7 +54,7 @@ from gary.trust.standing import found, founding_writes
 from gossip import Lane, Peer, Roll, Send, SetTimer, SwimConfig, Timer
 from simulations import notary
 from simulations.clock import Clock
-from simulations.host import Host
+from simulations.host import WALL_S, Host
 from simulations.network import Endpoint, Link, Network
 from simulations.timing import Timing
 
@@ -205,7 +206,7 @@ class Cluster:
             Endpoint(
                 host.agent.node,
                 lambda: host.credentials,
-                partial(self._receive, host, life),
+                partial(self._input, host, life, Agent.received),
                 lambda peer, reason: self._input(host, life, lambda a, now: a.unreachable(peer, reason, now)),
             ),
         )
@@ -411,26 +412,27 @@ class Cluster:
 
     # The driver
 
-    def _input(self, host: Host, life: int, call: Input) -> None:
+    def _input(self, host: Host, life: int, call: Callable[..., list[Effect]], *given: Any) -> None:
         """What comes from outside waits for a process that stands still; one that is starved gets to it late."""
         if host.stands_still:
             self.counters["inputs_waited"] += 1
-            host.waiting.append(partial(self._input, host, life, call))
+            host.waiting.append(partial(self._input, host, life, call, *given))
         elif host.late_s or host.late_at > self.clock.now:
             self.counters["inputs_late"] += 1
             # In the order in which it came: what is late holds up what comes after it.
             host.late_at = max(host.late_at, self.clock.now + self.rng.uniform(0.0, host.late_s))
-            self.clock.after(host.late_at - self.clock.now, self._handle, host, life, call)
+            self.clock.after(host.late_at - self.clock.now, self._handle, host, life, call, *given)
         else:
-            self._handle(host, life, call)
+            self._handle(host, life, call, *given)
 
-    def _handle(self, host: Host, life: int, call: Input) -> None:
+    def _handle(self, host: Host, life: int, call: Callable[..., list[Effect]], *given: Any) -> None:
+        """``call(agent, *given, now)``, if the agent still lives."""
         agent = host.agent
         if agent is None or host.life != life:
             return
-        agent.clock(host.wall_offset_s)
+        agent.clock(WALL_S + host.wall_skew_s)
         try:
-            effects = call(agent, host.local_s(self.clock.now))
+            effects = call(agent, *given, self.clock.now * host.clock_rate + host.clock_ahead_s)
         except Exception as error:
             if self.ended is None:
                 raise
@@ -438,9 +440,6 @@ class Cluster:
             self.ended(host, error)
         else:
             self._perform(host, life, effects)
-
-    def _receive(self, host: Host, life: int, sender: str, lane: Lane, frame: bytes) -> None:
-        self._input(host, life, lambda a, now: a.received(sender, lane, frame, now))
 
     def _later(self, host: Host, life: int, delay_s: float, call: Input) -> None:
         self.clock.after(delay_s, self._input, host, life, call)
@@ -486,22 +485,18 @@ class Cluster:
         self.network.send(host.address, host.agent.node, effect.peer, effect.lane, effect.frame)
 
     def _set_timer(self, host: Host, life: int, effect: SetTimer) -> None:
-        self.clock.after(effect.delay_s / host.clock_rate, self._timer, host, life, effect.timer)
-
-    def _timer(self, host: Host, life: int, timer: Timer) -> None:
-        self._go_off(host, life, lambda a, now: a.timer(timer, now))
+        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, Agent.timer, effect.timer)
 
     def _set_alarm(self, host: Host, life: int, effect: SetAlarm) -> None:
-        alarm = effect.alarm
-        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, lambda a, now: a.alarm(alarm, now))
+        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, Agent.alarm, effect.alarm)
 
-    def _go_off(self, host: Host, life: int, call: Input) -> None:
+    def _go_off(self, host: Host, life: int, call: Callable[..., list[Effect]], given: Timer | Alarm) -> None:
         """A timer. Of a process that stood still they go off before it reads anything."""
         if host.stands_still:
             self.counters["inputs_waited"] += 1
-            host.overdue.append(partial(self._input, host, life, call))
+            host.overdue.append(partial(self._input, host, life, call, given))
         else:
-            self._input(host, life, call)
+            self._input(host, life, call, given)
 
     def _persist(self, host: Host, life: int, effect: Persist) -> None:
         if host.timing.write_factor > 1.0:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from crdt import Replica
-from gary.agent import Agent
 from gary.document import Document
 from gary.effects import StartContainer, StopContainer
 from gary.facts import MAPS
@@ -15,7 +14,7 @@ from gary.runtime.base import StartRequest
 from gary.spec import Service
 from gary.state import PromiseState
 from gary.storage import AppendChanges, DeleteRecord, PutRecord, PutSnapshot, Table
-from gossip import Lane, Peer, Send
+from gossip import Lane, Peer, Send, Swim
 from simulations.checkers import liveness
 from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.answering import Answering
@@ -227,15 +226,15 @@ def test_an_exception_ends_one_agent_and_is_seen_and_the_others_go_on(monkeypatc
     cluster = cluster_of(4, 1)
     checker = Answering()
     cluster.ended = lambda host, error: checker.ended(cluster, host, error)
-    victim = cluster.hosts[2].agent
-    received = type(victim).received  # type: ignore[union-attr]
+    assert cluster.hosts[2].agent is not None
+    victim, receive = cluster.hosts[2].agent.swim, Swim.receive
 
-    def fail(agent: Agent, *arguments: Any) -> Any:
-        if agent is victim:
+    def fail(swim: Swim, *arguments: Any) -> Any:
+        if swim is victim:
             raise RuntimeError("a mistake")
-        return received(agent, *arguments)
+        return receive(swim, *arguments)
 
-    monkeypatch.setattr(Agent, "received", fail)
+    monkeypatch.setattr(Swim, "receive", fail)
     cluster.run(10.0)
     assert [finding.said for finding in checker.findings] == ["the agent on n2 ended: RuntimeError: a mistake"]
     assert len(cluster.live()) == 3
