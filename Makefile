@@ -12,12 +12,13 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 NONE_IS_FINE := $(if $(ARGS), || [ $$? -eq 5 ])
 
 VENV := .venv
+FOR ?= 5m
 STAMP := $(VENV)/.made-from-lock
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint fast long engines format docs lock clean
+.PHONY: help env demo test check lint fast long engines seeds format docs lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -45,6 +46,9 @@ long: $(STAMP) ## Agents as processes, and long lives of whole clusters in virtu
 
 engines: $(STAMP) ## The tests on engines, one at a time; skipped with the reason where there are none
 	$(BIN)/python -m pytest -m engine $(ARGS)$(NONE_IS_FINE)
+
+seeds: $(STAMP) ## Random faults in virtual time: known seeds, then fresh ones for as long as FOR says
+	$(BIN)/python -m simulations seeds --fresh $(FOR)
 
 format: $(STAMP) ## Format all code
 	$(BIN)/ruff format .

@@ -13,7 +13,7 @@ from gary.epochs import CHANGES_PER_EPOCH
 from gary.identity import DeploymentId, NodeId
 from gary.trust.standing import Standing
 from gary.volunteering import Room, requirement
-from gossip import Advertisement
+from gossip import VERSIONS, Advertisement, VersionRange
 
 ADVERTISE_S = 1.0
 """Changes that come within this time of each other are published once."""
@@ -21,7 +21,9 @@ ADVERTISE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an operator says about this node. ``vouches``: it may hold the secret half of its cluster's root."""
+    """What an operator says about this node. ``vouches``: it may hold the secret half of its cluster's root.
+    ``speaks``: versions of the protocol between nodes.
+    """
 
     name: str
     hostname: str
@@ -30,6 +32,7 @@ class Settings:
     version: str = ""
     changes_per_epoch: int = CHANGES_PER_EPOCH
     vouches: bool = True
+    speaks: VersionRange = VERSIONS
 
 
 class Advertising:

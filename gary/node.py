@@ -114,6 +114,7 @@ class Node:
             rng=rng,
             welcome=bytes,
             expelled=self.standing.ledger.expulsions,
+            versions=settings.speaks,
         )
         self.membership = Membership(self)
         self._consulted: dict[int, tuple[Answered, Failed]] = {}

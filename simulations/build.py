@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gary.runtime.base import Capacity
-from gossip import PROFILES
+from gossip import PROFILES, VERSIONS, VersionRange
 from simulations.cluster import Cluster
 from simulations.host import Host
 from simulations.network import Link
@@ -48,6 +48,7 @@ def build(scenario: Scenario) -> tuple[Cluster, list[tuple[Host, Hosts]]]:
                 version=group.version,
                 vouches=group.vouch,
             )
+            host.speaks = VersionRange(VERSIONS.lowest, group.speaks)
             engines, disks = scenario.engines, scenario.disks
             host.timing.pull_s, host.timing.start_s, host.timing.stop_s = (
                 engines.pull_s,

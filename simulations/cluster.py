@@ -190,6 +190,7 @@ class Cluster:
                 version=host.version,
                 changes_per_epoch=self._changes_per_epoch,
                 vouches=host.vouches,
+                speaks=host.speaks,
             ),
             boot=identity,
             stored=stored,

@@ -10,6 +10,7 @@ from gary.effects import Reply
 from gary.identity import NodeId
 from gary.runtime.memory import MemoryEngine
 from gary.storage import MemoryStorage, Write
+from gossip import VERSIONS, VersionRange
 from gossip.transport import Credentials
 from simulations.timing import Timing
 
@@ -37,6 +38,7 @@ class Host:
     timing: Timing
     labels: Mapping[str, str] = field(default_factory=dict)
     version: str = "simulated"
+    speaks: VersionRange = VERSIONS
     containers_max: int = 100
     agent: Agent | None = None
     life: int = 0

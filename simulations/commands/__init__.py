@@ -10,7 +10,7 @@ import argparse
 from importlib import import_module
 from typing import Any, Final
 
-COMMANDS: Final = ("run", "replay", "sweep", "scenarios", "lifeguard", "growth", "churn", "tradeoff")
+COMMANDS: Final = ("run", "replay", "sweep", "scenarios", "seeds", "lifeguard", "growth", "churn", "tradeoff")
 DEFAULT: Final = "run"
 """The command of a command line that names none."""
 

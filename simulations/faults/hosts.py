@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gossip import VERSIONS, VersionRange
 from simulations.faults.base import Mend, World, nothing
 from simulations.host import Host
 from simulations.units import Seconds, Share
@@ -35,9 +36,10 @@ class AgentCrash:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The agents end and start again as another ``version``."""
+    """The agents end and start again as another ``version``, which ``speaks`` up to this version of the protocol."""
 
     version: str = "next"
+    speaks: int = VERSIONS.highest + 1
     about: ClassVar[str] = "agents that are replaced by another version"
     evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
 
@@ -46,6 +48,7 @@ class Upgrade:
         for host in struck:
             world.cluster.kill(host, with_host=False)
             host.version = self.version
+            host.speaks = VersionRange(VERSIONS.lowest, max(VERSIONS.lowest, self.speaks))
             world.start(host)
         return nothing if struck else None
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gary.spec import Spec
+from gossip import VERSIONS
 from simulations.faults.base import Fault
 from simulations.units import Bytes, BytesPerSecond, Seconds, Share, Span
 
@@ -19,7 +20,8 @@ class Hosts:
     """So many hosts of one kind.
 
     ``zone`` empty: they are dealt over all zones, and in each over its racks. ``joins_s``: when they start and join;
-    until ``joins_s`` + ``within_s`` all have; None: they are there from the beginning. ``version``: of the software.
+    until ``joins_s`` + ``within_s`` all have; None: they are there from the beginning. ``version``: of the software,
+    which ``speaks`` up to this version of the protocol between nodes.
     ``vouch``: whether they may hold the secret of the cluster's root.
     """
 
@@ -32,6 +34,7 @@ class Hosts:
     joins_s: Seconds | None = None
     within_s: Seconds = 0.0
     version: str = "simulated"
+    speaks: int = VERSIONS.highest
     vouch: bool = True
 
 
