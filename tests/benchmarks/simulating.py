@@ -1,0 +1,87 @@
+"""How fast whole agents run in virtual time, and what memory they take.
+
+    python -m tests.benchmarks.simulating [--nodes 500,1000,2000] [--faults]
+
+A deployment of three containers for every ten hosts; measured at rest, after start. With ``--faults`` also 200 hosts
+with all kinds of faults, checkers included. Each size runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+from rich.table import Table
+
+from gary.spec import Service, Spec, to_json
+from simulations.build import build
+from simulations.run import Run
+from simulations.scenarios.library import Changes, Source
+from simulations.scenarios.model import Deployments, Hosts, Scenario
+from simulations.trials import collect_seldom
+from tests.benchmarks.measuring import resident_mb
+
+REST_S = 20.0
+DEPLOYING_S = 30.0
+SETTLE_S = 30.0
+FAULTY = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``speed``: seconds of virtual time in one of real time."""
+
+    what: str
+    speed: float
+    memory_mb: float
+
+
+def at_rest(nodes: int) -> Row:
+    collect_seldom()
+    scenario = Scenario(hosts=(Hosts(nodes),), deployments=())
+    cluster, hosts = build(scenario)
+    cluster.form()
+    count = nodes // 10
+    for number in range(count):
+        spec = Spec(f"app-{number}", (Service("web", image="registry.example/app:1", replicas=3),))
+        cluster.post(hosts[number * 10][0], "deploy", {"spec": to_json(spec)})
+        cluster.run(DEPLOYING_S / count)
+    cluster.run(SETTLE_S)
+    assert len([host for host in cluster.live() if host.agent and host.agent.deployments]) >= nodes // 10
+    began = time.perf_counter()
+    cluster.run(REST_S)
+    return Row(f"{nodes} hosts at rest", REST_S / (time.perf_counter() - began), resident_mb(os.getpid()))
+
+
+def with_faults(nodes: int) -> Row:
+    collect_seldom()
+    changes = Changes(nodes=nodes, deployments=nodes // 10, for_s=120.0, seed=1, chance=True)
+    run = Run(replace(changes.apply(Source("plain.toml", "")), deployments=(Deployments(count=nodes // 10),)))
+    began = time.perf_counter()
+    for _ in run.steps():
+        pass
+    speed = run.cluster.clock.now / (time.perf_counter() - began)
+    return Row(f"{nodes} hosts with all faults, checkers included", speed, resident_mb(os.getpid()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", default="500,1000,2000", help="sizes (default: %(default)s)")
+    parser.add_argument("--faults", action="store_true", help=f"{FAULTY} hosts with all faults, too")
+    options = parser.parse_args()
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        rows = [pool.apply(at_rest, (nodes,)) for nodes in map(int, options.nodes.split(","))]
+        if options.faults:
+            rows.append(pool.apply(with_faults, (FAULTY,)))
+    table = Table("whole agents in virtual time", "x real time", "MB")
+    for row in rows:
+        table.add_row(row.what, f"{row.speed:.1f}", f"{row.memory_mb:.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
