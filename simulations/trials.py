@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
 from rich.console import Console
@@ -23,19 +25,29 @@ def collect_seldom() -> None:
     gc.set_threshold(OBJECTS_PER_COLLECTION)
 
 
+class DaskMissing(Exception):
+    """The world: the library is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("the backend dask needs Dask; install it: pip install 'gary[dask]'")
+
+
 def run_all(
     run: Callable[[T], R],
     trials: Sequence[T],
     *,
     workers: int = 0,
     backend: str = "loky",
+    scheduler: str = "",
+    done: Callable[[T, R], None] = lambda trial, result: None,
     console: Console | None = None,
 ) -> list[R]:
     """The results of ``run`` for all ``trials``, in their order, from ``workers`` processes (0: one for each core).
 
-    ``run`` is a function of a module, and trials and results can be pickled. ``backend``: one of ``BACKENDS``; "dask"
-    takes the cluster of the ``dask.distributed.Client`` that was made last, or processes of this machine. Progress goes
-    to ``console``, by default that of the errors' stream.
+    ``run`` is a function of a module, and trials and results can be pickled. ``done`` hears of each result as soon as
+    it is there. ``backend``: one of ``BACKENDS``; "dask" takes the workers of the Dask cluster at the address
+    ``scheduler``, or processes of this machine. Progress goes to ``console``, by default that of the errors' stream.
+    Raises ``DaskMissing``.
     """
     results: dict[int, R] = {}
     columns = (
@@ -47,6 +59,7 @@ def run_all(
         TimeRemainingColumn(),
     )
     with (
+        _cluster(workers, scheduler) if backend == "dask" else nullcontext(),
         Progress(*columns, console=console or Console(stderr=True)) as progress,
         parallel_config(backend=backend, n_jobs=workers or -1),
     ):
@@ -54,8 +67,20 @@ def run_all(
         jobs = (delayed(_numbered)(run, number, trial) for number, trial in enumerate(trials))
         for number, result in Parallel(return_as="generator_unordered", pre_dispatch="all")(jobs):
             results[number] = result
+            done(trials[number], result)
             progress.advance(bar)
     return [results[number] for number in range(len(trials))]
+
+
+def _cluster(workers: int, scheduler: str) -> AbstractContextManager[Any]:
+    try:
+        from dask import distributed
+    except ModuleNotFoundError as error:
+        raise DaskMissing from error
+    connect: Callable[..., AbstractContextManager[Any]] = distributed.Client
+    if scheduler:
+        return connect(scheduler)
+    return connect(n_workers=workers or os.cpu_count(), threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
 
 
 def _numbered(run: Callable[[T], R], number: int, trial: T) -> tuple[int, R]:

@@ -21,12 +21,12 @@ from rich.console import Console
 from gary import __version__
 from simulations.commands.run import PLAIN, add_changes, changes_in, refusal, replay_command
 from simulations.report.merged import merged_page, merged_summary
-from simulations.result import Result, from_json
+from simulations.result import from_json
 from simulations.run import Run
 from simulations.scenarios.library import Changes, Source, find
 from simulations.scenarios.model import Scenario
 from simulations.scenarios.reader import ScenarioError
-from simulations.trials import BACKENDS, run_all
+from simulations.trials import BACKENDS, DaskMissing, run_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", type=Path, default=Path("sweep"), metavar="DIRECTORY", help="default: %(default)s")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     parser.add_argument("--backend", choices=BACKENDS, default="loky", help="dask: on a cluster of machines")
+    parser.add_argument(
+        "--scheduler", default="", metavar="ADDRESS", help="of the Dask cluster (default: this machine)"
+    )
     parser.add_argument("--json", action="store_true", help="write all results as JSON to stdout, one to a line")
 
 
@@ -68,7 +71,17 @@ def run(options: argparse.Namespace) -> int:
         print(f"{len(trials) - len(missing)} of {len(trials)} runs are there already", file=sys.stderr)
     interrupted = False
     try:
-        run_all(play, missing, workers=options.workers, backend=options.backend)
+        run_all(
+            play,
+            missing,
+            workers=options.workers,
+            backend=options.backend,
+            scheduler=options.scheduler,
+            done=lambda trial, text: keep(trial.file, text),
+        )
+    except DaskMissing as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         interrupted = True
         print(f"stopped; the same command goes on where it was, in {options.into}", file=sys.stderr)
@@ -83,20 +96,19 @@ def run(options: argparse.Namespace) -> int:
     return 130 if interrupted else 0 if all(result.is_good for result in results) else 1
 
 
-def play(trial: Trial) -> bool:
-    """Run it and keep its result; whether all was well."""
-    result = _played(trial)
-    unfinished = trial.file.with_suffix(".part")
-    unfinished.write_text(result.to_json(), encoding="utf-8")
-    unfinished.rename(trial.file)
-    return result.is_good
-
-
-def _played(trial: Trial) -> Result:
+def play(trial: Trial) -> str:
+    """Its result, as JSON: it may be played on another machine."""
     run = Run(_scenario(trial), trial.replay)
     for _ in run.steps():
         pass
-    return run.report()
+    return run.report().to_json()
+
+
+def keep(file: Path, text: str) -> None:
+    """Write a result as a whole or not at all."""
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.rename(file)
 
 
 def _scenario(trial: Trial) -> Scenario:

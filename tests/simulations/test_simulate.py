@@ -16,6 +16,7 @@ from simulations.report.page import LINES_MAX, page
 from simulations.report.text import summary
 from simulations.result import Finding, Happening, Promise, Recovery, Result, Sample, from_json
 from simulations.run import Run
+from simulations.scenarios.library import Changes, find
 from simulations.scenarios.model import Deployments, Expect, Hosts, Planned, Scenario, Where
 from simulations.trace import TraceError, decode
 
@@ -189,6 +190,16 @@ def test_a_sweep_goes_on_where_it_was_and_reports_all(tmp_path: Path, capsys: py
     assert "2 of 2 runs are there already" in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     Balance((into / "report.html").read_text())
+
+
+@pytest.mark.long
+def test_a_sweep_runs_on_a_dask_cluster_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario, into = tmp_path / "mine.toml", tmp_path / "sweep"
+    scenario.write_text(TOML)
+    arguments = ["sweep", str(scenario), "--seeds", "1-3", "--into", str(into), "--workers", "2", "--json"]
+    assert run([*arguments, "--backend", "dask"]) == 0
+    traces = [from_json(line).trace for line in capsys.readouterr().out.splitlines()]
+    assert traces == [played(Changes(seed=seed).apply(find(str(scenario)))).cluster.trace for seed in (1, 2, 3)]
 
 
 def test_runs_of_other_scenarios_in_the_same_place_are_not_mixed_up(tmp_path: Path) -> None:
