@@ -143,19 +143,19 @@ class _Engines:
         self._cluster = cluster
         self._of: dict[str, list[tuple[DeploymentId, Slot]]] = {}
         self._changed: dict[str, Host] = {}
-        self._due: dict[str, float] = {}
-        self._listening: dict[str, Callable[[], None]] = {}
+        self._due: dict[str, tuple[Host, float]] = {}
+        self._watched = 0
 
     def look(self) -> bool:
         """Whether anything may have changed since the last time."""
         now = self._cluster.clock.now
-        for host in self._cluster.hosts:
-            if host.name not in self._listening:
-                self._listening[host.name] = host.engine.listen(self._noting(host))
-                self._changed[host.name] = host
-        for name, at in list(self._due.items()):
+        for host in self._cluster.hosts[self._watched :]:
+            host.engine.listen(self._noting(host))
+            self._changed[host.name] = host
+        self._watched = len(self._cluster.hosts)
+        for host, at in list(self._due.values()):
             if at <= now:
-                self._changed[name] = next(host for host in self._cluster.hosts if host.name == name)
+                self._changed[host.name] = host
         changed, self._changed = self._changed, {}
         for name, host in changed.items():
             for key in self._of.pop(name, ()):
@@ -172,7 +172,7 @@ class _Engines:
             due = host.engine.next_change_s(now)
             self._due.pop(name, None)
             if due is not None:
-                self._due[name] = due
+                self._due[name] = host, due
         return bool(changed)
 
     def _noting(self, host: Host) -> Callable[[], None]:

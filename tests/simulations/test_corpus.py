@@ -8,6 +8,7 @@ import simulations
 from simulations.run import Run
 from simulations.scenarios.library import Changes, find
 
+pytestmark = pytest.mark.long
 CORPUS = sorted((Path(simulations.__file__).parent / "corpus").glob("*.toml"))
 
 
