@@ -11,6 +11,7 @@ from gary.deployment import Deployment
 from gary.spec import Partition, Service, Spec
 from simulations.checkers import liveness
 from simulations.cluster import Cluster
+from simulations.faults.catalogue import KINDS
 from simulations.host import Host
 from simulations.run import Run
 from simulations.scenarios.model import Chance, Hosts, Scenario
@@ -228,7 +229,12 @@ def test_on_a_bad_day_with_an_epoch_every_few_changes_all_recovers(seed: int) ->
         for_s=200.0,
         epoch_changes=10,
         hosts=(Hosts(7),),
-        chance=Chance(for_s=180.0, from_s=10.0, lasts_s=(1.0, 15.0)),
+        chance=Chance(
+            for_s=180.0,
+            from_s=10.0,
+            lasts_s=(1.0, 15.0),
+            kinds={name: kind.weight for name, kind in KINDS.items() if name != "remove"},
+        ),
     )
     run = Run(scenario)
     for _ in run.steps():
