@@ -15,6 +15,7 @@ from simulations.checkers.answering import Answering
 from simulations.checkers.base import Checker
 from simulations.checkers.books import Books
 from simulations.checkers.bounds import Bounds
+from simulations.checkers.decisions import Decisions
 from simulations.checkers.durability import Durability
 from simulations.checkers.membership import Membership, Trust
 from simulations.checkers.rollout import Rollout
@@ -57,6 +58,7 @@ def safety(books: Books, canaries: Iterable[bytes]) -> tuple[Checker, ...]:
         Scope(books, canaries),
         Durability(books),
         Absence(books),
+        Decisions(),
         Rollout(books),
         Bounds(),
     )

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from crdt import Replica
+from gary import assignment
 from gary.document import Document
 from gary.effects import StartContainer, StopContainer
 from gary.facts import MAPS
@@ -19,6 +20,7 @@ from simulations.checkers import liveness
 from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.answering import Answering
 from simulations.checkers.bounds import Bounds
+from simulations.checkers.decisions import Decisions
 from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
 from simulations.checkers.writers import Writers
 from simulations.cluster import Cluster
@@ -267,3 +269,17 @@ def test_who_withdraws_while_all_others_fail_to_keep_a_slot_and_stops_it_is_seen
             safety.wrote(cluster, here, [PutSnapshot(id, here.storage.load().documents[id].snapshot)])
         safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
         assert len([said for said in safety.violations if "knew nobody who kept it" in said]) == count
+
+
+def test_members_that_know_the_same_and_decide_differently_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = settled(cluster_of(5, 1), app(4))
+    checker = Decisions()
+    checker.look(cluster)
+    assert checker.findings == []
+    real = assignment.live_members
+    monkeypatch.setattr(
+        "simulations.checkers.decisions.live_members",
+        lambda state, view: real(state, view)[: 1 + (view.node == cluster.hosts[0].node)],
+    )
+    checker.look(cluster)
+    assert any("decide differently" in finding.said for finding in checker.findings)

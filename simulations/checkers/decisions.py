@@ -1,0 +1,54 @@
+"""Rule 4: decisions are pure functions of the document and of who is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gary.assignment import View, callers, keepings, live_members, wanted_slots, witnesses_needed
+from gary.identity import DeploymentId
+from gary.state import State
+from simulations.checkers.base import Checker
+from simulations.cluster import Cluster
+
+Known = tuple[object, ...]
+"""All that a decision may depend on, but who decides."""
+
+
+class Decisions(Checker):
+    """Members that hold equal documents and see the same nodes have to conclude the same, whatever else they know."""
+
+    name = "decisions"
+    about = "members that know the same decide the same"
+
+    def look(self, cluster: Cluster) -> None:
+        decided: dict[Known, tuple[str, object]] = {}
+        for host in cluster.live():
+            assert host.agent is not None
+            for id, deployment in host.agent.deployments.items():
+                state = deployment.state
+                if state.spec is None:
+                    continue
+                view = host.agent.view(state)
+                known = _known(id, deployment.document.epoch, deployment.document.replica.heads(), view)
+                decision = _decision(state, view)
+                other, theirs = decided.setdefault(known, (host.name, decision))
+                if theirs != decision:
+                    self.found(cluster, f"{host.name} and {other} know the same of {state.name} and decide differently")
+
+
+def _known(id: DeploymentId, epoch: int, heads: tuple[bytes, ...], view: View) -> Known:
+    return id, epoch, heads, tuple(view.alive.items()), view.left, _items(view.eligible), view.draining
+
+
+def _items(mapping: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple(sorted(mapping.items()))
+
+
+def _decision(state: State, view: View) -> object:
+    return (
+        wanted_slots(state, view),
+        keepings(state, view),
+        live_members(state, view),
+        witnesses_needed(state, view),
+        tuple(tuple(callers(state, view, node)) for node in ("", *state.members)),
+    )
