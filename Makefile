@@ -48,7 +48,7 @@ engines: $(STAMP) ## The tests on engines, one at a time; skipped with the reaso
 	$(BIN)/python -m pytest -m engine $(ARGS)$(NONE_IS_FINE)
 
 seeds: $(STAMP) ## Random faults in virtual time: known seeds, then fresh ones for as long as FOR says
-	$(BIN)/python -m simulations seeds --fresh $(FOR)
+	$(BIN)/python -m simulations seeds --compiled --fresh $(FOR)
 
 format: $(STAMP) ## Format all code
 	$(BIN)/ruff format .
@@ -79,7 +79,7 @@ $(STAMP): pyproject.toml docs/extending/grpc/pyproject.toml requirements.lock
 lock: ## Choose versions anew and write requirements.lock
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install --quiet pip-tools
-	CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet --upgrade --extra dask --extra dev --extra plots --all-build-deps \
+	CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile --quiet --upgrade --extra compiled --extra dask --extra dev --extra plots --all-build-deps \
 		--allow-unsafe --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
 		--no-emit-trusted-host --output-file requirements.lock pyproject.toml
 

@@ -1,6 +1,6 @@
 """How fast whole agents run in virtual time, and what memory they take.
 
-    python -m tests.benchmarks.simulating [--nodes 500,1000,2000] [--faults]
+    python -m tests.benchmarks.simulating [--nodes 500,1000,2000] [--faults] [--compiled]
 
 A deployment of three containers for every ten hosts; measured at rest, after start. With ``--faults`` also 200 hosts
 with all kinds of faults, checkers included. Each size runs in a process of its own.
@@ -11,14 +11,17 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from gary.spec import Service, Spec, to_json
 from simulations.build import build
+from simulations.compilation import compiled, default_cache, take_over
 from simulations.run import Run
 from simulations.scenarios.library import Changes, Source
 from simulations.scenarios.model import Deployments, Hosts, Scenario
@@ -72,7 +75,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", default="500,1000,2000", help="sizes (default: %(default)s)")
     parser.add_argument("--faults", action="store_true", help=f"{FAULTY} hosts with all faults, too")
+    parser.add_argument(
+        "--compiled", action="store_true", help="what runs most is compiled, as gary simulate --compiled"
+    )
     options = parser.parse_args()
+    if options.compiled:
+        arguments = [argument for argument in sys.argv[1:] if argument != "--compiled"]
+        here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        take_over(compiled(default_cache(os.environ)), "tests.benchmarks.simulating", arguments, here)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         rows = [pool.apply(at_rest, (nodes,)) for nodes in map(int, options.nodes.split(","))]
         if options.faults:

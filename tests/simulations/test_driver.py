@@ -17,7 +17,7 @@ def trace_in_a_process(hash_seed: str, *arguments: str) -> str:
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -30,6 +30,12 @@ def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
     first = trace_in_a_process("1", *options, "5")
     assert first == trace_in_a_process("4711", *options, "5")
     assert first != trace_in_a_process("1", *options, "6")
+
+
+@pytest.mark.long
+def test_the_compiled_form_gives_the_same_trace() -> None:
+    options = ("--nodes", "12", "--deployments", "3", "--for", "60s", "--faults", "--seed", "9")
+    assert trace_in_a_process("1", *options, "--compiled") == trace_in_a_process("1", *options)
 
 
 @pytest.mark.long
