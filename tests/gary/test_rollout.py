@@ -195,3 +195,14 @@ def test_news_of_a_predecessor_that_is_done_only_ever_lets_more_move(
     news = [*kept[:place], replace(kept[place], generation=G2, once_healthy=True), *kept[place + 1 :]]
     more = updated(*news, mine, replicas=count, parallelism=parallelism)
     assert waits_for(less, view(), mine) or not waits_for(more, view(), mine)
+
+
+def test_a_slot_that_is_kept_again_waits_for_a_later_one_that_went_on_without_it() -> None:
+    back = promise(NODES[0], "web/1")
+    later = promise(NODES[1], "web/2", generation=G2, state=STARTING, once_healthy=False)
+    untouched = promise(NODES[2], "web/3")
+    said = updated(back, later, untouched, replicas=3, parallelism=1)
+    assert waits_for(said, view(), back) == ("web/2",)
+    assert waits_for(updated(back, later, untouched, replicas=3, parallelism=2), view(), back) == ()
+    healthy = replace(later, state=PromiseState.HEALTHY, once_healthy=True)
+    assert waits_for(updated(back, healthy, untouched, replicas=3, parallelism=1), view(), back) == ()

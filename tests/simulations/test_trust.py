@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from gary.effects import Reply
+from gary.storage import DeleteRecord, Table
+from simulations.checkers import liveness
 from simulations.cluster import Cluster
 from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, runs, settled
@@ -482,3 +484,21 @@ def test_an_operator_that_was_admitted_commands_the_cluster_through_a_node_that_
     assert through.agent is not None
     [expulsion] = through.agent.standing.ledger.expulsions[cluster.hosts[3].node]
     assert expulsion.operator.hex() == key
+
+
+@seeds
+def test_who_joins_again_through_a_node_that_has_not_heard_of_its_root_shows_the_present_one_soon(seed: int) -> None:
+    cluster = cluster_of(5, seed)
+    back, behind = cluster.hosts[3], cluster.hosts[4]
+    cluster.cut(behind)
+    cluster.answer(back, "rotate", {"overlap_s": 3600.0})
+    cluster.run(5.0)
+    cluster.kill(back, with_host=False)
+    peers = back.storage.load().records[Table.PEER]
+    back.storage.write([DeleteRecord(Table.PEER, node) for node in peers])
+    cluster.partition([back, behind], cluster.hosts[:3])
+    cluster.start(back)
+    cluster.run(1.0)
+    assert cluster.join(back, behind).error is None
+    cluster.heal()
+    assert cluster.run_until(lambda: not liveness(cluster), 90.0, 1.0), liveness(cluster)
