@@ -385,6 +385,7 @@ class Agent:
                 case Heard(_, body):
                     here.membership.spreading.heard(body)
                 case Forgotten(node):
+                    self._have_peers_changed = True
                     here.cluster.forget(node)
                 case _:
                     here.emit([effect])
@@ -395,7 +396,7 @@ class Agent:
             return
         self._have_peers_changed = True
         change = here.cluster.update(node, member.status, member.incarnation.epoch, here.clock.now)
-        if node not in here.alive:
+        if not here.cluster.is_alive(node):
             here.requests.gone(node)
         here.cluster.tell_of(node, member.status, before)
         self._recognise_former_self(node)

@@ -132,6 +132,10 @@ class Cluster:
             self._alive = dict(sorted(self._epochs.items()))
         return self._alive
 
+    def is_alive(self, node: NodeId) -> bool:
+        """The same about one node, without the order of all."""
+        return node in self._epochs
+
     @property
     def left(self) -> frozenset[NodeId]:
         """Who has gone on purpose."""

@@ -2,6 +2,8 @@
 
 import pytest
 
+from gary.storage import Table
+from gossip import SwimConfig
 from simulations.cluster import Cluster
 from tests.simulations.support import (
     SEEDS,
@@ -179,3 +181,14 @@ def test_the_list_of_nodes_says_who_misses_one_that_is_dead(seed: int) -> None:
     assert len(rows["n4"]["missed_by"]) >= 2
     assert set(rows["n4"]["missed_by"]) <= {"n0", "n1", "n2", "n3"}
     assert all(rows[name]["missed_by"] == [] for name in ("n0", "n1", "n2", "n3"))
+
+
+def test_who_is_forgotten_is_no_peer_on_disk_any_more() -> None:
+    cluster = cluster_of(4, 1, swim=SwimConfig(forget_after_s=60.0))
+    gone = cluster.hosts[3]
+    node = gone.node
+    cluster.kill(gone)
+    cluster.run(30.0)
+    assert all(node in host.storage.load().records[Table.PEER] for host in cluster.live())
+    cluster.run(60.0)
+    assert not any(node in host.storage.load().records[Table.PEER] for host in cluster.live())
