@@ -13,7 +13,9 @@ from simulations.host import Host
 
 @dataclass(slots=True)
 class Order:
-    """One command. ``told_s``: when its last answer came; None: it never did, and may or may not have been done."""
+    """One command. ``told_s``: when its last answer came; None: it never did, and may or may not have been done.
+    ``was_needless``: it was as it should be already, as far as was known there, and so nothing was said to anybody.
+    """
 
     operation: str
     app: str
@@ -22,6 +24,7 @@ class Order:
     at_s: float
     told_s: float | None = None
     error: Mapping[str, object] | None = None
+    was_needless: bool = False
 
     @property
     def is_acknowledged(self) -> bool:
@@ -58,5 +61,11 @@ class Orders:
         last: Reply | None = next((reply for reply in host.replies.get(number, ()) if reply.last), None)
         if last is not None:
             order.told_s, order.error = self.cluster.clock.now, last.error
+            order.was_needless = _says_that_nothing_changed(last.item)
             del host.replies[number]
             self._waiting.pop((host.name, number), None)
+
+
+def _says_that_nothing_changed(item: Mapping[str, Any]) -> bool:
+    changes = item.get("changes", ())
+    return bool(changes) and all(change["action"] == "keep" for change in changes)

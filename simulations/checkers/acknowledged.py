@@ -17,7 +17,8 @@ class Acknowledged(Checker):
     """After all faults each deployment is as some order said that no later, acknowledged one has overruled.
 
     An order that was never answered may have been done or not. One that was given while another one waited for its
-    answer may have come before it or after it.
+    answer may have come before it or after it. One that changed nothing, where it was given, is no word against another
+    that was given at the same time on the other side of a broken network.
     """
 
     name = "acknowledged"
@@ -31,7 +32,7 @@ class Acknowledged(Checker):
         self._orders.look()
         states = {state.name: state for of in held(cluster).values() for state in of.values() if state.spec}
         for app in sorted({order.app for order in self._orders.given if order.app}):
-            orders = [order for order in self._orders.of(app) if order.operation in CHANGING]
+            orders = [o for o in self._orders.of(app) if o.operation in CHANGING and not o.was_needless]
             standing = [order for order in orders if not _is_overruled(order, orders)]
             if any(order.is_acknowledged for order in orders) and not any(
                 _is_done(o, states.get(app)) for o in standing

@@ -218,7 +218,10 @@ def test_an_order_is_answered_and_noted_and_an_error_is_no_acknowledgement() -> 
     good = orders.give(cluster.hosts[0], "scale", "shop", {"app": "shop", "services": {"web": 3}})
     bad = orders.give(cluster.hosts[0], "scale", "shop", {"app": "shop", "services": {"nothing": 3}})
     cluster.run(5.0)
+    needless = orders.give(cluster.hosts[1], "scale", "shop", {"app": "shop", "services": {"web": 3}})
+    cluster.run(5.0)
     orders.look()
+    assert [order.was_needless for order in (good, bad, needless)] == [False, False, True]
     assert good.is_acknowledged
     assert bad.told_s is not None
     assert not bad.is_acknowledged
