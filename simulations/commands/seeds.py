@@ -1,7 +1,7 @@
 """All kinds of faults by chance, with the same seeds each time and then with fresh ones for a while.
 
-Prints the seeds, and for each that finds something the command that does it again. Exits with 1 if one of the same seeds
-did, and with --strict if any did: what a fresh seed finds was there before the change that happens to be tested.
+Prints the seeds, and for each that finds something the command that does it again. Exits with 1 if one of the same
+seeds did, and with --strict if any did: what a fresh seed finds was there before the change that happens to be tested.
 """
 
 from __future__ import annotations
