@@ -6,7 +6,9 @@ The story is played once. Each test looks at what was gathered meanwhile.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
 import re
 import stat
 import tempfile
@@ -65,6 +67,16 @@ def story() -> Iterator[Story]:
         yield _played(Path(directory))
 
 
+def _modes(directory: Path) -> dict[str, int]:
+    """Of all that is in the directory of an agent that lives: some of it may go while we look."""
+    found: dict[str, int] = {}
+    for place, directories, files in os.walk(directory):
+        for path in [Path(place), *(Path(place, name) for name in (*directories, *files))]:
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path)] = path.lstat().st_mode
+    return found
+
+
 def _played(directory: Path) -> Story:
     story = Story()
     one, two = RealAgent(directory / "one", umask=0), RealAgent(directory / "two", umask=0)
@@ -82,7 +94,7 @@ def _played(directory: Path) -> Story:
         for agent in (one, two):
             story.examined[agent.directory.name] = _findings(_run(story, agent, "doctor", "--json"))
             story.places |= _answers(agent)
-            story.modes |= {str(p): p.lstat().st_mode for p in [agent.state_dir, *agent.state_dir.rglob("*")]}
+            story.modes |= _modes(agent.state_dir)
             story.listening[agent.directory.name] = agent.listening()
             story.expected[agent.directory.name] = {f"127.0.0.1:{agent.port + lane}" for lane in (0, 1)}
         _run(story, two, "remove", "shop", "--json")
