@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gossip import PROFILES, MemberChanged, Status, SwimConfig
-from simulations import plots
 from simulations.swarm import Agent, Swarm
 
 AGENTS: Final = 128
@@ -105,20 +104,22 @@ def table(points: Sequence[Point]) -> str:
 
 def drawn(points: Sequence[Point]) -> dict[str, str]:
     """Plots by file name: detection against false positives, and detection against traffic."""
+    from simulations.plots import lines  # An extra brings what this needs.
+
     mistakes = {setting: _curve(points, setting, by_mistakes=True) for setting in ("suspicion_min_s", "probe_window_s")}
     traffic = {"probe_interval_s": _curve(points, "probe_interval_s", by_mistakes=False)}
     chosen = [point for point in points if point.is_chosen]
     mistakes["chosen: lan, wan"] = sorted({(point.detection_s, float(point.false_positives)) for point in chosen})
     traffic["chosen: lan, wan"] = sorted({(point.detection_s, point.traffic_bytes_per_s) for point in chosen})
     return {
-        "tradeoff-mistakes.svg": plots.lines(
+        "tradeoff-mistakes.svg": lines(
             mistakes,
             title=f"{AGENTS} agents, {LOSS:.0%} of all frames lost for {LOSSY_S:g} s",
             x="until all know of a silent member, s",
             y="held dead by mistake",
             logarithmic=True,
         ),
-        "tradeoff-traffic.svg": plots.lines(
+        "tradeoff-traffic.svg": lines(
             traffic,
             title=f"{AGENTS} agents, nothing lost",
             x="until all know of a silent member, s",

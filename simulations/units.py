@@ -7,6 +7,7 @@ function raises ``ValueError``.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Final, TypeAlias
 
 _DURATIONS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -109,6 +110,11 @@ def in_words(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = ((hours, "h"), (minutes, "m"), (rest, "s"))
     return "".join(f"{value}{unit}" for value, unit in parts if value)
+
+
+def exactly(seconds: float) -> str:
+    """A duration as a command line has it: ``duration_s`` of it is ``seconds``."""
+    return in_words(seconds) if seconds.is_integer() else f"{Decimal(repr(seconds)):f}s"
 
 
 def _quantity(text: object, units: dict[str, float] | dict[str, int], what: str) -> float:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from simulations import growth
+from simulations import growth, outputs
 from simulations.trials import collect_seldom
 
 
@@ -18,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sizes = list(growth.SIZES)
     parser.add_argument("--agents", type=int, nargs="+", default=sizes, metavar="N", help=f"sizes (default: {sizes})")
     parser.add_argument("--seed", type=int, default=1, help="decides everything that is random (default: %(default)s)")
-    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write plots there, as SVG")
+    parser.add_argument("--plots", type=outputs.plots, metavar="DIRECTORY", help="write plots there, as SVG")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simulations import lifeguard
+from simulations import lifeguard, outputs
 from simulations.lifeguard_report import from_json, plots, tables, to_json, verdicts
 from simulations.trials import run_all
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--from", type=Path, dest="results", metavar="FILE", help="show what --json wrote, run nothing")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     parser.add_argument("--json", action="store_true", help="write all trials as JSON, no table")
-    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write plots there, as SVG")
+    parser.add_argument("--plots", type=outputs.plots, metavar="DIRECTORY", help="write plots there, as SVG")
     parser.set_defaults(grid="default")
 
 

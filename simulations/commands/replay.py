@@ -3,6 +3,7 @@
 It checks on the way that everything is as it was. Without --node: all hosts, one to a line.
 
   gary simulate replay run.trace --until 1m30s --node n7
+  gary simulate replay run.trace --json
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trace", type=Path, help="what --record wrote")
     parser.add_argument("--until", metavar="TIME", help="since the cluster was formed (default: to its end)")
     parser.add_argument("--node", metavar="HOST", help="show all about this host and its agent, as JSON")
+    parser.add_argument("--json", action="store_true", help="write all about all hosts as JSON, one to a line")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,7 +56,11 @@ def run(options: argparse.Namespace) -> int:
                 print(f"at {at_s:.1f} s this is not the run that was recorded", file=sys.stderr)
                 return 1
     if options.node is None:
-        Console().print(overview(playing.cluster))
+        if options.json:
+            for each in playing.cluster.hosts:
+                print(json.dumps(whole_state(playing.cluster, each)))
+        else:
+            Console().print(overview(playing.cluster))
         return 0
     host = next((host for host in playing.cluster.hosts if host.name == options.node), None)
     if host is None:

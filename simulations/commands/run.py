@@ -14,15 +14,13 @@ import argparse
 import shlex
 import sys
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gary import __version__
-from simulations import units
+from simulations import outputs, units
 from simulations.estimate import available_bytes, memory_bytes
-from simulations.report.page import page
 from simulations.report.text import summary
 from simulations.result import Result
 from simulations.run import REST_S, Run
@@ -39,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which scenario, what to change about it, and where results go."""
     parser.add_argument("scenario", nargs="?", help="one that comes with Gary (see: scenarios), or a file of TOML")
     add_changes(parser)
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write what it takes to replay the run")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots, for a browser")
+    parser.add_argument("--record", type=outputs.file, metavar="FILE", help="write what it takes to replay the run")
+    parser.add_argument("--report", type=outputs.page, metavar="FILE", help="write a page with plots, for a browser")
     parser.add_argument("--json", action="store_true", help="write the whole result as JSON to stdout")
 
 
@@ -76,18 +74,21 @@ def run(options: argparse.Namespace) -> int:
         print(impossible, file=sys.stderr)
         return 2
     collect_seldom()
-    result, interrupted = play(
-        Run(scenario, replay_command(options.scenario, head.changes, scenario.seed)), head, options.record
-    )
-    if options.report:
-        options.report.write_text(page(result), encoding="utf-8")
+    result, marks, interrupted = play(Run(scenario, replay_command(options.scenario, head.changes, scenario.seed)))
     if options.json:
         print(result.to_json())
     else:
         Console().print(summary(result))
-        if options.report:
-            print(f"report: {options.report}", file=sys.stderr)
-    return 130 if interrupted else 0 if result.is_good else 1
+    status = 130 if interrupted else 0 if result.is_good else 1
+    if options.record:
+        text = "\n".join([head.encode(), *(mark.encode() for mark in marks)])
+        status = max(status, outputs.write("trace", options.record, text + "\n"))
+    if options.report:
+        # Drawing is an extra of its own.
+        from simulations.report.page import page
+
+        status = max(status, outputs.write("report", options.report, page(result)))
+    return status
 
 
 def refusal(scenario: Scenario) -> str:
@@ -103,8 +104,8 @@ def refusal(scenario: Scenario) -> str:
     return ""
 
 
-def play(run: Run, head: Head, record: Path | None) -> tuple[Result, bool]:
-    """Run it with a bar on stderr; gives the result, and whether Ctrl-C ended it."""
+def play(run: Run) -> tuple[Result, list[Mark], bool]:
+    """Run it with a bar on stderr; gives the result, what a trace of it has, and whether Ctrl-C ended it."""
     began = time.perf_counter()
     interrupted = False
     marks: list[Mark] = []
@@ -131,9 +132,7 @@ def play(run: Run, head: Head, record: Path | None) -> tuple[Result, bool]:
             interrupted = True
     result = run.report()
     result.real_s = time.perf_counter() - began
-    if record is not None:
-        record.write_text("\n".join([head.encode(), *(mark.encode() for mark in marks)]) + "\n", encoding="utf-8")
-    return result, interrupted
+    return result, marks, interrupted
 
 
 def replay_command(scenario: str | None, changes: Changes, seed: int) -> str:
@@ -141,7 +140,7 @@ def replay_command(scenario: str | None, changes: Changes, seed: int) -> str:
     parts = ["gary", "simulate", *([scenario] if scenario else [])]
     for flag, value in (("--nodes", changes.nodes), ("--deployments", changes.deployments)):
         parts += [flag, str(value)] if value is not None else []
-    parts += ["--for", units.in_words(changes.for_s)] if changes.for_s is not None else []
+    parts += ["--for", units.exactly(changes.for_s)] if changes.for_s is not None else []
     parts += ["--faults"] if changes.chance else []
     for key, setting in changes.sets:
         parts += ["--set", f"{key}={setting}"]

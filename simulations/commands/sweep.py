@@ -19,8 +19,9 @@ from pathlib import Path
 from rich.console import Console
 
 from gary import __version__
+from simulations import outputs
 from simulations.commands.run import PLAIN, add_changes, changes_in, refusal, replay_command
-from simulations.report.merged import merged_page, merged_summary
+from simulations.report.text import merged_summary
 from simulations.result import from_json
 from simulations.run import Run
 from simulations.scenarios.library import Changes, Source, find
@@ -45,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_changes(parser)
     parser.add_argument("--seeds", type=_seeds, default=[1], metavar="RANGE", help="1-100, or 3,5,8 (default: 1)")
     parser.add_argument("--vary", action="append", default=[], metavar="KEY=V1,V2", help="other values of one key")
-    parser.add_argument("--into", type=Path, default=Path("sweep"), metavar="DIRECTORY", help="default: %(default)s")
+    parser.add_argument(
+        "--into", type=outputs.directory, default="sweep", metavar="DIRECTORY", help="default: %(default)s"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     parser.add_argument("--backend", choices=BACKENDS, default="loky", help="dask: on a cluster of machines")
     parser.add_argument(
@@ -65,7 +68,6 @@ def run(options: argparse.Namespace) -> int:
     if impossible:
         print(impossible, file=sys.stderr)
         return 2
-    options.into.mkdir(parents=True, exist_ok=True)
     missing = [trial for trial in trials if not trial.file.exists()]
     if len(missing) < len(trials):
         print(f"{len(trials) - len(missing)} of {len(trials)} runs are there already", file=sys.stderr)
@@ -86,14 +88,19 @@ def run(options: argparse.Namespace) -> int:
         interrupted = True
         print(f"stopped; the same command goes on where it was, in {options.into}", file=sys.stderr)
     results = [from_json(trial.file.read_text(encoding="utf-8")) for trial in trials if trial.file.exists()]
-    (options.into / "report.html").write_text(merged_page(results), encoding="utf-8")
     if options.json:
         for result in results:
             print(result.to_json(indent=None))
     else:
         Console().print(merged_summary(results))
-        print(f"report: {options.into / 'report.html'}", file=sys.stderr)
-    return 130 if interrupted else 0 if all(result.is_good for result in results) else 1
+    status = 130 if interrupted else 0 if all(result.is_good for result in results) else 1
+    if not outputs.can_draw():
+        print(f"no report as a page: {outputs.NO_PLOTS}", file=sys.stderr)
+        return status
+    # Drawing is an extra of its own.
+    from simulations.report.merged import merged_page
+
+    return max(status, outputs.write("report", options.into / "report.html", merged_page(results)))
 
 
 def play(trial: Trial) -> str:

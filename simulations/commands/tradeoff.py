@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from simulations import tradeoff
+from simulations import outputs, tradeoff
 from simulations.trials import run_all
 
 
@@ -17,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How random, how fast, and where plots go."""
     parser.add_argument("--seed", type=int, default=1, help="decides everything that is random (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
-    parser.add_argument("--plots", type=Path, default=None, metavar="DIRECTORY", help="write plots there, as SVG")
+    parser.add_argument("--plots", type=outputs.plots, metavar="DIRECTORY", help="write plots there, as SVG")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     tried = [(*configuration, options.seed) for configuration in tradeoff.configurations()]
     points = run_all(tradeoff.measured, tried, workers=options.workers)
     print(tradeoff.table(points), end="")
-    if options.plots is not None:
+    if options.plots:
         for name, drawing in tradeoff.drawn(points).items():
             (options.plots / name).write_text(drawing, encoding="utf-8")
     problems = tradeoff.problems(points)

@@ -7,8 +7,8 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from simulations import units
-from simulations.report.figures import figures, headline, quantile
+from simulations import plots
+from simulations.report.figures import figures, headline, marked_quantiles, times_to_recover
 from simulations.result import Promise, Result
 
 ROWS_MAX: Final = 60
@@ -19,15 +19,8 @@ LINES_MAX: Final = 200
 _STYLE: Final = (files("simulations.report") / "page.css").read_text(encoding="utf-8")
 
 
-class PlotsMissing(Exception):
-    """The world: the library that draws is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("a report needs matplotlib; install it: pip install 'gary[plots]'")
-
-
 def page(result: Result) -> str:
-    """The page; equal for equal results. Raises ``PlotsMissing``."""
+    """The page; equal for equal results."""
     return document(f"{result.scenario}, seed {result.seed}", "\n".join(_sections(result)))
 
 
@@ -49,6 +42,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, what: str = "l
     rest = f'<p class="pale">and {more} more {what}, which the JSON has</p>' if more > 0 else ""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{shown}</tbody></table></div>{rest}'
+
+
+def recoveries(results: Sequence[Result], title: str) -> Iterator[str]:
+    """How the times in which slots did not run are distributed; nothing if all ran all the time."""
+    took = times_to_recover(results)
+    if took:
+        yield f"<h2>{escape(title)}</h2>"
+        yield plots.distribution(took, marked_quantiles(took), name="recoveries", x="seconds until it ran again")
 
 
 def _sections(result: Result) -> Iterator[str]:
@@ -83,10 +84,6 @@ def _sections(result: Result) -> Iterator[str]:
 def _plots(result: Result) -> Iterator[str]:
     if not result.samples:
         return
-    try:
-        from simulations import plots
-    except ModuleNotFoundError as error:
-        raise PlotsMissing from error
     samples = result.samples
     spans = _merged([(h.at_s, samples[-1].at_s if h.until_s is None else h.until_s) for h in result.happenings])
 
@@ -109,11 +106,7 @@ def _plots(result: Result) -> Iterator[str]:
     yield over_time(
         "views", "Agents whose view of who is alive is the truth", "share", True, share=[s.converged for s in samples]
     )
-    took = [recovery.took_s for recovery in result.recoveries if recovery.took_s is not None]
-    if took:
-        marks = {f"{label} {units.in_words(quantile(took, q))}": quantile(took, q) for label, q in _QUANTILES.items()}
-        yield "<h2>How long slots did not run</h2>"
-        yield plots.distribution(took, marks, name="recoveries", x="seconds until it ran again")
+    yield from recoveries([result], "How long slots did not run")
     yield over_time(
         "bytes",
         "Bytes sent by an agent in a second",
@@ -131,9 +124,6 @@ def _plots(result: Result) -> Iterator[str]:
     yield from _promises(result, spans)
 
 
-_QUANTILES: Final = {"median": 0.5, "p90": 0.9, "p99": 0.99}
-
-
 def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """The times in which there was any of ``spans``."""
     merged: list[tuple[float, float]] = []
@@ -146,8 +136,6 @@ def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _promises(result: Result, spans: Sequence[tuple[float, float]]) -> Iterator[str]:
-    from simulations import plots
-
     of: dict[tuple[str, str], list[Promise]] = {}
     for promise in result.promises:
         of.setdefault((promise.deployment, promise.slot), []).append(promise)

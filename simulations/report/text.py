@@ -1,7 +1,8 @@
-"""A result in a terminal."""
+"""Results in a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -9,10 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from simulations.report.figures import figures, headline
+from simulations.report.figures import HEADS, failures_first, figures, headline, headline_of_all, row
 from simulations.result import Result
 
 FINDINGS_MAX: Final = 20
+RUNS_MAX: Final = 30
 
 
 def summary(result: Result) -> RenderableType:
@@ -31,4 +33,18 @@ def summary(result: Result) -> RenderableType:
         if len(result.findings) > FINDINGS_MAX:
             parts.append(Text(f"and {len(result.findings) - FINDINGS_MAX} more (--json has all)"))
         parts.append(Text(f"replay: {result.replay}"))
+    return Group(*parts)
+
+
+def merged_summary(results: Sequence[Result]) -> RenderableType:
+    """Of a sweep: failures first, then how the runs differ."""
+    bad = [result for result in results if not result.is_good]
+    parts: list[RenderableType] = [Text(headline_of_all(results), style="bold red" if bad else "bold green")]
+    shown = Table(*HEADS, box=None, padding=(0, 2, 0, 0))
+    for result in failures_first(results)[:RUNS_MAX]:
+        shown.add_row(*row(result))
+    parts.append(shown)
+    if len(results) > RUNS_MAX:
+        parts.append(Text(f"and {len(results) - RUNS_MAX} more"))
+    parts += [Text(f"replay: {result.replay}") for result in bad[:RUNS_MAX]]
     return Group(*parts)

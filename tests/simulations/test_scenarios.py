@@ -188,6 +188,11 @@ def test_a_duration_in_words_is_read_again(seconds: int) -> None:
     assert units.duration_s(units.in_words(float(seconds))) == seconds
 
 
+@given(st.floats(0.0, 1e9))
+def test_a_duration_on_a_command_line_is_read_again_as_it_was(seconds: float) -> None:
+    assert units.duration_s(units.exactly(seconds)) == seconds
+
+
 def test_each_kind_of_fault_has_a_name_and_says_what_it_is() -> None:
     assert KINDS["power-loss"].make is PowerLoss
     assert all(kind.make.about for kind in KINDS.values())

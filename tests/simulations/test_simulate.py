@@ -2,18 +2,23 @@
 
 import io
 import json
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from simulations.commands import run
+from simulations import outputs
+from simulations.commands import COMMANDS, run
 from simulations.commands.run import refusal
 from simulations.estimate import memory_bytes
-from simulations.report.merged import merged_page, merged_summary
+from simulations.faults.disks import DiskFull
+from simulations.faults.hosts import PowerLoss
+from simulations.report.merged import merged_page
 from simulations.report.page import LINES_MAX, page
-from simulations.report.text import summary
+from simulations.report.text import merged_summary, summary
 from simulations.result import Finding, Happening, Promise, Recovery, Result, Sample, from_json
 from simulations.run import Run
 from simulations.scenarios.library import Changes, find
@@ -85,6 +90,62 @@ def test_a_run_tells_what_happened_and_that_all_is_well(tmp_path: Path, capsys: 
     assert f"gary simulate {scenario} --seed 1" in report.read_text()
 
 
+WITHOUT_PLOTS = "import sys; sys.modules['matplotlib'] = None; from simulations.commands import run; sys.exit(run({}))"
+
+
+def without_plots(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command where the library that draws is not installed."""
+    code = WITHOUT_PLOTS.format(list(arguments))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_without_plots_all_commands_are_there_and_what_draws_is_refused_before_the_run(tmp_path: Path) -> None:
+    for command in COMMANDS:
+        assert without_plots(command, "--help").returncode == 0, command
+    for drawing in (("run", "--report"), ("growth", "--plots"), ("tradeoff", "--plots"), ("lifeguard", "--plots")):
+        refused = without_plots(*drawing, str(tmp_path))
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "pip install 'gary[plots]'" in refused.stderr
+    swept = without_plots("sweep", *SMALL, "--into", str(tmp_path / "sweep"), "--workers", "1")
+    assert swept.returncode == 0
+    assert "all is well in all 1 runs" in swept.stdout
+    assert "no report as a page" in swept.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--record", "."], "is a directory"),
+        (["--record", "nowhere/run.trace"], "there is no directory"),
+        (["--report", "nowhere/page.html"], "there is no directory"),
+        (["sweep", "--into", "file/sweep"], "cannot be made"),
+        (["growth", "--plots", "nowhere"], "no directory that can be written"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_run(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_place_that_became_unfit_meanwhile_costs_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "reports"
+    place.mkdir()
+    monkeypatch.setattr(outputs, "page", lambda text: Path(text))
+    assert run([*SMALL, "--json", "--report", str(place), "--record", str(tmp_path / "run.trace")]) == 2
+    out, err = capsys.readouterr()
+    assert from_json(out).is_good
+    assert f"report: {place} could not be written: Is a directory" in err
+    assert (tmp_path / "run.trace").exists()
+
+
 def test_equal_seeds_give_equal_results_and_others_do_not() -> None:
     first, again, other = (played(Scenario(seed=seed, for_s=15.0, hosts=(Hosts(5),))) for seed in (3, 3, 4))
     assert first.report().to_json() == again.report().to_json()
@@ -92,9 +153,6 @@ def test_equal_seeds_give_equal_results_and_others_do_not() -> None:
 
 
 def test_a_fault_that_was_planned_and_breaks_nothing_is_a_finding() -> None:
-    from simulations.faults.disks import DiskFull
-    from simulations.faults.hosts import PowerLoss
-
     quiet = Planned(DiskFull(), Where(count=1), at_s=14.0, lasts_s=0.5)
     nobody = Planned(PowerLoss(), Where(hosts=("n99",)), at_s=2.0)
     result = played(Scenario(for_s=15.0, hosts=(Hosts(4),), faults=(quiet, nobody))).report()
@@ -104,8 +162,6 @@ def test_a_fault_that_was_planned_and_breaks_nothing_is_a_finding() -> None:
 
 
 def test_what_was_expected_and_did_not_come_is_a_finding() -> None:
-    from simulations.faults.hosts import PowerLoss
-
     loss = Planned(PowerLoss(), Where(holding="app", count=2), at_s=10.0, lasts_s=15.0)
     expect = Expect(kept=1.0, recovery_s=0.2, sent_bytes_per_s=1.0)
     result = played(Scenario(for_s=30.0, hosts=(Hosts(6),), faults=(loss,), expect=expect)).report()
@@ -126,6 +182,16 @@ def test_a_result_is_read_as_it_was_written() -> None:
             from_json(wrong)
 
 
+def test_what_scenarios_there_are_is_told_to_people_and_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["scenarios"]) == 0
+    assert "zone-loss" in capsys.readouterr().out
+    assert run(["scenarios", "--json"]) == 0
+    listed = {each["scenario"]: each for each in json.loads(capsys.readouterr().out)}
+    assert (listed["steady"]["hosts"], listed["steady"]["for_s"]) == (find("steady").read().nodes, 120.0)
+    assert run(["scenarios", "steady"]) == 0
+    assert capsys.readouterr().out == find("steady").text
+
+
 # Traces
 
 
@@ -140,6 +206,8 @@ def test_a_trace_goes_to_any_moment_and_shows_an_agent(tmp_path: Path, capsys: p
     assert state["agent"]["members"] == {"alive": 6}
     assert run(["replay", str(trace), "--until", "5s"]) == 0
     assert "n5" in capsys.readouterr().out
+    assert run(["replay", str(trace), "--until", "5s", "--json"]) == 0
+    assert [json.loads(line)["host"] for line in capsys.readouterr().out.splitlines()] == [f"n{n}" for n in range(6)]
     assert run(["replay", str(trace), "--node", "n77"]) == 2
     assert "n0 to n5" in capsys.readouterr().err
 

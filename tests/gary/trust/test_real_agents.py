@@ -123,7 +123,7 @@ def test_an_expelled_node_is_out_within_moments_and_is_told(agents: list[RealAge
     assert left.returncode == 0, left.stderr
 
 
-def test_a_new_root_reaches_everybody_and_nobody_is_suspected(agents: list[RealAgent]) -> None:
+def test_a_new_root_reaches_everybody_and_nobody_is_lost(agents: list[RealAgent]) -> None:
     form(agents)
     before = [metrics(agent) for agent in agents]
     done = agents[2].gary("rotate", "--overlap", "1h", "--json")
@@ -136,8 +136,10 @@ def test_a_new_root_reaches_everybody_and_nobody_is_suspected(agents: list[RealA
     agents[0].until(is_done, "not everybody has a certificate of the new root")
     names = {name(agent) for agent in agents}
     assert all(alive(agent) == names for agent in agents)
+    # A machine that stands still for a moment makes its agents suspect each other, and then hear of it. That they do
+    # not for a new root is tested in virtual time (tests/simulations/test_trust.py).
     for earlier, agent in zip(before, agents, strict=True):
-        for counted in ("gary_gossip_suspicions_total", "gary_gossip_deaths_declared_total"):
-            assert metrics(agent).get(counted, 0) == earlier.get(counted, 0), name(agent)
+        deaths = "gary_gossip_deaths_declared_total"
+        assert metrics(agent).get(deaths, 0) == earlier.get(deaths, 0), events(agent, "member")
     newcomer = invite(agents[3])
     assert read(newcomer).issuer == agents[3].client.call("version")["node"]
