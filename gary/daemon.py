@@ -65,13 +65,13 @@ from gary.trust.notary import Founded
 from gary.trust.standing import Standing, found, founding_writes
 from gossip import (
     PROFILES,
+    CancelTimer,
     GossipError,
     Lane,
     Peer,
     Send,
     SetTimer,
     Timer,
-    TimerKind,
     Transport,
     TransportConfig,
     TransportFactory,
@@ -103,7 +103,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: dict[int, Replies] = {}
         self._logs: dict[int, asyncio.Task[None]] = {}
-        self._timers: dict[tuple[TimerKind, str], asyncio.TimerHandle] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}
         self._looking: dict[str, asyncio.Event] = {}
         self._under_way: Counter[str] = Counter()
         self._nodes: tuple[NodeId, ...] = ()
@@ -257,11 +257,9 @@ class Daemon:
                 case Send(peer, lane, frame):
                     self._transport.send(peer, lane, frame)
                 case SetTimer(timer, delay_s):
-                    # One that is set again under its kind and key is stale, and would wake the loop for nothing.
-                    stale = self._timers.get((timer.kind, timer.key))
-                    if stale is not None:
-                        stale.cancel()
-                    self._timers[timer.kind, timer.key] = loop.call_later(delay_s, self._timer, timer)
+                    self._timers[timer.token] = loop.call_later(delay_s, self._timer, timer)
+                case CancelTimer(timer):
+                    self._timers.pop(timer.token).cancel()
                 case SetAlarm(alarm, delay_s):
                     loop.call_later(delay_s, self._alarm, alarm)
                 case Persist():
@@ -304,7 +302,7 @@ class Daemon:
                     self.finished.set()
 
     def _timer(self, timer: Timer) -> None:
-        del self._timers[timer.kind, timer.key]
+        del self._timers[timer.token]
         assert self._agent is not None
         self._perform(self._agent.timer(timer, self._loop.time()))
 

@@ -1,7 +1,7 @@
 """What the core asks its driver to do, in the order in which it must happen.
 
-``gossip.Send`` and ``gossip.SetTimer`` are passed on as they are; the rest is here. The daemon executes effects on the
-real world, the simulation executes them in virtual time; nothing else does.
+``gossip.Send``, ``gossip.SetTimer`` and ``gossip.CancelTimer`` are passed on as they are; the rest is here. The daemon
+executes effects on the real world, the simulation executes them in virtual time; nothing else does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gary.identity import NodeId
 from gary.runtime.base import StartRequest
 from gary.storage import Write
 from gary.trust.notary import Request
-from gossip import Send, SetTimer
+from gossip import CancelTimer, Send, SetTimer
 from gossip.transport import Credentials
 
 
@@ -171,6 +171,7 @@ class Exit:
 Effect = (
     Send
     | SetTimer
+    | CancelTimer
     | SetAlarm
     | Persist
     | StartContainer
@@ -191,6 +192,7 @@ Effect = (
 
 __all__ = [
     "Alarm",
+    "CancelTimer",
     "Consult",
     "Dial",
     "Effect",

@@ -8,6 +8,7 @@ from gossip.config import PROFILES, SwimConfig
 from gossip.directory import Advertisement, Directory, Publication
 from gossip.effects import (
     AdvertisementChanged,
+    CancelTimer,
     Deliver,
     Effect,
     EpochRaised,
@@ -46,6 +47,7 @@ __all__ = [
     "AdvertisementChanged",
     "AdvertisementTooLarge",
     "BadFrame",
+    "CancelTimer",
     "Claim",
     "Deliver",
     "Directory",

@@ -52,6 +52,13 @@ class SetTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """``timer`` is stale: to let it go off does nothing, and wakes a process for nothing."""
+
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
 class Deliver:
     """An application payload arrived from the node ``sender``."""
 
@@ -141,6 +148,7 @@ class Forgotten:
 Effect = (
     Send
     | SetTimer
+    | CancelTimer
     | Deliver
     | Heard
     | MemberChanged

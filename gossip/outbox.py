@@ -1,6 +1,6 @@
 """Where everything that leaves the core is collected: effects, frames and armed timers.
 
-A timer is known by its kind and key; arming it again makes the earlier one stale. Only armed timers are remembered.
+A timer is known by its kind and key; arming it again cancels the earlier one. Only armed timers are remembered.
 
 A frame is written in the highest version of the protocol that both ends are known to speak. Of a peer that has not
 spoken yet, nothing is known: it gets the lowest that this node speaks.
@@ -12,7 +12,7 @@ from collections import Counter
 
 from gossip.config import SwimConfig
 from gossip.dissemination import Broadcasts
-from gossip.effects import Effect, Send, SetTimer, Timer, TimerKind
+from gossip.effects import CancelTimer, Effect, Send, SetTimer, Timer, TimerKind
 from gossip.messages import Message, VersionRange, encode, frame, frame_head
 from gossip.transport import Lane, Peer
 
@@ -78,13 +78,16 @@ class Outbox:
 
     def arm(self, kind: TimerKind, delay_s: float, key: str = "") -> None:
         """Set the timer, in place of the one that is armed under the same kind and key."""
+        self.disarm(kind, key)
         self._tokens += 1
         self._armed[kind, key] = (self._tokens, self.now + max(0.0, delay_s))
         self._effects.append(SetTimer(Timer(kind, key, self._tokens), max(0.0, delay_s)))
 
     def disarm(self, kind: TimerKind, key: str = "") -> None:
-        """Make the armed timer stale, if there is one."""
-        self._armed.pop((kind, key), None)
+        """Cancel the armed timer, if there is one."""
+        armed = self._armed.pop((kind, key), None)
+        if armed is not None:
+            self._effects.append(CancelTimer(Timer(kind, key, armed[0])))
 
     def is_armed(self, kind: TimerKind, key: str = "") -> bool:
         """Such a timer is armed."""

@@ -94,11 +94,13 @@ class Flight:
     """A probe of our own that is under way.
 
     ``pings`` counts the direct ones so far, at most two, and ``refused`` is about the second. ``silent`` holds the
-    relays that have said nothing yet. ``excused``: it got more time, because this node stood still.
+    relays that have said nothing yet. ``excused``: it got more time, because this node stood still. At ``ends_at`` it
+    has failed; the timer for that is set when the direct ping has, since most probes are over by then.
     """
 
     node: str
     sequence: int
+    ends_at: float
     pings: int = 1
     relayed: bool = False
     refused: bool = False
@@ -324,6 +326,7 @@ class Prober:
         if not flight.relayed:
             self._ask_relays(flight)
         flight.pings += 1
+        self._outbox.arm(TimerKind.PROBE_END, flight.ends_at - now, str(sequence))
         member = self._membership.get(flight.node)
         assert member is not None, "the flight to a member that is forgotten has ended"
         self._ping_doubted(Peer(flight.node, member.address), sequence, now)
@@ -359,13 +362,12 @@ class Prober:
             return
         self._counters["probes"] += 1
         self._sequence += 1
-        flight = Flight(node, self._sequence)
+        window_s = self._health.scaled(self._config.probe_window_s)
+        flight = Flight(node, self._sequence, now + window_s)
         self._flights[flight.sequence] = flight
         self._sequence_of[node] = flight.sequence
         timeout_s = self._health.scaled(self._config.probe_timeout_s)
         self._outbox.arm(TimerKind.PROBE_DIRECT, timeout_s, str(flight.sequence))
-        window_s = self._health.scaled(self._config.probe_window_s)
-        self._outbox.arm(TimerKind.PROBE_END, window_s, str(flight.sequence))
         send = self._ping_doubted if is_doubted else self._send_ping
         send(Peer(node, member.address), flight.sequence, now)
 

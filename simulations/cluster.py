@@ -51,7 +51,7 @@ from gary.trust.keys import SEED_SIZE_BYTES, KeyPair, node_id_of
 from gary.trust.notary import Founded
 from gary.trust.operator import Operator
 from gary.trust.standing import found, founding_writes
-from gossip import Lane, Peer, Roll, Send, SetTimer, SwimConfig, Timer
+from gossip import CancelTimer, Lane, Peer, Roll, Send, SetTimer, SwimConfig, Timer
 from simulations import notary
 from simulations.clock import Clock
 from simulations.host import WALL_S, Host
@@ -255,6 +255,7 @@ class Cluster:
         host.written_at = host.late_at = self.clock.now
         self._lose_unwritten(host)
         host.stands_still = False
+        host.timers.clear()
         host.overdue.clear()
         host.waiting.clear()
         host.hanging.clear()
@@ -462,6 +463,7 @@ class Cluster:
         return {
             Send: self._send,
             SetTimer: self._set_timer,
+            CancelTimer: lambda host, life, effect: host.timers.discard(effect.timer.token),
             SetAlarm: self._set_alarm,
             Persist: self._persist,
             StartContainer: self._start_container,
@@ -486,18 +488,29 @@ class Cluster:
         self.network.send(host.address, host.agent.node, effect.peer, effect.lane, effect.frame)
 
     def _set_timer(self, host: Host, life: int, effect: SetTimer) -> None:
-        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, Agent.timer, effect.timer)
+        host.timers.add(effect.timer.token)
+        self.clock.after(effect.delay_s / host.clock_rate, self._time_out, host, life, effect.timer)
 
-    def _set_alarm(self, host: Host, life: int, effect: SetAlarm) -> None:
-        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, Agent.alarm, effect.alarm)
-
-    def _go_off(self, host: Host, life: int, call: Callable[..., list[Effect]], given: Timer | Alarm) -> None:
-        """A timer. Of a process that stood still they go off before it reads anything."""
+    def _time_out(self, host: Host, life: int, timer: Timer) -> None:
+        """A timer, if it was not cancelled. Of a process that stood still they go off before it reads anything."""
+        if host.life != life or timer.token not in host.timers:
+            return
         if host.stands_still:
             self.counters["inputs_waited"] += 1
-            host.overdue.append(partial(self._input, host, life, call, given))
+            host.overdue.append(partial(self._time_out, host, life, timer))
         else:
-            self._input(host, life, call, given)
+            host.timers.remove(timer.token)
+            self._input(host, life, Agent.timer, timer)
+
+    def _set_alarm(self, host: Host, life: int, effect: SetAlarm) -> None:
+        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, effect.alarm)
+
+    def _go_off(self, host: Host, life: int, alarm: Alarm) -> None:
+        if host.stands_still:
+            self.counters["inputs_waited"] += 1
+            host.overdue.append(partial(self._input, host, life, Agent.alarm, alarm))
+        else:
+            self._input(host, life, Agent.alarm, alarm)
 
     def _persist(self, host: Host, life: int, effect: Persist) -> None:
         if host.timing.write_factor > 1.0:

@@ -28,7 +28,7 @@ class Host:
     ``engine_hangs``, what it is asked waits in ``hanging``; ``engine_lies``: the chance that an answer is not true.
     ``wall_skew_s``: by how much its clock is wrong; ``drift`` lets it run fast or slow. ``credentials``: what its
     transport shows. While it ``stands_still`` its agent does nothing; ``late_s`` is how late it does everything, and
-    ``late_at`` when it will have got to what has come so far.
+    ``late_at`` when it will have got to what has come so far. ``timers``: the tokens of those of gossip that are set.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Host:
     stands_still: bool = False
     late_s: float = 0.0
     late_at: float = 0.0
+    timers: set[int] = field(default_factory=set)
     overdue: list[Callable[[], None]] = field(default_factory=list)
     waiting: list[Callable[[], None]] = field(default_factory=list)
     look_at: float | None = None

@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Final
 
 from gossip import (
+    CancelTimer,
     Effect,
     Lane,
     Member,
@@ -55,7 +56,7 @@ class Anomaly(StrEnum):
 class Agent:
     """One process. ``was_anomalous``: ever. ``skew_s``: how far its clock is ahead of the others'. ``hears``: what its
     core gets of a frame that arrives; None: all of it. ``events``: what its application was told, and when, if the
-    swarm keeps that."""
+    swarm keeps that. ``timers``: the tokens of those that are set."""
 
     index: int
     swim: Swim
@@ -70,6 +71,7 @@ class Agent:
     bytes_sent: int = 0
     bytes_received: int = 0
     is_reading: bool = False
+    timers: set[int] = field(default_factory=set)
     hanging: set[TimerKind] = field(default_factory=set)
     held_sends: list[Send] = field(default_factory=list)
     held_timers: list[Timer] = field(default_factory=list)
@@ -208,7 +210,7 @@ class Swarm:
         for send in sends:
             self._send(agent, send)
         for timer in timers:
-            self.perform(agent, agent.swim.timer(timer, self.now + agent.skew_s))
+            self._fire(agent, timer)
         if agent.held_frames and not agent.is_reading:
             self._read_next(agent)
 
@@ -272,7 +274,10 @@ class Swarm:
                     agent.held_sends.append(effect)
                 else:
                     self._send(agent, effect)
+            elif type(effect) is CancelTimer:
+                agent.timers.discard(effect.timer.token)
             elif type(effect) is SetTimer:
+                agent.timers.add(effect.timer.token)
                 self._order += 1
                 heapq.heappush(self._heap, (self.now + effect.delay_s, self._order, _TIMER, agent, effect.timer))
             else:
@@ -284,11 +289,12 @@ class Swarm:
             self._told(agent, effect, self.now)
 
     def _fire(self, agent: Agent, timer: Timer) -> None:
-        if not agent.is_up:
+        if not agent.is_up or timer.token not in agent.timers:
             return
         if agent.anomaly is not None and self._waits(agent, timer.kind):
             agent.held_timers.append(timer)
         else:
+            agent.timers.remove(timer.token)
             self.perform(agent, agent.swim.timer(timer, self.now + agent.skew_s))
 
     def _waits(self, agent: Agent, kind: TimerKind) -> bool:

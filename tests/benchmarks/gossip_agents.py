@@ -19,7 +19,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gossip import Effect, Lane, MemberChanged, Peer, Send, SetTimer, Swim, SwimConfig, Timer, TransportConfig
+from gossip import (
+    CancelTimer,
+    Effect,
+    Lane,
+    MemberChanged,
+    Peer,
+    Send,
+    SetTimer,
+    Swim,
+    SwimConfig,
+    Timer,
+    TransportConfig,
+)
 from gossip.nng import NngTransport
 from gossip.transport import Credentials
 
@@ -50,6 +62,7 @@ class GossipAgent:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._loop = asyncio.get_running_loop()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
         credentials = None if plan.credentials is None else Credentials(*plan.credentials)
         self._transport = NngTransport(TransportConfig(plan.node, plan.address, credentials=credentials))
         self.swim = Swim(
@@ -85,11 +98,14 @@ class GossipAgent:
                 case Send(peer, lane, frame):
                     self._transport.send(peer, lane, frame)
                 case SetTimer(timer, delay_s):
-                    self._loop.call_later(delay_s, self._timer, timer)
+                    self._timers[timer.token] = self._loop.call_later(delay_s, self._timer, timer)
+                case CancelTimer(timer):
+                    self._timers.pop(timer.token).cancel()
                 case MemberChanged(member) if self._plan.tells:
                     print(member.node, member.status, flush=True)
 
     def _timer(self, timer: Timer) -> None:
+        del self._timers[timer.token]
         self._perform(self.swim.timer(timer, self._loop.time()))
 
     def report(self) -> dict[str, Any]:

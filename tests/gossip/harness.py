@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from gossip import (
     VERSIONS,
+    CancelTimer,
     Claim,
     Effect,
     IdentityConflict,
@@ -268,7 +269,7 @@ class Solo:
             elif isinstance(effect, SetTimer):
                 self._order += 1
                 heapq.heappush(self._timers, (self.now + effect.delay_s, self._order, effect.timer))
-            else:
+            elif not isinstance(effect, CancelTimer):  # It lets them go off all the same, which must do nothing.
                 self.events.append(effect)
 
     def hears(self, number: int, *messages: Message, cluster: bytes = CLUSTER) -> None:

@@ -36,6 +36,7 @@ def test_a_blocked_agent_sends_nothing_and_wakes_to_find_that_its_probe_has_fail
     assert agent.held_frames
     assert agent.swim.counters().get("probes_failed", 0) == 0
     swarm.end_anomaly(agent)
+    swarm.run(0.0)
     assert agent.frames_sent > sent
     assert agent.swim.counters().get("probes_failed", 0) == 1
     assert agent.held_frames
