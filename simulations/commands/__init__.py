@@ -32,7 +32,9 @@ def parser(prog: str, name: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=about.replace("%", "%%"), formatter_class=argparse.RawDescriptionHelpFormatter, **own
     )
-    made.add_argument(COMPILED, action="store_true", help="compile once what runs most, and run that: twice as fast")
+    made.add_argument(
+        COMPILED, action="store_true", help="compile once what runs most, and run that: half as fast again"
+    )
     module.add_arguments(made)
     return made
 
