@@ -30,17 +30,18 @@ class Scope(Checker):
         self._books = books
         words = sorted(set(canaries))
         self._canaries = re.compile(b"|".join(map(re.escape, words)) if words else b"(?!)")
+        self._documents: dict[bytes, set[DeploymentId]] = {word: set() for word in words}
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         match effect:
             case Send(peer, lane, frame):
-                if self._canaries.search(frame):
-                    self._shows(cluster, host, peer.node, frame)
+                for word in set(self._canaries.findall(frame)):
+                    self._shows(cluster, host, peer.node, word)
                 if lane is Lane.BULK and self._books.durable and not peer.node.startswith(GUEST):
                     self._sends(cluster, host, peer.node, frame)
-            case Reply(item=item, error=error) if not _holds_anything(host):
+            case Reply(item=item, error=error):
                 self._tells(cluster, host, "answers at its socket", f"{item} {error}")
-            case Notify(event) if not _holds_anything(host):
+            case Notify(event):
                 self._tells(cluster, host, "says in an event", repr(event))
             case _:
                 pass
@@ -57,11 +58,20 @@ class Scope(Checker):
                     if found:
                         self.found(cluster, f"{host.name} keeps {found[0]!r} outside of any document")
 
-    def _shows(self, cluster: Cluster, host: Host, to: str, frame: bytes) -> None:
+    def _shows(self, cluster: Cluster, host: Host, to: str, word: bytes) -> None:
         if to.startswith(GUEST):
             self.found(cluster, f"{host.name} tells a guest of a deployment")
-        elif not any(to in nodes for nodes in self._books.named.values()):
-            self.found(cluster, f"a frame from {host.name} shows a deployment to {to[:6]}, a node that is no member")
+        elif not self._may_see(host, to, word):
+            self.found(cluster, f"a frame from {host.name} shows {word!r} to {to[:6]}, a node that is no member")
+
+    def _may_see(self, host: Host, node: str, word: bytes) -> bool:
+        """Whether a member of a document that has ``word`` has named ``node``; ``host`` may hold some of them."""
+        documents = self._documents[word]
+        for id, deployment in host.agent.deployments.items() if host.agent is not None else ():
+            if id not in documents and word in repr(deployment.state.specs).encode():
+                documents.add(id)
+            self._books.name_members(host, id)
+        return any(node in self._books.named.get(id, ()) for id in documents)
 
     def _sends(self, cluster: Cluster, host: Host, to: str, frame: bytes) -> None:
         for message in messages(frame):
@@ -82,10 +92,6 @@ class Scope(Checker):
             self.found(cluster, f"{host.name} holds document {id[:6]} and no member has named it")
 
     def _tells(self, cluster: Cluster, host: Host, how: str, said: str) -> None:
-        found = self._canaries.search(said.encode())
-        if found and not any(host.node in nodes for nodes in self._books.named.values()):
-            self.found(cluster, f"what {host.name} {how} shows {found[0]!r}, and it is no member")
-
-
-def _holds_anything(host: Host) -> bool:
-    return host.agent is not None and bool(host.agent.deployments)
+        for word in set(self._canaries.findall(said.encode())):
+            if not self._may_see(host, host.node, word):
+                self.found(cluster, f"what {host.name} {how} shows {word!r}, and it is no member")

@@ -9,27 +9,33 @@ from simulations.cluster import Cluster
 QUIET_BYTES_PER_S = 1_000.0
 """What an agent sends at rest, at most: a ping, an ack and the comparison of documents with fellows now and then."""
 
+WRITES_MAX = 2
+"""What an agent writes of what was before the rest, at most: the peers it knows, and what it was told last."""
+
 
 class Steadiness(Checker):
     name = "steadiness"
-    about = "at rest no document grows, nothing is written, and only probes are sent"
+    about = "at rest no document grows, nothing is written again and again, and only probes are sent"
 
     def __init__(self) -> None:
         super().__init__()
-        self._before: tuple[float, dict[tuple[str, str], int], int] | None = None
+        self._before: tuple[float, dict[tuple[str, str], int], dict[str, int], int] | None = None
 
     def begin(self, cluster: Cluster) -> None:
         """From now on nothing happens."""
-        self._before = cluster.clock.now, _sizes(cluster), cluster.counters["bytes"]
+        self._before = cluster.clock.now, _sizes(cluster), _writes(cluster), cluster.counters["bytes"]
 
     def end(self, cluster: Cluster) -> None:
         """Until now nothing has happened."""
         assert self._before is not None, "begin comes first"
-        since, sizes, sent = self._before
+        since, sizes, writes, sent = self._before
         for (name, id), size in _sizes(cluster).items():
             before = sizes.get((name, id), 0)
             if size != before:
                 self.found(cluster, f"the document {id[:6]} of {name} grew from {before} to {size} changes at rest")
+        for name, count in _writes(cluster).items():
+            if count - writes.get(name, count) > WRITES_MAX:
+                self.found(cluster, f"{name} wrote {count - writes[name]} times at rest")
         rate = (cluster.counters["bytes"] - sent) / (cluster.clock.now - since) / max(1, len(cluster.live()))
         if rate > QUIET_BYTES_PER_S:
             self.found(cluster, f"at rest each agent sends {rate:.0f} bytes a second")
@@ -42,3 +48,7 @@ def _sizes(cluster: Cluster) -> dict[tuple[str, str], int]:
         if host.agent is not None
         for id, deployment in host.agent.deployments.items()
     }
+
+
+def _writes(cluster: Cluster) -> dict[str, int]:
+    return {host.name: host.storage.writes_count for host in staying(cluster)}

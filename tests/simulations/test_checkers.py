@@ -8,7 +8,7 @@ import pytest
 from crdt import Replica
 from gary import assignment
 from gary.document import Document
-from gary.effects import StartContainer, StopContainer
+from gary.effects import Reply, StartContainer, StopContainer
 from gary.facts import MAPS
 from gary.identity import Slot
 from gary.runtime.base import StartRequest
@@ -83,6 +83,15 @@ def test_growth_sees_a_document_that_grows() -> None:
     assert growth(cluster, 10.0) != []
 
 
+def test_growth_sees_an_agent_that_writes_the_same_again_and_again() -> None:
+    cluster = settled(cluster_of(4, 1), app(4))
+    assert growth(cluster, 20.0) == []
+    host = cluster.hosts[2]
+    for number in range(1, 5):
+        cluster.clock.after(4.0 * number, lambda: host.storage.write([PutRecord(Table.NODE, "same", b"again")]))
+    assert growth(cluster, 20.0) == ["n2 wrote 4 times at rest"]
+
+
 def test_safety_sees_bytes_outside_of_documents_and_what_is_told_too_early() -> None:
     cluster = cluster_of(4, 1)
     safety = Safely(CANARY.encode())
@@ -90,6 +99,23 @@ def test_safety_sees_bytes_outside_of_documents_and_what_is_told_too_early() -> 
     safety.wrote(cluster, cluster.hosts[3], [PutRecord(Table.DEPLOYMENT, "x", CANARY.encode())])
     assert "outside of any document" in safety.pop()
     settled(cluster, app(1, name=f"{CANARY}-app"))
+    assert safety.violations == []
+
+
+def test_safety_sees_what_a_member_of_another_deployment_is_told() -> None:
+    cluster = cluster_of(6, 1)
+    safety = Safely(CANARY.encode())
+    cluster.watch(safety)
+    settled(cluster, app(1, name=f"{CANARY}-app"))
+    member = next(host for host in cluster.hosts if host.agent and host.agent.deployments)
+    other = next(host for host in cluster.hosts if host.agent and not host.agent.deployments)
+    cluster.deploy(other, app(1, name="another", resilience=1))
+    assert safety.violations == []
+    safety.performs(cluster, member, Send(Peer(other.node, other.address), Lane.PROBE, CANARY.encode()))
+    assert "that is no member" in safety.pop()
+    safety.performs(cluster, other, Reply(1, {"said": CANARY}))
+    assert "it is no member" in safety.pop()
+    safety.performs(cluster, member, Reply(1, {"said": CANARY}))
     assert safety.violations == []
 
 
