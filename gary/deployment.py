@@ -8,6 +8,7 @@ promises and containers, ``Calling`` the search for others who keep what nobody 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from gary import spec as specs
@@ -50,6 +51,8 @@ from gary.state import Role, State
 IDLE_MEMBER_S = 30.0
 FORGET_AFTER_S = 7 * 24 * 3600.0
 CLOCK_TOLERANCE_S = 60.0
+GIVE_AGAIN_S = 5.0
+"""A member that says that it holds nothing is given the document once in so long."""
 
 
 class Deployment:
@@ -68,6 +71,7 @@ class Deployment:
         self._idle_since: float | None = None
         self._announced = document.state.effective
         self._timed: Generation | None = None
+        self._given_at: dict[NodeId, float] = {}
 
     @property
     def document(self) -> Document:
@@ -234,11 +238,14 @@ class Deployment:
             self._replication.empty_handed.add(sender)
             self.evaluate(now)
         else:
-            self._give_again(sender)
+            self._give_again(sender, now)
 
-    def _give_again(self, member: NodeId) -> None:
+    def _give_again(self, member: NodeId, now: float) -> None:
         """The document, in which ``member`` reads what it promised."""
-        if not self.unwritten:
+        if now - self._given_at.get(member, -math.inf) < GIVE_AGAIN_S:
+            self._host.count("given_again_refused")
+        elif not self.unwritten:
+            self._given_at[member] = now
             snapshot, asks = self._replication.snapshot()
             invitation = Invitation(self._host.next_number(), self.id, (), snapshot)
             self._replication.goes_with(invitation.id, member, asks)

@@ -11,6 +11,8 @@ BASE_BYTES: Final = 60_000_000
 AGENT_BYTES: Final = 120_000
 MEMBER_BYTES: Final = 220
 """Of each agent's view, for each member."""
+ADVERTISED_BYTES: Final = 1_000
+"""Of each agent, for each copy of a document: what its holder advertises has changed since all began with the same."""
 COPY_BYTES: Final = 450_000
 """A document, its history and its disk, for each member of a deployment."""
 MEMBERS_OF_A_DEPLOYMENT: Final = 3
@@ -22,9 +24,8 @@ def memory_bytes(scenario: Scenario) -> int:
         group.count * max(MEMBERS_OF_A_DEPLOYMENT, min(group.replicas, scenario.nodes))
         for group in scenario.deployments
     )
-    return (
-        BASE_BYTES + scenario.nodes * AGENT_BYTES + scenario.nodes * scenario.nodes * MEMBER_BYTES + copies * COPY_BYTES
-    )
+    agent_bytes = AGENT_BYTES + scenario.nodes * MEMBER_BYTES + min(copies, scenario.nodes) * ADVERTISED_BYTES
+    return BASE_BYTES + scenario.nodes * agent_bytes + copies * COPY_BYTES
 
 
 def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:

@@ -53,11 +53,15 @@ class Behaviour:
 
 @dataclass(slots=True)
 class _Record:
-    """A container, as it was when something was last done to it; ``_seen`` adds what time does."""
+    """A container, as it was when something was last done to it; ``_seen`` adds what time does.
+
+    ``health``: what it was told to say until it is started again; None: what comes by itself.
+    """
 
     container: Container
     behaviour: Behaviour
     checked: bool
+    health: Health | None = None
     written: list[LogChunk] = field(default_factory=list)
 
 
@@ -119,11 +123,9 @@ class MemoryEngine:
         """The container is not there any more, and nobody is told."""
         del self._records[container_id]
 
-    def set_health(self, container_id: str, health: Health, now: float) -> None:
-        """The container's health check says this from now on."""
-        record = self._records[container_id]
-        record.container = replace(self._seen(record, now), health=health)
-        record.checked = False
+    def set_health(self, container_id: str, health: Health | None) -> None:
+        """The container's health is this until it is started again; None: what its health check makes of it."""
+        self._records[container_id].health = health
         self._changed()
 
     def write(self, container_id: str, chunk: LogChunk) -> None:
@@ -223,6 +225,7 @@ class MemoryEngine:
         return (port for port in range(FIRST_CHOSEN_PORT, 65536) if port not in taken)
 
     def _run(self, record: _Record, now: float) -> Container:
+        record.health = None
         record.container = replace(
             record.container,
             state=ContainerState.RUNNING,
@@ -270,6 +273,8 @@ class MemoryEngine:
                 exit_code=behaviour.exit_code,
                 finished_at_s=ended,
             )
+        if record.health is not None:
+            return replace(container, health=record.health)
         healthy = container.started_at_s + behaviour.healthy_after_s
         if record.checked and behaviour.healthy_after_s >= 0 and now >= healthy:
             return replace(container, health=Health.HEALTHY)

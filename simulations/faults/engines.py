@@ -105,7 +105,7 @@ class ContainerCrash:
 
 @dataclass(frozen=True, slots=True)
 class HealthFlap:
-    """The health checks of all containers on the hosts say that they are ill; then that they are well."""
+    """The health checks of all containers on the hosts say that they are ill; then what they said before."""
 
     about: ClassVar[str] = "containers whose health checks fail"
     evidence: ClassVar[tuple[str, ...]] = ()
@@ -113,12 +113,12 @@ class HealthFlap:
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
         struck = [(host, container) for host in hosts for container in _running(host, world.now)]
         for host, container in struck:
-            host.engine.set_health(container, Health.UNHEALTHY, world.now)
+            host.engine.set_health(container, Health.UNHEALTHY)
 
         def mend() -> None:
             for host, container in struck:
                 if container in _running(host, world.now):
-                    host.engine.set_health(container, Health.HEALTHY, world.now)
+                    host.engine.set_health(container, None)
 
         return mend if struck else None
 

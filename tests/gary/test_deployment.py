@@ -9,7 +9,7 @@ import pytest
 
 from gary.acquaintance import proofs
 from gary.calling import Waits
-from gary.deployment import Deployment
+from gary.deployment import GIVE_AGAIN_S, Deployment
 from gary.identity import NodeId, Slot
 from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Released, Snapshot, Without
 from gary.replication import AWAITED_COMPARE_S, COMPARE_S
@@ -295,6 +295,21 @@ def test_a_member_that_says_that_it_holds_nothing_is_given_the_document() -> Non
     assert set(members[C].open_document(invitation.snapshot).replica.heads()) == set(
         members[B].document.replica.heads()
     )
+
+
+def test_a_member_that_says_so_again_and_again_is_given_the_document_once_in_a_while() -> None:
+    members = resilient_group()
+    giver = members[B]
+
+    def given() -> int:
+        return sum(to == C and isinstance(message, Invitation) for to, message in giver.sent)
+
+    for _ in range(100):
+        giver.hear(C, Without(ID, has_left=False))
+    assert (given(), giver.counted["given_again_refused"]) == (1, 99)
+    giver.now += GIVE_AGAIN_S
+    giver.hear(C, Without(ID, has_left=False))
+    assert given() == 2
 
 
 def test_who_is_no_member_and_shows_nothing_is_given_nothing() -> None:

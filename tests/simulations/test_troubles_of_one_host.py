@@ -99,7 +99,7 @@ def test_a_container_whose_check_fails_is_started_again_where_it_was(seed: int) 
     before = cluster.started()
     victim = cluster.hosts[1]
     (container,) = victim.engine.present(cluster.clock.now)
-    victim.engine.set_health(container.id, Health.UNHEALTHY, cluster.clock.now)
+    victim.engine.set_health(container.id, Health.UNHEALTHY)
     cluster.run(0.5)
     assert not is_whole(cluster, cluster.hosts[0])
     assert cluster.run_until(lambda: is_whole(cluster, cluster.hosts[0]), 40.0)
@@ -117,7 +117,7 @@ def test_a_container_whose_check_fails_again_and_again_moves_to_a_host_where_it_
     def sicken() -> bool:
         for container in victim.engine.present(cluster.clock.now):
             if container.state is ContainerState.RUNNING and container.health is not Health.UNHEALTHY:
-                victim.engine.set_health(container.id, Health.UNHEALTHY, cluster.clock.now)
+                victim.engine.set_health(container.id, Health.UNHEALTHY)
         return per_host(cluster)[victim.name] == 0
 
     assert cluster.run_until(sicken, 120.0)

@@ -34,11 +34,17 @@ def test_a_container_that_ends_by_itself_ends_at_its_time() -> None:
     assert (ended.state, ended.exit_code, ended.finished_at_s) == (ContainerState.EXITED, 3, 11)
 
 
-def test_health_can_be_set_and_stays() -> None:
+def test_health_that_is_set_stays_until_the_container_is_started_again() -> None:
     engine = MemoryEngine()
     started = engine.start(request(), now=10)
-    engine.set_health(started.id, Health.UNHEALTHY, now=11)
+    engine.set_health(started.id, Health.UNHEALTHY)
     assert engine.containers("n", 50)[0].health is Health.UNHEALTHY
+    engine.set_health(started.id, None)
+    assert engine.containers("n", 50)[0].health is started.health
+    engine.set_health(started.id, Health.UNHEALTHY)
+    engine.crash(started.id, 51)
+    engine.start(request(), now=52)
+    assert engine.containers("n", 53)[0].health is started.health
 
 
 def test_an_engine_that_is_down_answers_nothing_and_its_containers_run_on() -> None:
