@@ -215,8 +215,8 @@ class Swim:
     def adopt(self, roll: Roll, now: float) -> None:
         """Know, and have just heard, everybody in ``roll``, as if that had been so for long: nothing is passed on.
 
-        For simulations that begin with a formed cluster; before ``start``. What is held already is replaced. Raises
-        ``ValueError`` if this node is not in the roll, as it is.
+        For simulations that begin with a formed cluster, before anything has been heard. What is held is replaced.
+        Raises ``ValueError`` if this node is not in the roll, as it is.
         """
         self._view.adopt(roll, now)
 
