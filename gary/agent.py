@@ -118,7 +118,7 @@ class Agent:
         for id, stored in self._stored.documents.items():
             here.restore(id, stored)
         for what in self._stored.set_aside:
-            here.tell("storage", what)
+            here.tell("storage", f"{what} could not be read, and was set aside")
         here.membership.start()
         self._gossip(here.swim.start(now, self._seeds))
         self._stored = Stored()

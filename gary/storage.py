@@ -13,6 +13,7 @@ import contextlib
 import os
 import random
 import sqlite3
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -83,7 +84,8 @@ class StoredDocument:
 class Stored:
     """All that was durable, sorted by key. Every table is present.
 
-    ``set_aside``: names of files that could not be read and were kept under these names; the storage began anew.
+    ``set_aside``: what could not be read and was kept under another name, in words: the whole file, and then the
+    storage began anew, or single records, which count as absent.
     """
 
     records: Mapping[Table, Mapping[str, bytes]] = field(default_factory=lambda: {table: {} for table in Table})
@@ -110,6 +112,8 @@ MIGRATIONS = (
     CREATE TABLE change (number INTEGER PRIMARY KEY, deployment TEXT NOT NULL, content BLOB NOT NULL);
     CREATE INDEX change_of_deployment ON change (deployment, number);
     """,
+    # Documents have checksums of their own.
+    "ALTER TABLE record ADD COLUMN checksum INTEGER",
 )
 """Step ``i`` takes a file from version ``i`` to ``i + 1``. Steps only ever add: a file that a newer Gary has touched is
 still read and written by this one, so an upgrade can be taken back."""
@@ -140,6 +144,7 @@ class SqliteStorage:
                     raise
                 self._set_aside = _set_aside(self._path)
                 self._connection = _open(self._path)
+            self._set_aside += _set_damaged_records_aside(self._connection)
         except (OSError, sqlite3.Error) as error:
             raise StorageFailed(_explain(self._path, error)) from error
 
@@ -148,7 +153,8 @@ class SqliteStorage:
         changes: dict[str, list[bytes]] = {}
         try:
             known = {table.value: table for table in Table}
-            for kind, key, value in self._connection.execute("SELECT kind, key, value FROM record ORDER BY kind, key"):
+            rows = self._connection.execute("SELECT kind, key, CAST(value AS BLOB) FROM record ORDER BY kind, key")
+            for kind, key, value in rows:
                 if kind in known:  # A newer Gary may have kept records of a kind that this one does not know.
                     records[known[kind]][key] = value
             snapshots = dict(self._connection.execute("SELECT deployment, content FROM snapshot").fetchall())
@@ -274,8 +280,9 @@ def _execute(connection: sqlite3.Connection, write: Write) -> None:
     match write:
         case PutRecord(table, key, value):
             connection.execute(
-                "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value",
-                (table.value, key, value),
+                "INSERT INTO record (kind, key, value, checksum) VALUES (?, ?, ?, ?) ON CONFLICT (kind, key) "
+                "DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
+                (table.value, key, value, _checksum(table.encode(), key.encode(), value)),
             )
         case DeleteRecord(table, key):
             connection.execute("DELETE FROM record WHERE kind = ? AND key = ?", (table.value, key))
@@ -317,7 +324,11 @@ def _open(path: Path) -> sqlite3.Connection:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
-        for columns in ("kind, key, value FROM record", "deployment, content FROM snapshot", "number FROM change"):
+        for columns in (
+            "kind, key, value, checksum FROM record",
+            "deployment, content FROM snapshot",
+            "number FROM change",
+        ):
             connection.execute(f"SELECT {columns} LIMIT 0")
     except BaseException:
         connection.close()
@@ -327,6 +338,28 @@ def _open(path: Path) -> sqlite3.Connection:
 
 class _Unreadable(sqlite3.DatabaseError):
     """SQLite opened the file, and found its structure broken."""
+
+
+def _checksum(kind: bytes, key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(kind + b"/" + key))
+
+
+def _set_damaged_records_aside(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """Records that are not what was written get a kind that nobody reads. Those of a version without checksums pass."""
+    # Where bytes have changed, what was text may be none.
+    rows = connection.execute(
+        "SELECT CAST(kind AS BLOB), CAST(key AS BLOB), CAST(value AS BLOB), checksum FROM record "
+        "WHERE checksum IS NOT NULL"
+    ).fetchall()
+    damaged = [(kind, key) for kind, key, value, checksum in rows if _checksum(kind, key, value) != checksum]
+    words = [(kind.decode(errors="replace"), key.decode(errors="replace")) for kind, key in damaged]
+    for raw, (kind, key) in zip(damaged, words, strict=True):
+        connection.execute(
+            "UPDATE OR REPLACE record SET kind = ?, key = ?, checksum = NULL "
+            "WHERE CAST(kind AS BLOB) = ? AND CAST(key AS BLOB) = ?",
+            (f"damaged {kind}", key, *raw),
+        )
+    return tuple(f"the record {key} of {kind}" for kind, key in words)
 
 
 def _is_unreadable(error: sqlite3.Error) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gary.boot import Boot, boot
 from gary.errors import StorageFailed
 from gary.storage import (
     FILE_NAME,
+    MIGRATIONS,
     AppendChanges,
     DeleteRecord,
     DropDocument,
@@ -25,10 +28,14 @@ from gary.storage import (
     PutSnapshot,
     SqliteStorage,
     Storage,
+    Stored,
     StoredDocument,
     Table,
     Write,
 )
+from gary.trust.keys import SEED_SIZE_BYTES
+from gary.trust.notary import Founded, answer
+from gary.trust.standing import Standing, found, founding_writes
 
 Reopen = Callable[[Storage], Storage]
 
@@ -196,11 +203,81 @@ def test_damaged_bytes_on_disk_never_stop_the_storage_from_opening(
     reopened.close()
 
 
+def test_a_record_of_which_a_bit_has_changed_counts_as_absent_and_is_reported_once(tmp_path: Path) -> None:
+    storage = SqliteStorage(tmp_path)
+    storage.write([PutRecord(Table.NODE, "k", b"value"), PutRecord(Table.TRUST, "k", b"value")])
+    storage._connection.execute("UPDATE record SET value = x'76616c7564' WHERE kind = 'trust'")
+    storage.close()
+    damaged = SqliteStorage(tmp_path)
+    stored = damaged.load()
+    assert stored.set_aside == ("the record k of trust",)
+    assert stored.records[Table.NODE] == {"k": b"value"}
+    assert stored.records[Table.TRUST] == {}
+    damaged.write([PutRecord(Table.TRUST, "k", b"new")])
+    damaged.close()
+    again = SqliteStorage(tmp_path)
+    assert (again.load().set_aside, again.load().records[Table.TRUST]) == ((), {"k": b"new"})
+    kept = "SELECT value FROM record WHERE kind = 'damaged trust'"
+    assert again._connection.execute(kept).fetchone() == (b"valud",)
+    again.close()
+
+
+def test_a_key_of_which_a_bit_has_changed_is_set_aside_though_it_is_no_text_any_more(tmp_path: Path) -> None:
+    storage = SqliteStorage(tmp_path)
+    storage.write([PutRecord(Table.TOMBSTONE, "k", b"value"), PutRecord(Table.NODE, "k", b"value")])
+    storage._connection.execute("UPDATE record SET key = CAST(x'ff' AS TEXT), value = 'v' WHERE kind = 'tombstone'")
+    storage.close()
+    damaged = SqliteStorage(tmp_path)
+    assert damaged.load().set_aside == ("the record \ufffd of tombstone",)
+    assert damaged.load().records[Table.NODE] == {"k": b"value"}
+    damaged.close()
+
+
+def test_records_that_were_written_without_checksums_are_read(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as old:
+        old.executescript(MIGRATIONS[0])
+        old.execute("INSERT INTO record VALUES ('node', 'k', x'76')")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    storage = SqliteStorage(tmp_path)
+    assert storage.load() == Stored(records={table: {"k": b"v"} if table is Table.NODE else {} for table in Table})
+    storage.close()
+
+
+@pytest.mark.parametrize("name", ["node seed", "node epoch", "node cluster", "trust root", "trust tls"])
+def test_a_node_starts_whatever_record_of_its_is_damaged(tmp_path: Path, name: str) -> None:
+    def started(storage: SqliteStorage) -> Boot:
+        stored = storage.load()
+        made, writes = boot(stored, os.urandom)
+        if not made.is_founded:
+            seed = os.urandom(SEED_SIZE_BYTES)
+            founded = answer(found(seed, made.node))
+            assert isinstance(founded, Founded)
+            writes += founding_writes(seed, founded, 0.0)
+        storage.write(writes)
+        Standing(made.key, made.cluster, storage.load().records[Table.TRUST])
+        return made
+
+    storage = SqliteStorage(tmp_path)
+    before = started(storage)
+    which = tuple(name.split())
+    (value,) = storage._connection.execute("SELECT value FROM record WHERE kind = ? AND key = ?", which).fetchone()
+    flipped = value[:-1] + bytes([value[-1] ^ 1])
+    storage._connection.execute("UPDATE record SET value = ? WHERE kind = ? AND key = ?", (flipped, *which))
+    storage.close()
+    storage = SqliteStorage(tmp_path)
+    assert len(storage.load().set_aside) == 1
+    after = started(storage)
+    assert after.is_founded is False
+    assert (after.node == before.node) == (name not in ("node seed", "node epoch"))
+    storage.close()
+
+
 def test_a_file_that_a_newer_version_has_touched_is_still_used(tmp_path: Path) -> None:
     storage = SqliteStorage(tmp_path)
     storage.write([PutRecord(Table.NODE, "k", b"v")])
     storage._connection.execute("CREATE TABLE of_the_future (x)")
-    storage._connection.execute("INSERT INTO record VALUES ('of the future', 'k', x'00')")
+    storage._connection.execute("INSERT INTO record VALUES ('of the future', 'k', x'00', NULL)")
     storage._connection.execute("PRAGMA user_version = 99")
     storage.close()
     older = SqliteStorage(tmp_path)
