@@ -174,7 +174,7 @@ def _storm_of_all(authority: Authority) -> Figures:
         for child in children:
             child.wait_until_ready()
         wait_until(partial(_see_all, children, STORM_MEMBERS), TIMEOUT_S, "all have joined")
-        time.sleep(STORM_REST_S)
+        time.sleep(STORM_REST_S)  # what a join leaves behind is over
         for child in children:
             child.restart()
         for child in children:
@@ -182,7 +182,7 @@ def _storm_of_all(authority: Authority) -> Figures:
         began = time.monotonic()
         wait_until(partial(_all_heard, children), TIMEOUT_S, "each was heard by another")
         took = time.monotonic() - began
-        time.sleep(STORM_REST_S)
+        time.sleep(STORM_REST_S)  # a suspicion would have come by now
         said = [one for child in children for one in child.report()]
     finally:
         for child in children:
@@ -215,9 +215,9 @@ def idle(authorities: dict[str, Authority | None]) -> Figures:
             for child in children:
                 child.wait_until_ready()
             wait_until(partial(_see_all, children, IDLE_AGENTS), TIMEOUT_S, "all see all")
-            time.sleep(IDLE_REST_S)
+            time.sleep(IDLE_REST_S)  # what a join leaves behind is over
             before = [cpu_s(child.pid) for child in children]
-            time.sleep(IDLE_MEASURED_S)
+            time.sleep(IDLE_MEASURED_S)  # the measurement itself
             used = [cpu_s(child.pid) - then for child, then in zip(children, before, strict=True)]
             figures[f"idle cluster of {IDLE_AGENTS}, {form}, CPU %"] = 100 * statistics.mean(used) / IDLE_MEASURED_S
             resident = statistics.median(resident_mb(child.pid) for child in children)

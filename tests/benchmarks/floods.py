@@ -195,7 +195,7 @@ async def flood(what: str, said: bytes, connections: int, seconds: float) -> Fig
             if time.monotonic() > next_entry:
                 entries.append(await entry_s(authority, 3 + len(entries), target.peer))
                 next_entry = time.monotonic() + NEWCOMER_EVERY_S
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # asks a hundred times a second, and is no flood itself
         await flooding.wait()
     counters = target.end()
     came_back = sorted(echo for echo in echoes if echo is not None)

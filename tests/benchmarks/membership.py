@@ -329,10 +329,10 @@ def join(field: Field) -> Figures:
 
 def idle(field: Field) -> Figures:
     """A cluster in which nothing happens, after all have gone round once: connections are there by then."""
-    time.sleep(IDLE_REST_S)
+    time.sleep(IDLE_REST_S)  # the round
     pids = [field.pid(number) for number in sorted(field.numbers)]
     began, cpu_before, bytes_before = time.monotonic(), [cpu_s(pid) for pid in pids], field.bytes_over_cables()
-    time.sleep(IDLE_S)
+    time.sleep(IDLE_S)  # the measurement itself
     cpu_after, bytes_after = [cpu_s(pid) for pid in pids], field.bytes_over_cables()
     took = time.monotonic() - began
     used = [after - before for before, after in zip(cpu_before, cpu_after, strict=True)]
@@ -371,7 +371,7 @@ def _losses(
     first, last, back = [], [], []
     for victim in victims:
         others = field.numbers - {victim}
-        time.sleep(QUIET_S)
+        time.sleep(QUIET_S)  # the news of what was before has been told
         began = time.monotonic()
         lose(victim)
 
@@ -398,10 +398,10 @@ def _losses(
 def starve(field: Field) -> Figures:
     """A third of the agents get less CPU than they need at rest, together, for a minute."""
     starved = set(sorted(field.numbers)[-STARVED:])
-    time.sleep(QUIET_S)
+    time.sleep(QUIET_S)  # the news of what was before has been told
     began = time.monotonic()
     with _starving([field.pid(number) for number in sorted(starved)]):
-        time.sleep(STARVED_S)
+        time.sleep(STARVED_S)  # the measurement itself
     field.await_whole(RETURN_TIMEOUT_S)
     deaths = [one for one in field.observer.learned(began) if not one.is_alive]
     about_well = [one for one in deaths if one.about not in starved]

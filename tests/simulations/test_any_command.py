@@ -102,7 +102,7 @@ def _ask_as_operator(operation: str, arguments: Mapping[str, Any]) -> None:
     number = cluster.post(host, operation, arguments)
     cluster.run_until(lambda: any(reply.last for reply in host.replies[number]), ANSWER_WAIT_S)
     finals = [None if reply.error is None else error_in(reply.error) for reply in host.replies[number] if reply.last]
-    cluster._input(host, host.life, lambda agent, now: agent.cancel(number, now))
+    cluster.act(host, lambda agent, now: agent.cancel(number, now))
     cluster.run(0.5)
     _check(cluster, operation, before, finals)
 
@@ -121,7 +121,7 @@ def _ask_as_node(operation: str, arguments: Mapping[str, Any]) -> None:
         requests.ask(host.node, operation, arguments, now, timeout_s=20.0, heard=heard, failed=finals.append)
         return agent._finish()
 
-    cluster._input(asker, asker.life, ask)
+    cluster.act(asker, ask)
     cluster.run_until(lambda: bool(finals), ANSWER_WAIT_S)
     _check(cluster, operation, before, finals)
     assert operation in OF_NODES or None not in finals, "it was answered what is not for other nodes"

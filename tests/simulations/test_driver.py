@@ -10,6 +10,7 @@ import pytest
 
 from simulations.run import Run
 from simulations.scenarios.model import Chance, Deployments, Hosts, Scenario
+from tests.simulations.support import app, cluster_of, settled
 
 
 def trace_in_a_process(hash_seed: str, *arguments: str) -> str:
@@ -23,6 +24,18 @@ def trace_in_a_process(hash_seed: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return str(json.loads(done.stdout)["trace"])
+
+
+def test_no_timer_goes_off_for_nothing_and_none_is_kept_that_is_over() -> None:
+    cluster = settled(cluster_of(8, 1), app(4))
+    cluster.kill(cluster.hosts[3])
+    cluster.run(15.0)
+    cluster.start(cluster.hosts[3])
+    cluster.run(60.0)
+    for host in cluster.live():
+        assert host.agent is not None
+        assert host.agent.swim.counters().get("timers_stale", 0) == 0
+        assert len(host.timers) <= 4
 
 
 @pytest.mark.long
