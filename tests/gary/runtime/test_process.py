@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,17 @@ async def test_a_container_survives_the_death_of_its_agent(bench: Bench, tmp_pat
     (found,) = await runtime.containers(bench.node)
     assert found.state is ContainerState.RUNNING
     assert await runtime.start(request) == found
+    program = linux.identify(int(await _first_words(runtime, found)))
+    assert program is not None
     waiting = asyncio.create_task(until(runtime, bench.node, exited))
-    linux.send(linux.marked(found.id)[-1], signal.SIGKILL)
+    linux.send(program, signal.SIGKILL)
     (ended,) = await waiting
     assert ended.exit_code == 128 + signal.SIGKILL
+
+
+async def _first_words(runtime: ProcessRuntime, container: Container) -> bytes:
+    async with asyncio.timeout(PATIENCE_S), aclosing(runtime.logs(container.id, follow=True, tail=None)) as log:
+        return (await anext(log)).data
 
 
 async def test_whatever_the_program_leaves_behind_ends_with_it(bench: Bench) -> None:
