@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import msgpack
 
@@ -14,6 +15,7 @@ MEMORY_STEP_BYTES = 256 * 1024 * 1024
 CPU_STEP = 0.5
 EXACT_CONTAINERS = 8
 PROTOCOL = 1
+_PROFILES_REMEMBERED_MAX = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def encode_profile(profile: Profile) -> bytes:
     return packed
 
 
+@lru_cache(_PROFILES_REMEMBERED_MAX)
 def decode_profile(body: bytes) -> Profile | None:
     """The profile in ``body``; None for anything that is none."""
     try:

@@ -52,6 +52,7 @@ from gossip import (
     Joined,
     JoinFailed,
     Lane,
+    Layered,
     Member,
     MemberChanged,
     Peer,
@@ -127,10 +128,10 @@ class Agent:
             here.emit([SetAlarm(Alarm(kind, "", 0), delay_s)])
         return self._finish()
 
-    def adopt(self, roll: Roll, epochs: Mapping[NodeId, int], profiles: Mapping[NodeId, Profile], now: float) -> None:
+    def adopt(self, roll: Roll, epochs: dict[NodeId, int], profiles: dict[NodeId, Profile], now: float) -> None:
         """Have known everybody for long, as if nobody had to be told: for simulations that begin with a formed cluster.
 
-        ``epochs`` are in the order of their ids. The three are made once and shared by all agents.
+        The three are made once and shared by all agents: they must not change any more.
         """
         self._here.clock.now = now
         self.swim.adopt(roll, now)
@@ -323,7 +324,7 @@ class Agent:
         return self._here.deployments
 
     @property
-    def alive(self) -> Mapping[NodeId, int]:
+    def alive(self) -> Layered[NodeId, int]:
         return self._here.alive
 
     @property
@@ -396,7 +397,7 @@ class Agent:
             return
         self._have_peers_changed = True
         change = here.cluster.update(node, member.status, member.incarnation.epoch, here.clock.now)
-        if not here.cluster.is_alive(node):
+        if node not in here.cluster.alive:
             here.requests.gone(node)
         here.cluster.tell_of(node, member.status, before)
         self._recognise_former_self(node)

@@ -12,8 +12,9 @@ that cannot be seen loses nothing that it keeps; it only stops counting for thos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gary.identity import WITNESS, NodeId, Slot, rendezvous, slot_order
 from gary.spec import Mode, Partition
@@ -21,6 +22,20 @@ from gary.state import Promise, PromiseState, Role, State
 
 FAILURES_THAT_TOUR_MAX = 2
 """A slot that failed for good on this many nodes stays where it is: a bad image does not tour the cluster."""
+
+
+class Epochs(Protocol):
+    """The boot epoch of each of some nodes, in no order that means anything: a dict, or ``gossip.Layered``."""
+
+    def __len__(self) -> int: ...
+
+    def __contains__(self, node: NodeId, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[NodeId]: ...
+
+    def __getitem__(self, node: NodeId, /) -> int: ...
+
+    def get(self, node: NodeId, /) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +48,7 @@ class View:
     """
 
     node: NodeId
-    alive: Mapping[NodeId, int]
+    alive: Epochs
     left: frozenset[NodeId] = frozenset()
     eligible: Mapping[str, tuple[NodeId, ...]] = field(default_factory=dict)
     draining: frozenset[NodeId] = frozenset()

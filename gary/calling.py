@@ -231,7 +231,8 @@ class Calling:
         else:
             # Those that have come back count, too: when a cut heals, the others return one after the other.
             vanished = self._host.vanished_with(missing)
-            patience = self._host.pace * patience_s(len(vanished), len(vanished | view.alive.keys()) - 1)
+            others = len(view.alive) - 1 + sum(node not in view.alive for node in vanished)
+            patience = self._host.pace * patience_s(len(vanished), others)
             at = self._host.missing_since_s(missing) + patience + rank * self._waits.step_in_s
         caller = state.calling.get(missing, "")
         if caller in view.alive and caller != view.node:
@@ -266,7 +267,7 @@ class Calling:
 
     def _ask(self, view: View, state: State, missing: NodeId, absence: _Absence, now: float) -> None:
         fellows = [node for node in live_members(state, view) if node != view.node]
-        absence.asked = tuple(fellows or [node for node in view.alive if node != view.node][:STRANGERS_ASKED_MAX])
+        absence.asked = tuple(fellows or sorted(set(view.alive) - {view.node})[:STRANGERS_ASKED_MAX])
         absence.answers.clear()
         absence.asked_at = now
         for fellow in absence.asked:
@@ -296,7 +297,7 @@ class Calling:
         """Ask a sample of nodes, larger each time; everybody that could help when there are few."""
         requirements = tuple(dict.fromkeys(requirement(vacancy.service) for vacancy in vacancies))
         weights: dict[NodeId, float] = {}
-        for node in view.alive:
+        for node in sorted(view.alive):
             if node == view.node or node in self._asked:
                 continue
             room = self._host.advertised(node)
@@ -331,12 +332,12 @@ class Calling:
             if vacancy.slot in keepings and keepings[vacancy.slot].is_needed
         ]
         rooms = [self._host.room(), *(room for node, room in sorted(call.offers.items()) if node in view.alive)]
-        kept: dict[NodeId, list[Slot]] = {node: [] for node in view.alive}
+        kept: dict[NodeId, list[Slot]] = {}
         for promise in state.promises:
-            if promise.node in kept and promise in live_promises(state, view, promise.slot):
-                kept[promise.node].append(promise.slot)
+            if promise in live_promises(state, view, promise.slot):
+                kept.setdefault(promise.node, []).append(promise.slot)
         for slot, (node, _) in self._slots_out.items():
-            kept[node].append(slot)
+            kept.setdefault(node, []).append(slot)
         members = frozenset(live_members(state, view))
         distribution = distribute(vacancies, rooms, kept, members)
         invited = dict(distribution.invited)
@@ -357,8 +358,8 @@ class Calling:
         return Placement(tuple(own), invited)
 
     def _continue_or_rest(self, view: View, is_unsatisfied: bool, now: float) -> None:
-        unasked = [node for node in view.alive if node != view.node and node not in self._asked]
-        if is_unsatisfied and unasked:
+        has_more = any(node != view.node and node not in self._asked for node in view.alive)
+        if is_unsatisfied and has_more:
             return
         self._asked.clear()
         self._rounds = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
 from gary.advertisements import Profile
@@ -13,7 +13,7 @@ from gary.identity import NodeId
 from gary.spec import Mode, Service
 from gary.state import PromiseState, State
 from gary.volunteering import Room, supports, unmet_constraint
-from gossip import Status
+from gossip import Layered, Status
 
 VANISHED_TOGETHER_S = 15.0
 
@@ -27,7 +27,10 @@ class Change(Enum):
 
 
 class Cluster:
-    """All nodes, this one (``node``) among them."""
+    """All nodes, this one (``node``) among them.
+
+    ``alive``: the boot epoch of every node that this one holds alive, itself included, in the order in which they came.
+    """
 
     def __init__(
         self,
@@ -37,8 +40,8 @@ class Cluster:
         advertising: Advertising,
         tell: Callable[[str, str], None],
     ) -> None:
-        self._epochs: dict[NodeId, int] = {node: epoch}
-        self._alive: Mapping[NodeId, int] | None = None
+        self.alive: Layered[NodeId, int] = Layered()
+        self.alive[node] = epoch
         self._node = node
         self._engines = engines
         self._advertising = advertising
@@ -48,7 +51,7 @@ class Cluster:
         self._expelled: frozenset[NodeId] = frozenset()
         self._missing: dict[NodeId, float] = {}
         self._vanished: dict[NodeId, float] = {}
-        self._profiles: dict[NodeId, Profile] = {}
+        self._profiles: Layered[NodeId, Profile] = Layered()
         self._draining: frozenset[NodeId] = frozenset()
         self._unnamed: set[NodeId] = set()
 
@@ -64,31 +67,27 @@ class Cluster:
         self._missing = dict.fromkeys(known, now)
         self._vanished = dict(self._missing)
 
-    def adopt(self, epochs: Mapping[NodeId, int], profiles: Mapping[NodeId, Profile]) -> None:
-        """Everybody is alive and has introduced itself. ``epochs`` are in the order of their ids, and never change."""
-        self._epochs, self._alive = dict(epochs), epochs
-        self._profiles = dict(profiles)
+    def adopt(self, epochs: dict[NodeId, int], profiles: dict[NodeId, Profile]) -> None:
+        """Everybody is alive and has introduced itself. Both are shared, and must not change from now on."""
+        self.alive, self._profiles = Layered(epochs), Layered(profiles)
 
     def live_in(self, epoch: int) -> None:
         """This node's own boot epoch is another one from now on."""
-        self._epochs[self._node], self._alive = epoch, None
+        self.alive[self._node] = epoch
 
     def update(self, node: NodeId, status: Status, epoch: int, now: float) -> Change:
         """What gossip says of another node."""
-        before = self._epochs.get(node)
+        before = self.alive.get(node)
         self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
         if status in (Status.ALIVE, Status.SUSPECT):
             self._missing.pop(node, None)
             if before == epoch:
                 return Change.NONE
-            self._epochs[node], self._alive = epoch, None
+            self.alive[node] = epoch
             return Change.CAME
-        was_alive = self._epochs.pop(node, None) is not None
+        was_alive = self.alive.pop(node) is not None
         self._missing[node] = self._vanished[node] = now if was_alive else self._missing.get(node, now)
-        if not was_alive:
-            return Change.NONE
-        self._alive = None
-        return Change.WENT
+        return Change.WENT if was_alive else Change.NONE
 
     def introduced(self, node: NodeId, profile: Profile) -> bool:
         """What another node says of itself. Whether what it has to offer changed."""
@@ -109,7 +108,7 @@ class Cluster:
     def forget(self, node: NodeId) -> None:
         self._missing.pop(node, None)
         self._vanished.pop(node, None)
-        self._profiles.pop(node, None)
+        self._profiles.pop(node)
         self._draining -= {node}
 
     def tell_of(self, node: NodeId, status: Status, before: Status | None) -> None:
@@ -126,17 +125,6 @@ class Cluster:
     # What others ask
 
     @property
-    def alive(self) -> Mapping[NodeId, int]:
-        """The boot epoch of every node that this one holds alive, itself included, in the order of their ids."""
-        if self._alive is None:
-            self._alive = dict(sorted(self._epochs.items()))
-        return self._alive
-
-    def is_alive(self, node: NodeId) -> bool:
-        """The same about one node, without the order of all."""
-        return node in self._epochs
-
-    @property
     def left(self) -> frozenset[NodeId]:
         """Who has gone on purpose."""
         return self._left
@@ -147,7 +135,7 @@ class Cluster:
 
     @property
     def is_isolated(self) -> bool:
-        return len(self._epochs) == 1
+        return len(self.alive) == 1
 
     def missing_since_s(self, node: NodeId) -> float:
         """Since when ``node`` has not been alive; the agent's start if it was never seen."""
@@ -174,7 +162,7 @@ class Cluster:
     def view(self, state: State) -> View:
         """The cluster as the decisions about one deployment see it."""
         eligible = {
-            service.name: tuple(node for node in self.alive if self._is_eligible(node, service, state))
+            service.name: tuple(sorted(node for node in self.alive if self._is_eligible(node, service, state)))
             for service in state.services.values()
             if service.mode is Mode.GLOBAL
         }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from gary.assignment import View
+from gary.assignment import Epochs, View
 from gary.document import Document
 from gary.effects import Effect
 from gary.identity import DeploymentId, NodeId, Slot
@@ -36,8 +36,8 @@ class Host(Protocol):
         """It sees no other node alive."""
 
     @property
-    def alive(self) -> Mapping[NodeId, int]:
-        """The boot epoch of every node that this one holds alive, itself included; sorted."""
+    def alive(self) -> Epochs:
+        """The boot epoch of every node that this one holds alive, itself included."""
 
     def view(self, state: State) -> View:
         """What this node believes about the cluster."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from crdt import CorruptReplica, Replica
 from gary.advertising import Advertising, Settings
@@ -41,7 +41,7 @@ from gary.trust.membership import Membership
 from gary.trust.notary import Answer, Request
 from gary.trust.standing import Standing
 from gary.volunteering import Room
-from gossip import PROFILES, Advertisement, Lane, Peer, Swim, SwimConfig
+from gossip import PROFILES, Advertisement, Lane, Layered, Peer, Swim, SwimConfig
 from gossip import Effect as GossipEffect
 from gossip.transport import Credentials
 
@@ -288,7 +288,7 @@ class Node:
         return self.cluster.is_isolated
 
     @property
-    def alive(self) -> Mapping[NodeId, int]:
+    def alive(self) -> Layered[NodeId, int]:
         return self.cluster.alive
 
     def view(self, state: State) -> View:

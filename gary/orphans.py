@@ -61,7 +61,7 @@ class Orphans:
 
     def _asked(self, id: DeploymentId) -> Sequence[NodeId]:
         """Some that are responsible, others each time; if nobody is, some of all: they may know that it was removed."""
-        others = [node for node in self._cluster.alive if node != self._host.node]
+        others = sorted(node for node in self._cluster.alive if node != self._host.node)
         responsible = frozenset(self._host.responsible(id))
         chosen = [node for node in others if node in responsible] or others
         self._looks += 1

@@ -33,6 +33,7 @@ from gossip.errors import (
     TransportError,
     UnknownTransport,
 )
+from gossip.layered import Layered
 from gossip.member import Claim, Incarnation, Member, Status
 from gossip.messages import VERSIONS, VersionRange
 from gossip.roll import Roll
@@ -64,6 +65,7 @@ __all__ = [
     "JoinFailure",
     "Joined",
     "Lane",
+    "Layered",
     "Member",
     "MemberChanged",
     "NewsTooLarge",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gossip.layered import Layered
 from gossip.member import Incarnation
 
 NEVER = Incarnation(-1, 0)
@@ -41,8 +42,8 @@ class Directory:
     """All advertisements of known members, and the index from names to nodes."""
 
     def __init__(self, orphans_max: int) -> None:
-        self._publications: dict[str, Publication] = {}
-        self._nodes_by_name: dict[str, dict[str, None]] = {}
+        self._publications: Layered[str, Publication] = Layered()
+        self._nodes_by_name: Layered[str, tuple[str, ...]] = Layered()
         self._orphans: dict[str, Publication] = {}
         self._orphans_max = orphans_max
         self._size_bytes = 0
@@ -54,7 +55,7 @@ class Directory:
 
     def responsible(self, name: str) -> tuple[str, ...]:
         """The nodes that list ``name``, down ones included, sorted."""
-        return tuple(sorted(self._nodes_by_name.get(name, ())))
+        return self._nodes_by_name.get(name) or ()
 
     def names(self) -> tuple[str, ...]:
         """Every name that any node lists, sorted."""
@@ -79,20 +80,22 @@ class Directory:
         self._size_bytes += publication.advertisement.size_bytes - (held.advertisement.size_bytes if held else 0)
         self._unlist(node, held.advertisement.names if held else (), keep=publication.advertisement.names)
         for name in publication.advertisement.names:
-            self._nodes_by_name.setdefault(name, {})[node] = None
+            nodes = self.responsible(name)
+            if node not in nodes:
+                self._nodes_by_name[name] = tuple(sorted((*nodes, node)))
         return True
 
     def forget(self, node: str) -> None:
         """Drop everything that ``node`` published."""
-        held = self._publications.pop(node, None)
+        held = self._publications.pop(node)
         if held:
             self._size_bytes -= held.advertisement.size_bytes
             self._unlist(node, held.advertisement.names, keep=())
 
-    def copy_from(self, other: Directory) -> None:
-        """Hold the same advertisements as ``other``."""
-        self._publications = other._publications.copy()
-        self._nodes_by_name = {name: nodes.copy() for name, nodes in other._nodes_by_name.items()}
+    def adopt(self, other: Directory) -> None:
+        """Hold the same advertisements as ``other``, which must not change from now on."""
+        self._publications = Layered(other._publications.as_base())
+        self._nodes_by_name = Layered(other._nodes_by_name.as_base())
         self._size_bytes = other._size_bytes
 
     def set_aside(self, publication: Publication) -> None:
@@ -109,11 +112,12 @@ class Directory:
         return self._orphans.pop(node, None)
 
     def _unlist(self, node: str, names: tuple[str, ...], *, keep: tuple[str, ...]) -> None:
-        kept = frozenset(keep)
         for name in names:
-            nodes = self._nodes_by_name.get(name)
-            if name in kept or nodes is None:
+            nodes = self.responsible(name)
+            if name in keep or node not in nodes:
                 continue
-            nodes.pop(node, None)
-            if not nodes:
-                del self._nodes_by_name[name]
+            left = tuple(other for other in nodes if other != node)
+            if left:
+                self._nodes_by_name[name] = left
+            else:
+                self._nodes_by_name.pop(name)

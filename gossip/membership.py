@@ -4,19 +4,23 @@ The table only stores what it is told; whether a claim supersedes what is held i
 change costs the same however many members there are.
 
 One entry of the table, of the index of addresses and of the roster is all that a member costs besides the immutable
-``Member`` itself, which many tables can share. What only some members have, a time of death or of their last frame,
-stands in tables of its own.
+``Member`` itself, which many tables can share; where many begin with equal tables they share these, too
+(``gossip.layered``). What only some members have, a time of death or of their last frame, stands in tables of its own.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Final
 
+from gossip.layered import Layered
 from gossip.member import Member, Status
+from gossip.roll import Roll
 
-_SPARSE = 4
-"""Tables that were so many times as large are built anew: those of Python never shrink by themselves."""
+_DENSE: Final = 4
+"""Where more than one of so many is wanted they are drawn from a list of all that may be, and not until they fit."""
 
 
 class Roster:
@@ -27,18 +31,20 @@ class Roster:
 
     def __init__(self, belongs: Callable[[str], bool]) -> None:
         self._belongs = belongs
+        # The list is these two, one after the other. The first one may be shared with many and never changes.
+        self._base: Sequence[str] = ()
         self._nodes: list[str] = []
-        # Still in the list, until they are drawn or are the half of it: where in the list they are is not known.
+        # Still in the list, until all of it is gone through anyway: where in the list they are is not known.
         self._removed: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._nodes) - len(self._removed)
+        return len(self._base) + len(self._nodes) - len(self._removed)
 
     def __contains__(self, node: str) -> bool:
         return self._belongs(node)
 
     def __iter__(self) -> Iterator[str]:
-        return (node for node in self._nodes if node not in self._removed)
+        return (node for node in chain(self._base, self._nodes) if node not in self._removed)
 
     def add(self, node: str) -> None:
         """``node`` belongs here from now on."""
@@ -50,39 +56,40 @@ class Roster:
     def remove(self, node: str) -> None:
         """``node`` belongs here no more."""
         self._removed.add(node)
-        if 2 * len(self._removed) > len(self._nodes):
-            self._nodes = [node for node in self._nodes if node not in self._removed]
-            self._removed = set()
+        if 2 * len(self._removed) > len(self._base) + len(self._nodes):
+            self._tidy()
 
-    def copy_from(self, nodes: list[str]) -> None:
-        """Hold exactly ``nodes``."""
-        self._nodes = nodes.copy()
-        self._removed = set()
+    def adopt(self, nodes: Sequence[str]) -> None:
+        """Hold exactly ``nodes``, which are shared and must not change from now on."""
+        self._base, self._nodes, self._removed = nodes, [], set()
 
     def first(self) -> str:
         """One of the nodes, always the same for the same history. There must be one."""
-        while self._nodes[0] in self._removed:
-            self._drop(0)
-        return self._nodes[0]
+        return next(iter(self))
 
     def sample(self, rng: random.Random, count: int, without: Iterable[str] = ()) -> list[str]:
         """Up to ``count`` different nodes at random, none of ``without``."""
-        excluded = tuple(without)
-        wanted = min(len(self), count + len(excluded))
-        while True:
-            indices = rng.sample(range(len(self._nodes)), wanted)
-            removed = [index for index in indices if self._nodes[index] in self._removed]
-            if not removed:
-                break
-            for index in sorted(removed, reverse=True):
-                self._drop(index)
-        drawn = [self._nodes[index] for index in indices]
-        return [node for node in drawn if node not in excluded][:count]
+        excluded = set(without)
+        wanted = min(count, len(self) - sum(node in self for node in excluded))
+        places = len(self._base) + len(self._nodes)
+        if wanted * _DENSE > places:
+            self._tidy()
+            return rng.sample([node for node in self if node not in excluded], wanted)
+        drawn: dict[str, None] = {}
+        while len(drawn) < wanted:
+            node = self._at(int(rng.random() * places))
+            if node not in self._removed and node not in excluded:
+                drawn[node] = None
+        return list(drawn)
 
-    def _drop(self, index: int) -> None:
-        self._removed.remove(self._nodes[index])
-        self._nodes[index] = self._nodes[-1]
-        del self._nodes[-1]
+    def _tidy(self) -> None:
+        if self._removed:
+            self._nodes = list(self)
+            self._base, self._removed = (), set()
+
+    def _at(self, index: int) -> str:
+        shared = len(self._base)
+        return self._base[index] if index < shared else self._nodes[index - shared]
 
 
 class Membership:
@@ -92,14 +99,11 @@ class Membership:
         self.node = myself.node
         self.live_others = Roster(self._is_live_other)
         self.dead = Roster(self._is_dead_other)
-        self._members: dict[str, Member] = {}
-        self._node_by_address: dict[str, str] = {}
-        self._down_since: dict[str, float] = {}
-        self._heard_at: dict[str, float] = {}
-        self._size_max = 0
+        self._members: Layered[str, Member] = Layered()
+        self._node_by_address: Layered[str, str] = Layered()
+        self._down_since: Layered[str, float] = Layered()
+        self._heard_at: Layered[str, float] = Layered()
         self._unsuspected = 0
-        self._sorted: tuple[Member, ...] | None = None
-        self._alive: tuple[str, ...] | None = None
         self.put(myself, 0.0)
 
     def __len__(self) -> int:
@@ -130,19 +134,15 @@ class Membership:
 
     def nodes(self) -> Iterable[str]:
         """The nodes of all members, in a fixed order."""
-        return self._members.keys()
+        return self._members
 
     def members(self) -> tuple[Member, ...]:
         """All members, sorted by node."""
-        if self._sorted is None:
-            self._sorted = tuple(member for _, member in sorted(self._members.items()))
-        return self._sorted
+        return tuple(member for _, member in sorted(self._members.items()))
 
     def alive(self) -> tuple[str, ...]:
         """The nodes of all members that are alive or suspect, sorted."""
-        if self._alive is None:
-            self._alive = tuple(member.node for member in self.members() if member.status.live)
-        return self._alive
+        return tuple(sorted(member.node for member in self._members.values() if member.status.live))
 
     def put(self, member: Member, now: float, down_for_s: float = 0.0) -> None:
         """Store ``member`` in place of what is held under its node. If it is down, it is since ``down_for_s``.
@@ -154,10 +154,6 @@ class Membership:
             member = _with_strings_of(held, member)
         node, is_live = member.node, member.status.live
         self._members[node] = member
-        self._size_max = max(self._size_max, len(self._members))
-        self._sorted = None
-        if held is None or held.status.live is not is_live:
-            self._alive = None
         if held is None:
             self._enter(member)
         elif held.address != member.address or not (is_live and held.status.live):
@@ -166,23 +162,17 @@ class Membership:
         else:
             self._unsuspected += (member.status is Status.ALIVE) - (held.status is Status.ALIVE)
         if is_live:
-            self._down_since.pop(node, None)
-        else:
-            self._down_since.setdefault(node, now - down_for_s)
+            self._down_since.pop(node)
+        elif self._down_since.get(node) is None:
+            self._down_since[node] = now - down_for_s
 
     def remove(self, node: str) -> None:
         """Forget everything about ``node``."""
         held = self._members.pop(node)
-        self._sorted = self._alive = None
+        assert held is not None, "only members are forgotten"
         self._leave(held)
-        self._down_since.pop(node, None)
-        self._heard_at.pop(node, None)
-        if self._size_max > _SPARSE * len(self._members):
-            self._members = dict(self._members)
-            self._node_by_address = dict(self._node_by_address)
-            self._down_since = dict(self._down_since)
-            self._heard_at = dict(self._heard_at)
-            self._size_max = len(self._members)
+        self._heard_at.pop(node)
+        self._down_since.pop(node)
 
     def down_since(self, node: str) -> float:
         """Since when ``node``, which is dead or has left, is down."""
@@ -200,19 +190,15 @@ class Membership:
         """When the last frame came from ``node`` itself; None if none did since it is a member."""
         return self._heard_at.get(node)
 
-    def adopt(self, members: dict[str, Member], node_by_address: dict[str, str], nodes: list[str], now: float) -> None:
-        """Hold exactly ``members``, all of them alive and just heard, this node as it is among them.
-
-        ``node_by_address`` and ``nodes`` say the same in other words. All are copied as they are, which is fast.
-        """
-        self._members = members.copy()
-        self._node_by_address = node_by_address.copy()
+    def adopt(self, roll: Roll, now: float) -> None:
+        """Hold exactly the members of ``roll``, all of them just heard, this node as it is among them."""
+        self._members = Layered(roll.members)
+        self._node_by_address = Layered(roll.node_by_address)
         self._node_by_address.pop(self.myself.address)
-        self._heard_at = dict.fromkeys(self._members, now)
-        self.live_others.copy_from(nodes)
+        self._heard_at = Layered(roll.heard_at(now))
+        self.live_others.adopt(roll.nodes)
         self.live_others.remove(self.node)
-        self._unsuspected = self._size_max = len(members)
-        self._sorted = self._alive = None
+        self._unsuspected = len(roll.members)
 
     def _is_live_other(self, node: str) -> bool:
         member = self._members.get(node)
@@ -239,7 +225,7 @@ class Membership:
         if member.status.live:
             self.live_others.remove(member.node)
             if self._node_by_address.get(member.address) == member.node:
-                del self._node_by_address[member.address]
+                self._node_by_address.pop(member.address)
         elif member.status is Status.DEAD:
             self.dead.remove(member.node)
 

@@ -13,9 +13,9 @@ from gossip.member import Member, Status
 class Roll:
     """Live members and what they publish, ready to be taken over by each of them (``Swim.adopt``).
 
-    Made once for all. The cores share what is immutable, so each member costs each core some 70 bytes; a member's names
-    in the directory cost as much as ever. Raises ``ValueError`` if somebody is not alive, or a node or an address is
-    there twice, or somebody publishes who is no member.
+    Made once for all. The cores share it and keep for themselves only what differs from it (``gossip.layered``), so it
+    must not change, and a member costs a core nothing. Raises ``ValueError`` if somebody is not alive, or a node or an
+    address is there twice, or somebody publishes who is no member.
     """
 
     def __init__(self, members: Iterable[Member], publications: Iterable[Publication] = ()) -> None:
@@ -33,5 +33,12 @@ class Roll:
         for publication in publications:
             if publication.node not in self.members or not self.directory.publish(publication):
                 raise ValueError(f"not a member, or a second time: {publication.node}")
-        self.nodes: Final = list(self.members)
+        self.nodes: Final = tuple(self.members)
         self.digest: Final = Digest((*members, *publications))
+        self._heard_at: tuple[float, dict[str, float]] = 0.0, {}
+
+    def heard_at(self, now: float) -> dict[str, float]:
+        """Of every member, that it was heard just ``now``."""
+        if not self._heard_at[1] or self._heard_at[0] != now:
+            self._heard_at = now, dict.fromkeys(self.members, now)
+        return self._heard_at[1]

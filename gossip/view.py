@@ -241,8 +241,8 @@ class View:
         """Know all of ``roll`` as if it had been so for long."""
         if roll.members.get(self.node) != self.membership.myself:
             raise ValueError(f"the roll must hold this node as it is: {self.membership.myself}")
-        self.membership.adopt(roll.members, roll.node_by_address, roll.nodes, now)
-        self.directory.copy_from(roll.directory)
+        self.membership.adopt(roll, now)
+        self.directory.adopt(roll.directory)
         self.digest.copy_from(roll.digest)
         self._outbox.resize(self.membership.size)
 

@@ -410,7 +410,7 @@ class Cluster:
     def sees_all(self) -> bool:
         """Every live agent holds exactly the live agents alive."""
         expected = sorted(host.node for host in self.live())
-        return all(list(host.agent.alive) == expected for host in self.live() if host.agent is not None)
+        return all(sorted(host.agent.alive) == expected for host in self.live() if host.agent is not None)
 
     # The driver
 

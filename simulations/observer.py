@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from gary.assignment import wanted_slots
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.runtime.base import ContainerState
 from gary.state import PromiseState, State
+from gossip import Layered
 from simulations.cluster import Cluster
 from simulations.host import Host
 from simulations.result import Promise, Recovery, Sample
-
-Running = Mapping[tuple[DeploymentId, Slot], int]
-"""How many containers run for each slot."""
 
 
 class Observer:
@@ -28,7 +27,7 @@ class Observer:
         self._engines = _Engines(cluster)
         self._views = _Views(cluster)
         self._promises = _Promises()
-        self._wanted: dict[DeploymentId, tuple[State, Mapping[NodeId, int], Sequence[Slot]]] = {}
+        self._wanted: dict[DeploymentId, tuple[State, _Edition, Sequence[Slot]]] = {}
         self._names: dict[DeploymentId, str] = {}
         self._kept: set[tuple[DeploymentId, Slot]] = set()
         self._lost: dict[tuple[DeploymentId, Slot], float] = {}
@@ -122,9 +121,9 @@ class Observer:
 
     def _remember(self, id: DeploymentId, state: State, host: Host) -> None:
         assert host.agent is not None
-        known = self._wanted.get(id)
-        if known is None or known[0] is not state or known[1] is not host.agent.alive:
-            self._wanted[id] = state, host.agent.alive, wanted_slots(state, host.agent.view(state))
+        known, alive = self._wanted.get(id), _Edition.of(host.agent.alive)
+        if known is None or known[0] is not state or known[1] != alive:
+            self._wanted[id] = state, alive, wanted_slots(state, host.agent.view(state))
             self._names[id] = state.name
 
     def _rates(self, live: Sequence[Host]) -> list[float]:
@@ -133,6 +132,17 @@ class Observer:
         rates = [(sent[h.address] - self._sent.get(h.address, 0)) / passed_s for h in live] if passed_s > 0 else []
         self._sampled_s, self._sent = self._cluster.clock.now, dict(sent)
         return rates
+
+
+class _Edition(NamedTuple):
+    """A table as it is at one moment."""
+
+    table: Layered[NodeId, int]
+    changes: int
+
+    @classmethod
+    def of(cls, table: Layered[NodeId, int]) -> _Edition:
+        return cls(table, table.changes)
 
 
 class _Engines:
@@ -189,7 +199,7 @@ class _Views:
         self.names: dict[NodeId, str] = {}
         self._cluster = cluster
         self._truth: frozenset[NodeId] = frozenset()
-        self._judged: dict[str, tuple[Mapping[NodeId, int], bool]] = {}
+        self._judged: dict[str, tuple[_Edition, bool]] = {}
 
     def converged(self, live: Sequence[Host]) -> float:
         self.names.update({host.node: host.name for host in live})
@@ -200,10 +210,11 @@ class _Views:
         right = 0
         for host in live:
             assert host.agent is not None
-            view = host.agent.alive
-            judged = self._judged.get(host.name)
-            if judged is None or judged[0] is not view:
-                judged = self._judged[host.name] = view, view.keys() == truth
+            alive, judged = host.agent.alive, self._judged.get(host.name)
+            edition = _Edition.of(alive)
+            if judged is None or judged[0] != edition:
+                is_right = len(alive) == len(truth) and all(node in alive for node in truth)
+                judged = self._judged[host.name] = edition, is_right
             right += judged[1]
         return right / len(live) if live else 1.0
 

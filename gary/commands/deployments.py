@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from gary import spec as specs
 from gary.advertising import Settings
+from gary.assignment import Epochs
 from gary.clock import Clock
 from gary.commands.command import Command, Json
 from gary.commands.finding import Finder
@@ -33,7 +33,7 @@ class Host(Holding, Protocol):
     clock: Clock
 
     @property
-    def alive(self) -> Mapping[NodeId, int]: ...
+    def alive(self) -> Epochs: ...
 
     @property
     def is_draining(self) -> bool: ...

@@ -93,7 +93,7 @@ class _Examination:
     def __init__(self, host: Host, done: Callable[[Item], None]) -> None:
         self._host = host
         self._done = done
-        self._others = [node for node in host.alive if node != host.node]
+        self._others = sorted(node for node in host.alive if node != host.node)
         self._disk = DiskFacts("the state directory", failure=f"it was not read within {EXAMINATION_WAIT_S:g} s")
         self._clocks: list[ClockFacts] = []
         self._dials: list[DialFacts] = []

@@ -51,7 +51,7 @@ class Events:
 
     def events(self, command: Command) -> None:
         """What happened on all live nodes, in the order of their clocks; then, on request, what happens."""
-        self._gather(command, [node for node in self._host.alive if node != self._host.node], "")
+        self._gather(command, sorted(node for node in self._host.alive if node != self._host.node), "")
 
     def of_deployment(self, command: Command, deployment: Deployment) -> None:
         """The same for one deployment and its members."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
+from gary.assignment import Epochs
 from gary.cluster import Cluster
 from gary.commands.command import Command, Json
 from gary.commands.host import Holding
@@ -21,7 +22,7 @@ class Addressing(Protocol):
     cluster: Cluster
 
     @property
-    def alive(self) -> Mapping[NodeId, int]: ...
+    def alive(self) -> Epochs: ...
 
 
 class Host(Addressing, Holding, Protocol):

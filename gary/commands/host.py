@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
+from gary.assignment import Epochs
 from gary.clock import Clock
 from gary.commands.command import Command
 from gary.deployment import Deployment
@@ -22,7 +22,7 @@ class Asking(Protocol):
     requests: Requests
 
     @property
-    def alive(self) -> Mapping[NodeId, int]:
+    def alive(self) -> Epochs:
         """The nodes that it believes to be alive, itself among them."""
 
 

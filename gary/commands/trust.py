@@ -192,7 +192,7 @@ class TrustCommands:
             return
         vouchers = [
             node
-            for node in host.alive
+            for node in sorted(host.alive)
             if (profile := host.cluster.profile(node)) is not None and profile.vouches and node != but_not
         ]
         if not vouchers:

@@ -7,10 +7,10 @@ time of the overlap. What it showed changes when the certificate does, and when 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from gary.advertising import Settings
+from gary.assignment import Epochs
 from gary.cluster import Cluster
 from gary.identity import NodeId
 from gary.messages import Entry as EntryMessage
@@ -40,7 +40,7 @@ class Host(host.Host, Protocol):
     cluster: Cluster
 
     @property
-    def alive(self) -> Mapping[NodeId, int]: ...
+    def alive(self) -> Epochs: ...
 
     def send(self, node: NodeId, message: Message) -> None: ...
 
@@ -114,7 +114,7 @@ class Renewal:
         digest = host.standing.ledger.digest
         vouchers = [
             node
-            for node in host.alive
+            for node in sorted(host.alive)
             if node != host.node
             and (profile := host.cluster.profile(node)) is not None
             and profile.vouches

@@ -7,9 +7,10 @@ whatever either side of a partition has said. Nothing is sent while all digests 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
+from gary.assignment import Epochs
 from gary.cluster import Cluster
 from gary.identity import NodeId
 from gary.messages import CompareLedger, LedgerStatements, Message
@@ -30,7 +31,7 @@ class Host(host.Host, Protocol):
     cluster: Cluster
 
     @property
-    def alive(self) -> Mapping[NodeId, int]: ...
+    def alive(self) -> Epochs: ...
 
     def send(self, node: NodeId, message: Message) -> None: ...
 
@@ -95,7 +96,7 @@ class Spreading:
     def _compare(self) -> None:
         host = self._host
         self._deadline = 0
-        others = [node for node in host.alive if node != host.node and self._other_digest(node)]
+        others = [node for node in sorted(host.alive) if node != host.node and self._other_digest(node)]
         if others:
             host.send(host.rng.choice(others), CompareLedger(host.standing.ledger.ids, is_answer=False))
             self._deadline = host.clock.after(

@@ -37,7 +37,15 @@ class Decisions(Checker):
 
 
 def _known(id: DeploymentId, epoch: int, heads: tuple[bytes, ...], view: View) -> Known:
-    return id, epoch, heads, tuple(view.alive.items()), view.left, _items(view.eligible), view.draining
+    return (
+        id,
+        epoch,
+        heads,
+        tuple(sorted((node, view.alive[node]) for node in view.alive)),
+        view.left,
+        _items(view.eligible),
+        view.draining,
+    )
 
 
 def _items(mapping: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[str, ...]], ...]:

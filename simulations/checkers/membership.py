@@ -30,7 +30,7 @@ class Membership(Checker):
         truth = sorted(host.node for host in hosts)
         for host in hosts:
             assert host.agent is not None
-            seen = list(host.agent.alive)
+            seen = sorted(host.agent.alive)
             if seen != truth:
                 missed, extra = len(set(truth) - set(seen)), len(set(seen) - set(truth))
                 yield f"{host.name} misses {missed} live nodes and sees {extra} that are none"

@@ -16,7 +16,7 @@ from gossip.messages import Join, Records, Welcome
 from tests.gossip.harness import CONFIG, Network, Solo, address_of, alive, left, make_swim, member, node_id
 
 MEMBER_BYTES_MAX = 512
-ENTRY_BYTES_MAX = 100
+ENTRY_BYTES_MAX = 8
 # So many claims and publications the decoder remembers, whatever they are about.
 REMEMBERED = 2048
 

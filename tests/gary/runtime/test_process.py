@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gary.runtime import health, linux, logfiles, records
-from gary.runtime.base import Container, ContainerState, Health
+from gary.runtime.base import Container, ContainerRuntime, ContainerState, Health
 from gary.runtime.errors import StartRefused
 from gary.runtime.host import ports_in
 from gary.runtime.process import ProcessRuntime, live_processes
@@ -76,7 +76,7 @@ async def test_a_container_survives_the_death_of_its_agent(bench: Bench, tmp_pat
     assert ended.exit_code == 128 + signal.SIGKILL
 
 
-async def _first_words(runtime: ProcessRuntime, container: Container) -> bytes:
+async def _first_words(runtime: ContainerRuntime, container: Container) -> bytes:
     async with asyncio.timeout(PATIENCE_S), aclosing(runtime.logs(container.id, follow=True, tail=None)) as log:
         return (await anext(log)).data
 
