@@ -349,7 +349,7 @@ class Agent:
         kept = [promise for d in deployments for promise in d.state.promises_of(here.node)]
         return {
             "alive_members": len(here.alive),
-            "known_members": len(here.swim.members()),
+            "known_members": here.swim.known,
             "local_health": here.swim.local_health,
             "deployments": len(deployments),
             "promises": len(kept),

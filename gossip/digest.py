@@ -49,12 +49,14 @@ class Changes:
         self._latest: list[tuple[int, Fact]] = []
         # By its highest bit: a sum of some changes, and which ones, as bits by their place in the list.
         self._sums: dict[int, tuple[int, int]] = {}
+        # So many of the changes are in the sums; the others will be when somebody asks.
+        self._summed = 0
 
     def add(self, change: int, after: Fact) -> None:
         """Something has changed the digest by ``change``, and is ``after`` since."""
         if len(self._latest) == LATEST_MAX:
             self._keep(self._latest[LATEST_MAX // 2 :])
-        self._append(change, after)
+        self._latest.append((change, after))
 
     def forget(self, node: str) -> None:
         """Keep nothing about ``node``."""
@@ -63,21 +65,18 @@ class Changes:
 
     def of_sum(self, total: int) -> list[Fact]:
         """What has changed by those changes that sum up to ``total``, oldest first; nothing if there are none."""
+        for place in range(self._summed, len(self._latest)):
+            left, chosen = self._reduce(self._latest[place][0], 1 << place)
+            if left:
+                self._sums[left.bit_length()] = (left, chosen)
+        self._summed = len(self._latest)
         left, chosen = self._reduce(total, 0)
         if left or not total:
             return []
         return [after for place, (_, after) in enumerate(self._latest) if chosen >> place & 1]
 
     def _keep(self, latest: list[tuple[int, Fact]]) -> None:
-        self._latest, self._sums = [], {}
-        for change, after in latest:
-            self._append(change, after)
-
-    def _append(self, change: int, after: Fact) -> None:
-        left, chosen = self._reduce(change, 1 << len(self._latest))
-        self._latest.append((change, after))
-        if left:
-            self._sums[left.bit_length()] = (left, chosen)
+        self._latest, self._sums, self._summed = latest, {}, 0
 
     def _reduce(self, total: int, chosen: int) -> tuple[int, int]:
         """What is left of ``total`` without the sums that it holds, and which changes these are, from ``chosen`` on."""

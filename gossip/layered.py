@@ -86,11 +86,11 @@ class Layered(Generic[K, V]):
 
     def values(self) -> Iterator[V]:
         """All values, in the order of the keys."""
-        return (self[key] for key in self)
+        return (self[key] for key in self) if self._base else iter(self._own.values())
 
     def items(self) -> Iterator[tuple[K, V]]:
         """All keys with their values, in the order of the keys."""
-        return ((key, self[key]) for key in self)
+        return ((key, self[key]) for key in self) if self._base else iter(self._own.items())
 
     def as_base(self) -> dict[K, V]:
         """All of it in one dict, for others to begin with; this one must not change any more."""

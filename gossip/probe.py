@@ -60,9 +60,9 @@ class Rotation:
             self._turn.insert(self._rng.randint(0, len(self._turn)), node)
 
     @property
-    def subset(self) -> list[str]:
-        """The members whose turn comes."""
-        return [node for node in self._subset if node in self._candidates]
+    def subset(self) -> Sequence[str]:
+        """The members whose turn comes, and perhaps some that are gone."""
+        return self._subset
 
     def next(self) -> str | None:
         """The next member to probe; None when there is none."""
@@ -186,22 +186,32 @@ class Prober:
         In a large cluster these are members whose turn comes anyway. Who has been heard of late is connected; a member
         that has just joined, or is back, opens a few connections, and not one to everybody in the same moment.
         """
-        everybody = self._membership.live_others
+        everybody, fanout = self._membership.live_others, self._config.gossip_fanout
         is_large = len(everybody) > self._config.probe_subset
-        candidates = [node for node in (self._rotation.subset if is_large else everybody) if node != without]
-        listening = candidates
-        if suspects_last:
-            listening = [node for node in candidates if not self._suspicions.is_suspect(node)] or candidates
-        heard_at, round_s = self._membership.heard_at, self._config.probe_subset * self._config.probe_interval_s
-        recently = self._outbox.now - 2 * round_s
-        connected = [node for node in listening if (heard_at(node) or -math.inf) > recently]
-        if len(connected) <= self._config.gossip_fanout:
-            connected += self._first_contacts(self._config.gossip_fanout + 1 - len(connected), listening, connected)
+        undrawn = list(self._rotation.subset if is_large else everybody)
+        recently = self._outbox.now - 2 * self._config.probe_subset * self._config.probe_interval_s
+        # Drawn one after the other, since almost always the first few will do.
+        connected: list[str] = []
+        strangers: list[str] = []
+        suspects: list[str] = []
+        while undrawn and len(connected) < max(count, fanout + 1):
+            index = int(self._rng.random() * len(undrawn))
+            node, undrawn[index] = undrawn[index], undrawn[-1]
+            del undrawn[-1]
+            if node == without or node not in everybody:
+                continue
+            if suspects_last and self._suspicions.is_suspect(node):
+                suspects.append(node)
+                continue
+            is_connected = (self._membership.heard_at(node) or -math.inf) > recently
+            (connected if is_connected else strangers).append(node)
+        if len(connected) <= fanout:
+            listening = strangers if connected or strangers else suspects
+            connected += self._first_contacts(fanout + 1 - len(connected), listening)
         return self._rng.sample(connected, min(count, len(connected)))
 
-    def _first_contacts(self, count: int, listening: Sequence[str], connected: Sequence[str]) -> list[str]:
+    def _first_contacts(self, count: int, strangers: Sequence[str]) -> list[str]:
         """``count`` members to open a connection to; the same ones again until they have answered."""
-        strangers = [node for node in listening if node not in connected]
         self._contacts = [node for node in self._contacts if node in strangers]
         others = [node for node in strangers if node not in self._contacts]
         missing = min(count - len(self._contacts), len(others))

@@ -163,6 +163,11 @@ class Swim:
         """The member called ``node``, in whatever state."""
         return self._membership.get(node)
 
+    @property
+    def known(self) -> int:
+        """How many members are known, this node and down ones included."""
+        return len(self._membership)
+
     def members(self) -> list[Member]:
         """Every member known, this node and down ones included, sorted by node."""
         return list(self._membership.members())

@@ -216,6 +216,8 @@ class View:
     def hear_publication(self, publication: Publication, sender: str, *, quiet: bool = False) -> None:
         """Take over what a node publishes, if it is newer; if that node is not known yet, when it is."""
         node = publication.node
+        if publication is self.directory.publication(node):
+            return
         if publication.advertisement.size_bytes > self._config.advertisement_bytes_max:
             self._counters["drop_advertisement_too_large"] += 1
             return

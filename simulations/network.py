@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gossip import Lane, Peer
 from gossip.transport import Credentials
@@ -49,6 +49,12 @@ class Link:
     duplication: float = 0.0
     reordering: float = 0.0
     bytes_per_s: float = 0.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Frames take their time, and that is all."""
+        troubles = (self.tail, self.loss, self.stalls, self.duplication, self.reordering, self.bytes_per_s)
+        return not any(troubles)
 
 
 @dataclass(slots=True, eq=False)
@@ -314,7 +320,7 @@ class Network:
             path.connected = (None, None)
         path.refusal = None
         path.link = self._link_between(source, to)
-        path.is_plain = path.link == replace(Link(), delay_s=path.link.delay_s, tail_s=path.link.tail_s)
+        path.is_plain = path.link.is_plain
         if not path.is_cut:
             path.refusal = self._refusal(source, path.origin, to, path.origin.node if path.origin else "")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gary.assignment import View, callers, keepings, live_members, wanted_slots, witnesses_needed
-from gary.identity import DeploymentId
+from gary.identity import NodeId
 from gary.state import State
+from gossip import Layered
 from simulations.checkers.base import Checker
 from simulations.cluster import Cluster
+from simulations.host import Host
 
 Known = tuple[object, ...]
 """All that a decision may depend on, but who decides."""
@@ -20,6 +22,10 @@ class Decisions(Checker):
     name = "decisions"
     about = "members that know the same decide the same"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._alive: dict[str, tuple[Layered[NodeId, int], int, Known]] = {}
+
     def look(self, cluster: Cluster) -> None:
         decided: dict[Known, tuple[str, object]] = {}
         for host in cluster.live():
@@ -29,23 +35,26 @@ class Decisions(Checker):
                 if state.spec is None:
                     continue
                 view = host.agent.view(state)
-                known = _known(id, deployment.document.epoch, deployment.document.replica.heads(), view)
+                document = deployment.document
+                known = (id, document.epoch, document.replica.heads(), self._seen_by(host), *_else(view))
                 decision = _decision(state, view)
                 other, theirs = decided.setdefault(known, (host.name, decision))
                 if theirs != decision:
                     self.found(cluster, f"{host.name} and {other} know the same of {state.name} and decide differently")
 
+    def _seen_by(self, host: Host) -> Known:
+        """Who is alive, as ``host`` sees it; found out anew when that has changed."""
+        assert host.agent is not None
+        alive = host.agent.alive
+        seen = self._alive.get(host.name)
+        if seen is None or seen[0] is not alive or seen[1] != alive.changes:
+            seen = self._alive[host.name] = alive, alive.changes, tuple(sorted(alive.items()))
+        return seen[2]
 
-def _known(id: DeploymentId, epoch: int, heads: tuple[bytes, ...], view: View) -> Known:
-    return (
-        id,
-        epoch,
-        heads,
-        tuple(sorted((node, view.alive[node]) for node in view.alive)),
-        view.left,
-        _items(view.eligible),
-        view.draining,
-    )
+
+def _else(view: View) -> Known:
+    """What else there is in it."""
+    return view.left, _items(view.eligible), view.draining
 
 
 def _items(mapping: Mapping[str, tuple[str, ...]]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -126,8 +126,10 @@ async def test_whoever_shows_the_certificate_of_an_expelled_node_is_told_nothing
     async with started(ONE, authority.credentials(ONE)) as one, started(OTHER, authority.credentials(OTHER)) as other:
         one.transport.expel(OTHER)
         other.tell(one, b"let me in")
-        assert (await other.heard.failure(one.peer)).reason == "not a Gary node: it hung up before its hello"
-        assert one.transport.counters()["dropped_expelled"] == 1
+        # The connection is closed at once, which may be before the other end has quite made it: then it dials again.
+        reasons = {f"not a Gary node: {what}" for what in ("it hung up before its hello", "it did not say hello")}
+        assert (await other.heard.failure(one.peer)).reason in reasons
+        assert one.transport.counters()["dropped_expelled"] >= 1
         assert one.heard.frames == []
 
 
