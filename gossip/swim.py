@@ -396,11 +396,22 @@ class Swim:
             peer = Peer(frame.sender, sender.address)
             self._outbox.send(peer, Lane.PROBE, self._view.claim_about(frame.sender, now))
 
+    def _is_as_known(self, sender: str, ping: Ping) -> bool:
+        """``sender`` says of itself what is known: of what arrives, most is that."""
+        held = self._membership.get(sender)
+        return (
+            held is not None
+            and held.status is Status.ALIVE
+            and held.incarnation == ping.incarnation
+            and held.address == ping.address
+        )
+
     def _handle(self, sender: str, message: Message, now: float) -> None:
         match message:
             case Ping():
-                asker = Member(sender, message.address, message.incarnation, Status.ALIVE)
-                self._view.hear(Claim(asker), sender, now)
+                if not self._is_as_known(sender, message):
+                    asker = Member(sender, message.address, message.incarnation, Status.ALIVE)
+                    self._view.hear(Claim(asker), sender, now)
             case Claim():
                 return self._view.hear(message, sender, now)
             case Publication():

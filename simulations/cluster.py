@@ -216,6 +216,11 @@ class Cluster:
 
     def form(self, hosts: Sequence[Host] | None = None) -> None:
         """Start ``hosts`` (None: all) as members of one cluster, who have known each other for long."""
+        self.found(hosts)
+        self.acquaint(hosts)
+
+    def found(self, hosts: Sequence[Host] | None = None) -> None:
+        """Start ``hosts`` (None: all) as members of one cluster, who have not heard of each other yet."""
         hosts = self.hosts if hosts is None else hosts
         rng = random.Random(self.rng.random())
         seed, cluster, secret = (
@@ -231,6 +236,10 @@ class Cluster:
             )
             self.start(host)
         self.run(FORMING_S)
+
+    def acquaint(self, hosts: Sequence[Host] | None = None) -> None:
+        """Let ``hosts`` (None: all) know exactly each other, as if it had been so for long."""
+        hosts = self.hosts if hosts is None else hosts
         agents = sorted((host.agent for host in hosts if host.agent is not None), key=lambda agent: agent.node)
         published = [publication for agent in agents if (publication := agent.swim.publication(agent.node))]
         members = [member for agent in agents if (member := agent.swim.member(agent.node)) is not None]

@@ -21,8 +21,8 @@ OBJECTS_PER_COLLECTION: Final = 100_000
 
 
 def collect_seldom() -> None:
-    """Let this process look for garbage seldom."""
-    gc.set_threshold(OBJECTS_PER_COLLECTION)
+    """Let this process look for garbage seldom, and among what has lived for long hardly ever."""
+    gc.set_threshold(OBJECTS_PER_COLLECTION, 10, 1000)
 
 
 class DaskMissing(Exception):
