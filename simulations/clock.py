@@ -48,12 +48,15 @@ class Clock:
         last = int(at * SLOTS_PER_S)
         while True:
             near = self._near
-            while near and near[0][0] <= at:
+            if near:
+                if near[0][0] > at:
+                    break
                 self.now, _, action, arguments = heappop(near)
                 action(*arguments)
-            if near or not self._slots or self._slots[0] > last:
+            elif self._slots and self._slots[0] <= last:
+                self._slot = heappop(self._slots)
+                self._near = self._far.pop(self._slot)
+                heapify(self._near)
+            else:
                 break
-            self._slot = heappop(self._slots)
-            self._near = self._far.pop(self._slot)
-            heapify(self._near)
         self.now = at
