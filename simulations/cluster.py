@@ -1,49 +1,30 @@
-"""A cluster of whole agents in virtual time: the simulation's driver, the other one beside ``gary.daemon``.
+"""A cluster of whole agents in virtual time: its hosts, what happens to them, what operators ask, what is to be seen.
 
 One seed decides everything: the same seed gives the same trace, in any process, whatever its hash seed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Protocol
 
 import msgpack
 
 from gary.advertisements import decode_profile
 from gary.agent import Agent, Settings
 from gary.boot import CLUSTER_ID_SIZE_BYTES, SECRET_SIZE_BYTES, boot, cluster_writes
-from gary.doctor import FREE_BYTES_LOW, DiskFacts
 from gary.effects import (
-    Alarm,
-    Consult,
-    Dial,
     Effect,
-    Exit,
-    Expel,
-    Inspect,
-    Knock,
-    Notify,
-    Observe,
-    Persist,
-    ReadLogs,
-    Renew,
     Reply,
-    SetAlarm,
-    StartContainer,
-    StopContainer,
-    StopLogs,
 )
 from gary.epochs import CHANGES_PER_EPOCH
-from gary.errors import CommandError, StorageFailed, error_in
+from gary.errors import CommandError, error_in
 from gary.identity import NodeId
 from gary.runtime.base import Capacity, Container, ContainerState
-from gary.runtime.errors import RuntimeFailure
 from gary.runtime.memory import DEFAULT_CAPACITY, MemoryEngine
 from gary.spec import Spec, to_json
 from gary.storage import MemoryStorage, PutRecord, Table, Write
@@ -51,30 +32,16 @@ from gary.trust.keys import SEED_SIZE_BYTES, KeyPair, node_id_of
 from gary.trust.notary import Founded
 from gary.trust.operator import Operator
 from gary.trust.standing import found, founding_writes
-from gossip import CancelTimer, Lane, Peer, Roll, Send, SetTimer, SwimConfig, Timer
+from gossip import Roll, SwimConfig
 from simulations import notary
 from simulations.clock import Clock
-from simulations.host import WALL_S, Host
+from simulations.driver import Driver
+from simulations.host import Host
 from simulations.network import Endpoint, Link, Network
 from simulations.timing import Timing
 
-INSPECT_S = 0.002
-LOOK_S = 0.005
 FORMING_S = 2.0
 """Within so long an agent has looked at its engine and says what it has to offer."""
-DIAL_S = 0.01
-LOOK_PAUSE_S = 0.05
-ENGINE_RETRY_S = 1.0
-KEPT = 0.5
-"""The chance that a write is on the disk though its agent ended before it heard so."""
-CONSULT_S = 0.1
-RENEW_S = 0.02
-KNOCK_AGAIN_S = 0.5
-KNOCK_WAIT_S = 10.0
-
-
-Input = Callable[[Agent, float], list[Effect]]
-"""What an agent is given, at its own ``now``."""
 
 
 class Watcher(Protocol):
@@ -119,16 +86,11 @@ class Cluster:
         )
         self._swim = swim or SwimConfig()
         self._changes_per_epoch = changes_per_epoch
-        self._trace = hashlib.sha256()
         self._commands = 0
         # Its own, so that what operators ask changes nothing about what else happens by chance.
         self._operators_rng = random.Random(f"operators {seed}")
         self.operator_key = KeyPair(self._operators_rng.randbytes(SEED_SIZE_BYTES))
-        self.ended: Callable[[Host, Exception], None] | None = None
-        """Told of an agent that an exception has ended, as its process would have; None: the exception goes on."""
-        self._watchers: list[Watcher] = []
-        self._watching: dict[type, list[Watcher]] = {}
-        self._performers = self._performing()
+        self.driver = Driver(self.clock, self.network, self.rng, self.counters, partial(self.kill, with_host=False))
         self.hosts: list[Host] = []
         for _ in range(count):
             self.add(capacity)
@@ -136,14 +98,14 @@ class Cluster:
     def watch(self, *watchers: Watcher) -> None:
         """Let them see everything from now on, in this order."""
         for watcher in watchers:
-            self._watchers.append(watcher)
+            self.driver.watch_writes(partial(watcher.wrote, self))
             for kind in watcher.watches:
-                self._watching.setdefault(kind, []).append(watcher)
+                self.driver.watch(kind, partial(watcher.performs, self))
 
     @property
     def trace(self) -> str:
         """A digest of everything that happened, in order."""
-        return self._trace.hexdigest()
+        return self.driver.trace
 
     def add(
         self,
@@ -161,7 +123,7 @@ class Cluster:
         host = Host(name, address, MemoryEngine(host=name, capacity=capacity), MemoryStorage(), timing)
         host.labels = {"zone": f"z{index % 3}"} if labels is None else labels
         host.containers_max, host.version, host.vouches = containers_max, version, vouches
-        host.engine.listen(partial(self._engine_changed, host))
+        host.engine.listen(partial(self.driver.engine_changed, host))
         self.hosts.append(host)
         return host
 
@@ -207,12 +169,12 @@ class Cluster:
             Endpoint(
                 host.agent.node,
                 lambda: host.credentials,
-                partial(self._input, host, life, Agent.received),
-                lambda peer, reason: self._input(host, life, lambda a, now: a.unreachable(peer, reason, now)),
+                partial(self.driver.input, host, life, Agent.received),
+                lambda peer, reason: self.driver.input(host, life, lambda a, now: a.unreachable(peer, reason, now)),
             ),
         )
-        self._input(host, life, lambda a, now: a.start(now))
-        self._engine_changed(host)
+        self.driver.input(host, life, lambda a, now: a.start(now))
+        self.driver.engine_changed(host)
 
     def form(self, hosts: Sequence[Host] | None = None) -> None:
         """Start ``hosts`` (None: all) as members of one cluster, who have known each other for long."""
@@ -262,7 +224,7 @@ class Cluster:
         host.life += 1
         host.look_at = None
         host.written_at = host.late_at = self.clock.now
-        self._lose_unwritten(host)
+        self.driver.lose_unwritten(host)
         host.stands_still = False
         host.timers.clear()
         host.overdue.clear()
@@ -272,14 +234,6 @@ class Cluster:
         self.network.detach(host.address, host_is_up=not with_host)
         if with_host:
             host.engine.lose_power(self.clock.now)
-
-    def _lose_unwritten(self, host: Host) -> None:
-        """Of what the disk was given in order it has the beginning, by chance; each write as a whole or not at all."""
-        while host.unwritten and host.storage.failing is None and self.rng.random() < KEPT:
-            self._commit(host)
-            self.counters["writes_kept"] += 1
-        self.counters["writes_lost"] += len(host.unwritten)
-        host.unwritten.clear()
 
     def pause(self, host: Host) -> None:
         """The agent's process stands still, as if stopped by a signal. Its containers run on."""
@@ -318,7 +272,7 @@ class Cluster:
 
     def act(self, host: Host, call: Callable[[Agent, float], list[Effect]]) -> None:
         """Let the agent on ``host`` do what none of its own inputs would make it do: an attacker's, for instance."""
-        self._input(host, host.life, call)
+        self.driver.input(host, host.life, call)
 
     # What operators do
 
@@ -359,7 +313,7 @@ class Cluster:
         self.counters["commands"] += 1
         number = self._commands
         host.replies[number] = []
-        self._input(host, host.life, lambda a, now: a.command(number, operation, arguments, now))
+        self.driver.input(host, host.life, lambda a, now: a.command(number, operation, arguments, now))
         return number
 
     def join_all(self, hosts: Sequence[Host] | None = None) -> None:
@@ -420,287 +374,3 @@ class Cluster:
         """Every live agent holds exactly the live agents alive."""
         expected = sorted(host.node for host in self.live())
         return all(sorted(host.agent.alive) == expected for host in self.live() if host.agent is not None)
-
-    # The driver
-
-    def _input(self, host: Host, life: int, call: Callable[..., list[Effect]], *given: Any) -> None:
-        """What comes from outside waits for a process that stands still; one that is starved gets to it late."""
-        if host.stands_still:
-            self.counters["inputs_waited"] += 1
-            host.waiting.append(partial(self._input, host, life, call, *given))
-        elif host.late_s or host.late_at > self.clock.now:
-            self.counters["inputs_late"] += 1
-            # In the order in which it came: what is late holds up what comes after it.
-            host.late_at = max(host.late_at, self.clock.now + self.rng.uniform(0.0, host.late_s))
-            self.clock.after(host.late_at - self.clock.now, self._handle, host, life, call, *given)
-        else:
-            self._handle(host, life, call, *given)
-
-    def _handle(self, host: Host, life: int, call: Callable[..., list[Effect]], *given: Any) -> None:
-        """``call(agent, *given, now)``, if the agent still lives."""
-        agent = host.agent
-        if agent is None or host.life != life:
-            return
-        agent.clock(WALL_S + host.wall_skew_s)
-        try:
-            effects = call(agent, *given, self.clock.now * host.clock_rate + host.clock_ahead_s)
-        except Exception as error:
-            if self.ended is None:
-                raise
-            self.kill(host, with_host=False)
-            self.ended(host, error)
-        else:
-            self._perform(host, life, effects)
-
-    def _later(self, host: Host, life: int, delay_s: float, call: Input) -> None:
-        self.clock.after(delay_s, self._input, host, life, call)
-
-    def _perform(self, host: Host, life: int, effects: Sequence[Effect]) -> None:
-        if not effects:
-            return
-        trace = self._trace.update
-        trace(b"%.6f %s" % (self.clock.now, host.name.encode()))
-        for effect in effects:
-            kind = type(effect)
-            trace(_NAMES[kind])
-            for watcher in self._watching.get(kind, ()):
-                watcher.performs(self, host, effect)
-            self._performers[kind](host, life, effect)
-
-    def _performing(self) -> Mapping[type, Callable[[Host, int, Any], None]]:
-        """Who performs which effect."""
-        return {
-            Send: self._send,
-            SetTimer: self._set_timer,
-            CancelTimer: lambda host, life, effect: host.timers.discard(effect.timer.token),
-            SetAlarm: self._set_alarm,
-            Persist: self._persist,
-            StartContainer: self._start_container,
-            StopContainer: self._stop_container,
-            Observe: lambda host, life, effect: self._look_soon(host, life, 0.0),
-            Reply: lambda host, life, effect: host.replies.setdefault(effect.command, []).append(effect),
-            Notify: lambda host, life, effect: self._trace.update(repr(effect.event).encode()),
-            ReadLogs: self._read_logs,
-            StopLogs: lambda host, life, effect: None,
-            Consult: self._consult,
-            Knock: self._knock,
-            Renew: self._renew,
-            Expel: lambda host, life, effect: self.network.expel(host.address, effect.node),
-            Dial: self._dial,
-            Inspect: self._inspect,
-            Exit: lambda host, life, effect: self.clock.after(0.0, self.kill, host, False),
-        }
-
-    def _send(self, host: Host, life: int, effect: Send) -> None:
-        self._trace.update(effect.frame)
-        assert host.agent is not None
-        self.network.send(host.address, host.agent.node, effect.peer, effect.lane, effect.frame)
-
-    def _set_timer(self, host: Host, life: int, effect: SetTimer) -> None:
-        host.timers.add(effect.timer.token)
-        self.clock.after(effect.delay_s / host.clock_rate, self._time_out, host, life, effect.timer)
-
-    def _time_out(self, host: Host, life: int, timer: Timer) -> None:
-        """A timer, if it was not cancelled. Of a process that stood still they go off before it reads anything."""
-        if host.life != life or timer.token not in host.timers:
-            return
-        if host.stands_still:
-            self.counters["inputs_waited"] += 1
-            host.overdue.append(partial(self._time_out, host, life, timer))
-        else:
-            host.timers.remove(timer.token)
-            self._input(host, life, Agent.timer, timer)
-
-    def _set_alarm(self, host: Host, life: int, effect: SetAlarm) -> None:
-        self.clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, effect.alarm)
-
-    def _go_off(self, host: Host, life: int, alarm: Alarm) -> None:
-        if host.stands_still:
-            self.counters["inputs_waited"] += 1
-            host.overdue.append(partial(self._input, host, life, Agent.alarm, alarm))
-        else:
-            self._input(host, life, Agent.alarm, alarm)
-
-    def _persist(self, host: Host, life: int, effect: Persist) -> None:
-        if host.timing.write_factor > 1.0:
-            self.counters["writes_slow"] += 1
-        # One after the other: what is written first is durable first.
-        host.written_at = max(self.clock.now, host.written_at) + host.timing.write()
-        host.unwritten.append(effect.writes)
-        self.clock.after(host.written_at - self.clock.now, self._write, host, life, effect.token)
-
-    def _write(self, host: Host, life: int, token: int) -> None:
-        if host.life != life:
-            return
-        try:
-            self._commit(host)
-        except StorageFailed as error:
-            reason = str(error)
-            self.counters["writes_refused"] += 1
-            self._input(host, life, lambda a, now: a.persist_failed(token, reason, now))
-        else:
-            self._input(host, life, lambda a, now: a.persisted(token, now))
-
-    def _commit(self, host: Host) -> None:
-        """The disk takes the first of what it was given; raises ``StorageFailed`` if it refuses."""
-        writes = host.unwritten.pop(0)
-        host.storage.write(writes)
-        for watcher in self._watchers:
-            watcher.wrote(self, host, writes)
-
-    def _start_container(self, host: Host, life: int, effect: StartContainer) -> None:
-        self.clock.after(
-            host.timing.start(effect.request.service.image),
-            self._operate,
-            host,
-            life,
-            effect.operation,
-            lambda: host.engine.start(effect.request, self.clock.now),
-        )
-
-    def _stop_container(self, host: Host, life: int, effect: StopContainer) -> None:
-        self.clock.after(
-            host.timing.stop(),
-            self._operate,
-            host,
-            life,
-            effect.operation,
-            lambda: host.engine.stop(effect.container_id, effect.grace_s, self.clock.now),
-        )
-
-    def _operate(self, host: Host, life: int, operation: int, act: Callable[[], Container | None]) -> None:
-        if host.life != life:
-            return
-        if host.engine_hangs:
-            self.counters["engine_hung"] += 1
-            host.hanging.append(partial(self._operate, host, life, operation, act))
-            return
-        try:
-            container = act()
-        except RuntimeFailure as error:
-            reason = str(error)
-            self._input(host, life, lambda a, now: a.operated(operation, None, reason, now))
-            return
-        if container is not None and self._lies(host):
-            if self.rng.random() < 0.5:  # It says that it runs, and it does not.
-                host.engine.vanish(container.id)
-            else:  # It says that it does not run, and it does.
-                self._input(host, life, lambda a, now: a.operated(operation, None, "the engine lies", now))
-                return
-        self._input(host, life, lambda a, now: a.operated(operation, container, "", now))
-
-    def _lies(self, host: Host) -> bool:
-        """Whether the engine's next answer is not true."""
-        lies = bool(host.engine_lies) and self.rng.random() < host.engine_lies
-        self.counters["engine_lied"] += lies
-        return lies
-
-    def set_engine_hanging(self, host: Host, *, hangs: bool) -> None:
-        """Let the engine answer nothing; or answer all that it was asked meanwhile."""
-        host.engine_hangs = hangs
-        if not hangs:
-            hanging, host.hanging = host.hanging, []
-            for go_on in hanging:
-                go_on()
-
-    def _read_logs(self, host: Host, life: int, effect: ReadLogs) -> None:
-        try:
-            chunks = host.engine.logs(effect.container_id)
-        except RuntimeFailure:
-            chunks = ()
-        for chunk in [*((chunk.stream, chunk.data) for chunk in chunks), None]:
-            self._later(host, life, LOOK_S, partial(_feed, effect.stream, chunk))
-
-    def _consult(self, host: Host, life: int, effect: Consult) -> None:
-        answer = notary.answer(effect.request, self.rng)
-        self._later(host, life, CONSULT_S, lambda a, now: a.consulted(effect.number, answer, "", now))
-
-    def _renew(self, host: Host, life: int, effect: Renew) -> None:
-        host.credentials = effect.credentials
-        self.network.changed()
-        self._later(host, life, RENEW_S, lambda a, now: a.renewed(effect.number, "", now))
-
-    def _dial(self, host: Host, life: int, effect: Dial) -> None:
-        reason = self.network.reaches(host.address, effect.address)
-        failures = [f"{effect.address}: {reason}"] if reason else []
-        self._later(host, life, DIAL_S, lambda a, now: a.dialled(effect.number, failures, now))
-
-    def _inspect(self, host: Host, life: int, effect: Inspect) -> None:
-        disk = DiskFacts("the disk", FREE_BYTES_LOW)
-        self._later(host, life, INSPECT_S, lambda a, now: a.inspected(effect.number, disk, now))
-
-    def _knock(self, host: Host, life: int, effect: Knock) -> None:
-        """A guest's connection: it says one thing, and hears one answer or why there is none."""
-        # Several may come with one token; as on a real transport their connections tell them apart.
-        guest = f"{effect.guest}:{effect.number}.{host.name}"
-        answered = False
-
-        def hear(answer: bytes | None, reason: str) -> None:
-            nonlocal answered
-            if not answered:
-                answered = True
-                self.network.dismiss(guest)
-                self._input(host, life, lambda a, now: a.knocked(effect.number, answer, reason, now))
-
-        self.network.welcome(
-            guest,
-            host.address,
-            Endpoint(
-                guest,
-                lambda: effect.credentials,
-                lambda sender, lane, frame: hear(frame, "") if frame.startswith(effect.addressee) else None,
-                lambda peer, reason: hear(None, reason),
-            ),
-        )
-
-        def say() -> None:
-            """Again and again: what TCP does when something is lost."""
-            if not answered:
-                self.network.send(host.address, guest, Peer("", effect.address), Lane.BULK, effect.frame)
-                self.clock.after(KNOCK_AGAIN_S, say)
-
-        say()
-        self.clock.after(KNOCK_WAIT_S, hear, None, "no answer")
-
-    def _engine_changed(self, host: Host) -> None:
-        self._look_soon(host, host.life, LOOK_S)
-
-    def _look_soon(self, host: Host, life: int, delay_s: float) -> None:
-        """Look at the engine's containers: once for all changes that come close together, as the daemon does."""
-        at = self.clock.now + delay_s
-        if host.agent is None or (host.look_at is not None and host.look_at <= at):
-            return
-        host.look_at = at
-        self.clock.after(delay_s, self._look, host, life, at)
-
-    def _look(self, host: Host, life: int, at: float) -> None:
-        if host.life != life or host.agent is None or host.look_at != at:
-            return
-        if host.engine_hangs:
-            self.counters["engine_hung"] += 1
-            host.hanging.append(partial(self._look, host, life, at))
-            return
-        host.look_at = None
-        now = self.clock.now
-        try:
-            capacity = host.engine.capacity(now)
-            found = [c for node in host.agent.observed_nodes for c in host.engine.containers(node, now)]
-        except RuntimeFailure as error:
-            reason = str(error)
-            self.counters["engine_refused"] += 1
-            self._later(host, life, LOOK_S, lambda a, at: a.observed("docker", None, None, at, reason))
-            self._look_soon(host, life, ENGINE_RETRY_S)
-            return
-        if found and self._lies(host):
-            found.pop(self.rng.randrange(len(found)))
-        self._later(host, life, LOOK_S, lambda a, at: a.observed("docker", found, capacity, at))
-        due = host.engine.next_change_s(now)
-        if due is not None:
-            self._look_soon(host, life, max(LOOK_PAUSE_S, due - now))
-
-
-_NAMES: Final[Mapping[type, bytes]] = {kind: kind.__name__.encode() for kind in get_args(Effect)}
-
-
-def _feed(stream: int, chunk: tuple[str, bytes] | None, agent: Agent, now: float) -> list[Effect]:
-    return agent.logged(stream, chunk, now)

@@ -48,7 +48,7 @@ MODULES: Final = (
         )
     ),
     *(f"gary/{name}.py" for name in ("agent", "clock", "node", "requests")),
-    *(f"simulations/{name}.py" for name in ("clock", "cluster", "host", "network")),
+    *(f"simulations/{name}.py" for name in ("clock", "cluster", "driver", "host", "network")),
 )
 SETTINGS: Final = "[mypy]\nignore_missing_imports = True\nfollow_untyped_imports = True\n"
 

@@ -20,6 +20,14 @@ NOTHING = Credentials("", "", ())
 
 
 @dataclass(eq=False)
+class Request:
+    """What an engine that hangs has taken and not answered. ``go_on`` is told whether the answer ``is_awaited``."""
+
+    go_on: Callable[[bool], None]
+    is_awaited: bool = True
+
+
+@dataclass(eq=False)
 class Host:
     """``life`` grows with each start of the agent.
 
@@ -59,7 +67,7 @@ class Host:
     look_at: float | None = None
     written_at: float = 0.0
     unwritten: list[Sequence[Write]] = field(default_factory=list)
-    hanging: list[Callable[[], None]] = field(default_factory=list)
+    hanging: list[Request] = field(default_factory=list)
     replies: dict[int, list[Reply]] = field(default_factory=dict)
 
     @property

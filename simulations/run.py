@@ -50,7 +50,7 @@ class Run:
             books, safety(books, _canaries(self._specs)), healed(self.orders), Steadiness(), Answering()
         )
         self.cluster.watch(books, *self.checkers.safety)
-        self.cluster.ended = lambda host, error: self.checkers.answering.ended(self.cluster, host, error)
+        self.cluster.driver.ended = lambda host, error: self.checkers.answering.ended(self.cluster, host, error)
         self._schedule = Schedule(
             World(self.cluster, self._rng, self._entering.start, self._holders, self._order, self._apps)
         )

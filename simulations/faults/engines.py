@@ -58,11 +58,11 @@ class EngineHang:
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
         for host in hosts:
-            world.cluster.set_engine_hanging(host, hangs=True)
+            world.cluster.driver.set_engine_hanging(host, hangs=True)
 
         def mend() -> None:
             for host in hosts:
-                world.cluster.set_engine_hanging(host, hangs=False)
+                world.cluster.driver.set_engine_hanging(host, hangs=False)
 
         return mend if hosts else None
 

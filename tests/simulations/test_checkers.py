@@ -256,7 +256,7 @@ def test_an_order_is_answered_and_noted_and_an_error_is_no_acknowledgement() -> 
 def test_an_exception_ends_one_agent_and_is_seen_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = cluster_of(4, 1)
     checker = Answering()
-    cluster.ended = lambda host, error: checker.ended(cluster, host, error)
+    cluster.driver.ended = lambda host, error: checker.ended(cluster, host, error)
     assert cluster.hosts[2].agent is not None
     victim, receive = cluster.hosts[2].agent.swim, Swim.receive
 
