@@ -2,10 +2,12 @@
 
 import pytest
 
+from gary.runtime import docker
 from gary.runtime.base import ContainerState, Health
 from gary.runtime.memory import Behaviour
 from gary.spec import Healthcheck, Mode
 from gary.state import PromiseState
+from simulations import driver
 from simulations.cluster import Cluster
 from simulations.host import Host
 from tests.simulations.support import SEEDS, app, cluster_of, has_all, is_whole, per_host, runs, settled
@@ -135,6 +137,50 @@ def test_an_engine_that_is_away_for_a_moment_costs_nothing(seed: int) -> None:
     cluster.hosts[2].engine.come_up()
     cluster.run(15.0)
     assert cluster.started() == before
+    assert all(is_whole(cluster, host) for host in cluster.hosts)
+
+
+def test_the_simulated_client_of_an_engine_is_as_patient_as_the_real_one() -> None:
+    assert (driver.LOOK_S_MAX, driver.OPERATE_S_MAX) == (docker.REQUEST_S_MAX, docker.START_S_MAX)
+
+
+@seeds
+def test_an_engine_that_hangs_is_away_once_its_client_gives_up_and_costs_no_container(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(10))
+    before = cluster.started()
+    host = cluster.hosts[2]
+    assert host.agent is not None
+    cluster.driver.set_engine_hanging(host, hangs=True)
+    cluster.run(driver.LOOK_S_MAX - 5.0)
+    assert host.agent.gauges()["engines_away"] == 0
+    assert cluster.run_until(lambda: host.agent is not None and host.agent.gauges()["engines_away"] == 1, 60.0)
+    cluster.run(15.0)
+    assert "engine does not answer" in str(cluster.answer(cluster.hosts[0], "status", {"app": "shop"}))
+    cluster.driver.set_engine_hanging(host, hangs=False)
+    cluster.run(15.0)
+    assert host.agent.gauges()["engines_away"] == 0
+    assert cluster.started() == before
+    assert all(is_whole(cluster, host) for host in cluster.hosts)
+
+
+@seeds
+def test_what_an_engine_that_hung_does_after_nobody_waits_for_it_is_found_and_kept(seed: int) -> None:
+    cluster = settled(cluster_of(3, seed), app(3))
+    host = cluster.hosts[1]
+    (container,) = host.engine.present(cluster.clock.now)
+    # To start a container takes long enough for the engine to hang meanwhile.
+    host.timing.engine_late_s = 3.0
+    host.engine.crash(container.id, cluster.clock.now)
+    cluster.run(2.5)
+    cluster.driver.set_engine_hanging(host, hangs=True)
+    cluster.run(5.0)
+    assert any(request.is_awaited for request in host.hanging)
+    cluster.run(driver.OPERATE_S_MAX + 10.0)
+    assert not host.hanging[0].is_awaited
+    cluster.driver.set_engine_hanging(host, hangs=False)
+    assert cluster.run_until(lambda: runs(cluster, 3), 30.0)
+    cluster.run(30.0)
+    assert runs(cluster, 3)
     assert all(is_whole(cluster, host) for host in cluster.hosts)
 
 
