@@ -396,11 +396,13 @@ class Agent:
         if node == here.node:
             return
         self._have_peers_changed = True
-        change = here.cluster.update(node, member.status, member.incarnation.epoch, here.clock.now)
+        self._recognise_former_self(node)
+        # That this host itself was another node before, and is no more, nobody knows better.
+        status = Status.DEAD if node in here.former and member.status.live else member.status
+        change = here.cluster.update(node, status, member.incarnation.epoch, here.clock.now)
         if node not in here.cluster.alive:
             here.requests.gone(node)
         here.cluster.tell_of(node, member.status, before)
-        self._recognise_former_self(node)
         if change is Change.CAME:
             here.membership.spreading.differs(node)
         if change is not Change.NONE:

@@ -301,7 +301,10 @@ class Deployment:
         self._replication.check_synced(now, wake)
         draft = self.document.draft()
         membership = state.members.get(self._host.node)
-        if membership is not None and membership.role is Role.INVITED:
+        if membership is None:
+            # It was named under another id: this host has a new one since its disk lost the former.
+            draft.stay(self._host.node)
+        elif membership.role is Role.INVITED:
             # Two invited this node, and the later word of one came over its own.
             draft.stay(membership.inviter)
         containers = keeper.containers()
@@ -356,7 +359,10 @@ class Deployment:
             is_long_gone = node not in view.alive and now - self._host.missing_since_s(node) >= FORGET_AFTER_S
             if not is_long_gone and node not in self._host.expelled:
                 continue
-            if rendezvous(node, live_members(state, view))[0] == self._host.node:
+            if rendezvous(node, live_members(state, view))[:1] == [self._host.node]:
+                draft.forget(node)
+        for node in self._host.former:
+            if node in state.holders:  # Nobody else knows that it never comes back.
                 draft.forget(node)
 
     # What operators should know

@@ -117,7 +117,8 @@ class DialFacts:
 class TrustFacts:
     """How the node stands in its cluster. ``age_s``: of its certificate, which is good for ``lasts_s``. ``is_present``:
     it is of the cluster's present root. ``others_until_s``: for how long other roots are trusted still. ``is_refused``:
-    no peer trusts it. ``contested``: pairs of names that have expelled each other.
+    no peer trusts it. ``contested``: pairs of names that have expelled each other. ``lacks_secret``: it ought to vouch
+    for the cluster, and its disk has lost what that takes.
     """
 
     age_s: float
@@ -129,6 +130,7 @@ class TrustFacts:
     is_expelled: bool = False
     expelled: tuple[str, ...] = ()
     contested: tuple[tuple[str, str], ...] = ()
+    lacks_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +364,10 @@ def certificate(facts: Facts) -> Iterable[Finding]:
 def roots(facts: Facts) -> Iterable[Finding]:
     seen = facts.trust
     if seen is None:
+        return
+    if seen.lacks_secret:
+        what = "this node ought to vouch for the cluster and has lost the secret that it takes"
+        yield Finding("roots", Verdict.WARNING, what, "one node less can let others in", _REINVITE)
         return
     role = "this node vouches: it can let others in" if seen.vouches else "this node does not vouch"
     if not seen.others_until_s:

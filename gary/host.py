@@ -46,6 +46,10 @@ class Host(Protocol):
         """The nodes that advertise to hold that document, sorted."""
 
     @property
+    def former(self) -> tuple[NodeId, ...]:
+        """The ids that this host had before its disk was lost."""
+
+    @property
     def expelled(self) -> Collection[NodeId]:
         """The nodes that are out of the cluster for ever."""
 

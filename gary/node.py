@@ -227,6 +227,10 @@ class Node:
         self.advertising.publish()
 
     @property
+    def former(self) -> tuple[NodeId, ...]:
+        return self.enrolment.former
+
+    @property
     def expelled(self) -> Collection[NodeId]:
         return self.cluster.expelled
 

@@ -240,6 +240,11 @@ class MemoryStorage:
             )
         return len(self._documents)
 
+    def damage(self, table: Table, key: str) -> None:
+        """That record is not what was written any more; the next ``load`` reports it and goes without it."""
+        del self._records[table][key]
+        self._set_aside = (_in_words(table.value, key),)
+
     def wipe(self) -> None:
         """The disk was replaced by an empty one."""
         self._records = {table: {} for table in Table}
@@ -359,7 +364,11 @@ def _set_damaged_records_aside(connection: sqlite3.Connection) -> tuple[str, ...
             "WHERE CAST(kind AS BLOB) = ? AND CAST(key AS BLOB) = ?",
             (f"damaged {kind}", key, *raw),
         )
-    return tuple(f"the record {key} of {kind}" for kind, key in words)
+    return tuple(_in_words(kind, key) for kind, key in words)
+
+
+def _in_words(kind: str, key: str) -> str:
+    return f"the record {key} of {kind}"
 
 
 def _is_unreadable(error: sqlite3.Error) -> bool:

@@ -43,22 +43,23 @@ class Entering:
         if host.agent is not None:
             return
         try:
-            self._cluster.start(host)
+            knows_a_cluster = self._cluster.start(host)
         except StorageFailed:
             self._cluster.counters["starts_failed"] += 1
             self._cluster.clock.after(AGAIN_S, self.start, host)
         else:
-            self.see_to(host)
+            self.see_to(host, is_alone=not knows_a_cluster)
 
-    def see_to(self, host: Host) -> None:
-        """Let it join, if it has to."""
-        if host.agent is not None and not host.storage.load().records[Table.PEER]:
+    def see_to(self, host: Host, *, is_alone: bool = False) -> None:
+        """Let it join, if it has to: it ``is_alone``, its disk knows nobody, or has lost the secret of the root."""
+        if host.agent is not None and (is_alone or not host.storage.load().records[Table.PEER] or _lacks_secret(host)):
             self._attempts.setdefault(host.name, _Attempt(host, self._cluster.clock.now))
 
     def look(self) -> None:
         """Go on with whoever wants in."""
         for name, attempt in list(self._attempts.items()):
-            if attempt.host.agent is None or len(attempt.host.agent.alive) > 1:
+            agent = attempt.host.agent
+            if agent is None or (len(agent.alive) > 1 and not _lacks_secret(attempt.host)):
                 del self._attempts[name]
             elif attempt.asked is not None:
                 self._go_on(attempt)
@@ -87,6 +88,11 @@ class Entering:
             attempt.number = self._cluster.post(attempt.host, "join", {"token": token})
         else:
             attempt.asked = None
+
+
+def _lacks_secret(host: Host) -> bool:
+    """Whether it ought to vouch for the cluster, and nobody gives it what that takes but who lets it in again."""
+    return host.vouches and host.agent is not None and host.agent.standing.lacks_secret
 
 
 def _invites(host: Host) -> bool:

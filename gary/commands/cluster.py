@@ -11,6 +11,7 @@ from gary.cluster import Cluster
 from gary.commands.command import Command, Json
 from gary.deployment import Deployment
 from gary.engines import Engines
+from gary.enrolment import Enrolment
 from gary.errors import CommandError, ErrorCode
 from gary.identity import DeploymentId, NodeId
 from gary.requests import Responder
@@ -38,7 +39,7 @@ class Host(Protocol):
     standing: Standing
     membership: Membership
     deployments: dict[DeploymentId, Deployment]
-
+    enrolment: Enrolment
     engines: Engines
 
     @property
@@ -148,8 +149,9 @@ class ClusterCommands:
         if token is not None and token.cluster == host.standing.ledger.cluster:
             return  # It comes back to its own cluster, whose root was changed while it was away.
         others = [m for m in host.swim.members() if m.node != host.node and m.status is not Status.LEFT]
-        if host.deployments and not others:
-            names = ", ".join(sorted(d.name for d in host.deployments.values()))
+        own = [d.name for id, d in host.deployments.items() if not others and host.enrolment.id_of(d.name) == id]
+        if own:  # Others are of a cluster that this host's disk has forgotten: whoever joins it again keeps them.
+            names = ", ".join(sorted(own))
             message = f"this node is a cluster of its own and runs deployments ({names})"
             raise CommandError(ErrorCode.REFUSED, message, "remove them first, or let the other node join this one")
         if peer == host.swim.address:

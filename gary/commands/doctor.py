@@ -188,6 +188,7 @@ class _Examination:
             lasts_s=YEARS * 365.25 * 86_400.0,
             is_present=host.standing.is_certified,
             vouches=host.standing.vouches,
+            lacks_secret=host.standing.lacks_secret and host.settings.vouches,
             others_until_s=tuple(until_s - wall_s for until_s in ledger.until_s() if until_s > wall_s),
             is_refused=host.membership.is_left_behind,
             is_expelled=host.node in expulsions,

@@ -127,6 +127,11 @@ class Standing:
         return next((self._secrets[root] for root in self.ledger.handing_down() if root in self._secrets), None)
 
     @property
+    def lacks_secret(self) -> bool:
+        """It neither vouches nor can show that it may: only who lets it in again makes it one that does."""
+        return not self.vouches and self.former_secret is None
+
+    @property
     def is_certified(self) -> bool:
         """What it shows is signed by the present root."""
         return self.tls.issuer == self.ledger.present.public

@@ -56,6 +56,7 @@ KINDS: Final[dict[str, Kind]] = _named(
     Kind(disks.DiskRestored, 1),
     Kind(disks.DiskForgets, 1),
     Kind(disks.DiskCorrupted, 1),
+    Kind(disks.DiskDamaged, 1),
     Kind(engines.EngineDown, 2, hosts_max=2),
     Kind(engines.EngineSlow, 1, hosts_max=3),
     Kind(engines.EngineHang, 1, hosts_max=2),

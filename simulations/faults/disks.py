@@ -106,6 +106,25 @@ class DiskCorrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskDamaged:
+    """The agents end, and find that a record of theirs is not what they wrote when they start again: who they are, whom
+    they know, what was removed, or how they stand with the cluster.
+    """
+
+    about: ClassVar[str] = "disks on which bytes of other records have changed"
+    evidence: ClassVar[tuple[str, ...]] = ("records_damaged",)
+
+    def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
+        def damage(host: Host) -> None:
+            records = {table: sorted(kept) for table, kept in host.storage.load().records.items() if kept}
+            table = world.rng.choice(list(records))
+            host.storage.damage(table, world.rng.choice(records[table]))
+            world.cluster.counters["records_damaged"] += 1
+
+        return _with_disk(world, hosts, damage)
+
+
+@dataclass(frozen=True, slots=True)
 class DiskRestored:
     """The agents end, and start again on disks as they were up to a minute ago."""
 

@@ -62,6 +62,7 @@ class Member:
     is_isolated: bool = False
     is_expelled: bool = False
     expelled: tuple[NodeId, ...] = ()
+    former: tuple[NodeId, ...] = ()
     parted: list[DeploymentId] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     missing_since: float = 0.0

@@ -121,6 +121,7 @@ REFUSED = ("10.0.0.1:7947: connection refused",)
         (_trust(is_refused=True), "certificate", PROBLEM, "gary invite"),
         (_trust(), "roots", OK, "this node vouches"),
         (_trust(vouches=False), "roots", OK, "does not vouch"),
+        (_trust(vouches=False, lacks_secret=True), "roots", WARNING, "gary invite"),
         (_trust(others_until_s=(7200.0,)), "roots", OK, "trusted for 2 hours more"),
         (replace(_trust(others_until_s=(60.0,)), peers=(replace(PEER, away_s=9.0),)), "roots", WARNING, "node-b"),
         (_trust(), "expulsions", OK, "none"),
