@@ -46,9 +46,8 @@ class Run:
         self._entering = Entering(self.cluster, self._rng)
         self._specs = [spec for group in scenario.deployments for spec in _specs(group)]
         books = Books()
-        self.checkers = Checkers(
-            books, safety(books, _canaries(self._specs)), healed(self.orders), Steadiness(), Answering()
-        )
+        watching = safety(books, _canaries(self._specs))
+        self.checkers = Checkers(watching, healed(self.orders), Steadiness(), Answering())
         self.cluster.watch(books, *self.checkers.safety)
         self.cluster.driver.ended = lambda host, error: self.checkers.answering.ended(self.cluster, host, error)
         self._schedule = Schedule(

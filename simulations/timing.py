@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-Span = tuple[float, float]
-"""Seconds, the shortest and the longest."""
+from simulations.units import Span
 
 
 @dataclass(slots=True)

@@ -34,6 +34,8 @@ ONLY_IN = {
     "sqlite3": ("gary/storage.py",),
     "nacl": ("gary/trust/keys.py",),
     "matplotlib": ("simulations/plots.py",),
+    "joblib": ("simulations/trials.py",),
+    "dask": ("simulations/trials.py",),
 }
 """Third parties and the places that know them. A place that ends with a slash is everything under it."""
 

@@ -32,7 +32,6 @@ from simulations.result import Check, Finding
 class Checkers:
     """All of them for one run."""
 
-    books: Books
     safety: tuple[Checker, ...]
     healed: tuple[Checker, ...]
     steadiness: Steadiness

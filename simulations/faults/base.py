@@ -47,5 +47,26 @@ class Fault(Protocol):
         """Break it. None: there was nothing that it could break."""
 
 
+def without_agents(
+    world: World,
+    hosts: Sequence[Host],
+    *,
+    with_host: bool = False,
+    meanwhile: Callable[[Host], None] = lambda host: None,
+) -> Mend | None:
+    """The agents that run on ``hosts`` end, ``with_host`` or alone; they start again when it is over."""
+    struck = [host for host in hosts if host.agent is not None]
+    for host in struck:
+        world.cluster.kill(host, with_host=with_host)
+        meanwhile(host)
+
+    def mend() -> None:
+        for host in struck:
+            if host.agent is None:
+                world.start(host)
+
+    return mend if struck else None
+
+
 def nothing() -> None:
     """The end of a fault that ends by itself."""

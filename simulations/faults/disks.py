@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from simulations.faults.base import Mend, World
+from simulations.faults.base import Mend, World, without_agents
 from simulations.host import Host
 
 
@@ -55,7 +55,7 @@ class DiskLost:
     evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        return _with_disk(world, hosts, lambda host: host.storage.wipe())
+        return without_agents(world, hosts, meanwhile=lambda host: host.storage.wipe())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class DiskUnreadable:
     evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        return _with_disk(world, hosts, lambda host: host.storage.corrupt())
+        return without_agents(world, hosts, meanwhile=lambda host: host.storage.corrupt())
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class DiskCorrupted:
         def corrupt(host: Host) -> None:
             world.cluster.counters["documents_corrupted"] += host.storage.corrupt_documents(world.rng)
 
-        return _with_disk(world, [host for host in hosts if host.storage.load().documents], corrupt)
+        return without_agents(world, [host for host in hosts if host.storage.load().documents], meanwhile=corrupt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class DiskDamaged:
             host.storage.damage(table, world.rng.choice(records[table]))
             world.cluster.counters["records_damaged"] += 1
 
-        return _with_disk(world, hosts, damage)
+        return without_agents(world, hosts, meanwhile=damage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +132,9 @@ class DiskRestored:
     evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        return _with_disk(world, [host for host in hosts if host.backup is not None], _restore)
+        return without_agents(world, [host for host in hosts if host.backup is not None], meanwhile=_restore)
 
 
 def _restore(host: Host) -> None:
     assert host.backup is not None
     host.storage.restore(host.backup)
-
-
-def _with_disk(world: World, hosts: Sequence[Host], change: Callable[[Host], None]) -> Mend | None:
-    struck = [host for host in hosts if host.agent is not None]
-    for host in struck:
-        world.cluster.kill(host, with_host=False)
-        change(host)
-
-    def mend() -> None:
-        for host in struck:
-            if host.agent is None:
-                world.start(host)
-
-    return mend if struck else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gossip import VERSIONS, VersionRange
-from simulations.faults.base import Mend, World, nothing
+from simulations.faults.base import Mend, World, nothing, without_agents
 from simulations.host import Host
 from simulations.units import Seconds, Share
 
@@ -20,7 +20,7 @@ class PowerLoss:
     evidence: ClassVar[tuple[str, ...]] = ("hosts_lost",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        return _end(world, hosts, with_host=True)
+        return without_agents(world, hosts, with_host=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class AgentCrash:
     evidence: ClassVar[tuple[str, ...]] = ("agents_lost",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        return _end(world, hosts, with_host=False)
+        return without_agents(world, hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +128,3 @@ class ClockDrift:
                 host.drift(1.0, world.now)
 
         return mend if hosts else None
-
-
-def _end(world: World, hosts: Sequence[Host], *, with_host: bool) -> Mend | None:
-    struck = [host for host in hosts if host.agent is not None]
-    for host in struck:
-        world.cluster.kill(host, with_host=with_host)
-
-    def mend() -> None:
-        for host in struck:
-            if host.agent is None:
-                world.start(host)
-
-    return mend if struck else None

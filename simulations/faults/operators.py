@@ -27,8 +27,7 @@ class Scale:
     evidence: ClassVar[tuple[str, ...]] = ("commands",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        app = self.app or _any(world)
-        holders = _able(world, app)
+        app, holders = _chosen(world, self.app)
         if not holders:
             return None
         count = self.replicas or world.rng.randint(1, self.up_to)
@@ -46,8 +45,7 @@ class Update:
     evidence: ClassVar[tuple[str, ...]] = ("commands",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        app = self.app or _any(world)
-        holders = _able(world, app)
+        app, holders = _chosen(world, self.app)
         if not holders:
             return None
         host = world.rng.choice(holders)
@@ -87,8 +85,7 @@ class Remove:
     evidence: ClassVar[tuple[str, ...]] = ("commands",)
 
     def strike(self, world: World, hosts: Sequence[Host]) -> Mend | None:
-        app = self.app or _any(world)
-        holders = _able(world, app)
+        app, holders = _chosen(world, self.app)
         if not holders:
             return None
         world.order(world.rng.choice(holders), "remove", app, {"app": app})
@@ -143,10 +140,10 @@ def _can_go(host: Host, world: World) -> bool:
     return all(count > HOLDERS_MIN for count in counts)
 
 
-def _any(world: World) -> str:
-    apps = world.apps()
-    return world.rng.choice(apps) if apps else ""
-
-
-def _able(world: World, app: str) -> list[Host]:
-    return [host for host in world.holders(app) if not host.stands_still] if app else []
+def _chosen(world: World, app: str) -> tuple[str, list[Host]]:
+    """``app``, or one by chance if it is empty, and the hosts that hold it and can take an order."""
+    apps = [app] if app else world.apps()
+    if not apps:
+        return "", []
+    chosen = world.rng.choice(apps)
+    return chosen, [host for host in world.holders(chosen) if not host.stands_still]
