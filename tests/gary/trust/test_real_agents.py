@@ -135,9 +135,9 @@ def test_a_new_root_reaches_everybody_and_nobody_is_lost(agents: list[RealAgent]
 
     agents[0].until(is_done, "not everybody has a certificate of the new root")
     names = {name(agent) for agent in agents}
-    assert all(alive(agent) == names for agent in agents)
     # A machine that stands still for a moment makes its agents suspect each other, and then hear of it. That they do
     # not for a new root is tested in virtual time (tests/simulations/test_trust.py).
+    agents[0].until(lambda: all(alive(agent) == names for agent in agents), "not all see all")
     for earlier, agent in zip(before, agents, strict=True):
         deaths = "gary_gossip_deaths_declared_total"
         assert metrics(agent).get(deaths, 0) == earlier.get(deaths, 0), events(agent, "member")
