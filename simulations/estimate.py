@@ -8,12 +8,13 @@ from typing import Final
 from simulations.scenarios.model import Scenario
 
 BASE_BYTES: Final = 60_000_000
-AGENT_BYTES: Final = 120_000
-MEMBER_BYTES: Final = 220
-"""Of each agent's view, for each member."""
-ADVERTISED_BYTES: Final = 1_000
+AGENT_BYTES: Final = 100_000
+HEARD_BYTES: Final = 100
+"""Of each agent's view, for each member that it has heard: what differs from what all began with."""
+HEARD_PER_S: Final = 2.0
+ADVERTISED_BYTES: Final = 150
 """Of each agent, for each copy of a document: what its holder advertises has changed since all began with the same."""
-COPY_BYTES: Final = 450_000
+COPY_BYTES: Final = 150_000
 """A document, its history and its disk, for each member of a deployment."""
 MEMBERS_OF_A_DEPLOYMENT: Final = 3
 
@@ -24,7 +25,8 @@ def memory_bytes(scenario: Scenario) -> int:
         group.count * max(MEMBERS_OF_A_DEPLOYMENT, min(group.replicas, scenario.nodes))
         for group in scenario.deployments
     )
-    agent_bytes = AGENT_BYTES + scenario.nodes * MEMBER_BYTES + min(copies, scenario.nodes) * ADVERTISED_BYTES
+    heard = min(scenario.nodes, round(HEARD_PER_S * scenario.for_s))
+    agent_bytes = AGENT_BYTES + heard * HEARD_BYTES + min(copies, scenario.nodes) * ADVERTISED_BYTES
     return BASE_BYTES + scenario.nodes * agent_bytes + copies * COPY_BYTES
 
 
