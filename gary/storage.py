@@ -335,6 +335,10 @@ def _open(path: Path) -> sqlite3.Connection:
             "number FROM change",
         ):
             connection.execute(f"SELECT {columns} LIMIT 0")
+    except UnicodeDecodeError as error:
+        # What SQLite says of a schema that is broken quotes it, and Python cannot read that.
+        connection.close()
+        raise _Unreadable(str(error)) from error
     except BaseException:
         connection.close()
         raise

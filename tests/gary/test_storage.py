@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gary.boot import Boot, boot
@@ -187,6 +187,7 @@ def test_an_unreadable_file_is_set_aside_and_reported(tmp_path: Path, damage: st
 
 @settings(max_examples=15, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 40_000))
+@example(b"\x80", 3512)
 def test_damaged_bytes_on_disk_never_stop_the_storage_from_opening(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, offset: int
 ) -> None:
