@@ -59,7 +59,9 @@ class Entering:
         """Go on with whoever wants in."""
         for name, attempt in list(self._attempts.items()):
             agent = attempt.host.agent
-            if agent is None or (len(agent.alive) > 1 and not _lacks_secret(attempt.host)):
+            if agent is None:
+                continue  # Once it is back it has to join still, and its disk may take itself for a cluster by then.
+            if len(agent.alive) > 1 and not _lacks_secret(attempt.host):
                 del self._attempts[name]
             elif attempt.asked is not None:
                 self._go_on(attempt)
