@@ -129,8 +129,8 @@ class Cluster:
 
     # What happens to hosts
 
-    def start(self, host: Host) -> bool:
-        """Start the host's agent, on the disk as it is. False if that knew no cluster, and the agent founds its own."""
+    def start(self, host: Host) -> None:
+        """Start the host's agent, on the disk as it is."""
         host.life += 1
         rng = random.Random(self.rng.random())
         entropy = rng.randbytes
@@ -175,7 +175,6 @@ class Cluster:
         )
         self.driver.input(host, life, lambda a, now: a.start(now))
         self.driver.engine_changed(host)
-        return identity.is_founded
 
     def form(self, hosts: Sequence[Host] | None = None) -> None:
         """Start ``hosts`` (None: all) as members of one cluster, who have known each other for long."""

@@ -43,16 +43,18 @@ class Entering:
         if host.agent is not None:
             return
         try:
-            knows_a_cluster = self._cluster.start(host)
+            self._cluster.start(host)
         except StorageFailed:
             self._cluster.counters["starts_failed"] += 1
             self._cluster.clock.after(AGAIN_S, self.start, host)
         else:
-            self.see_to(host, is_alone=not knows_a_cluster)
+            self.see_to(host)
 
-    def see_to(self, host: Host, *, is_alone: bool = False) -> None:
-        """Let it join, if it has to: it ``is_alone``, its disk knows nobody, or has lost the secret of the root."""
-        if host.agent is not None and (is_alone or not host.storage.load().records[Table.PEER] or _lacks_secret(host)):
+    def see_to(self, host: Host) -> None:
+        """Let it join, if it has to: it is in no other's cluster, its disk knows nobody, or lost the root's secret."""
+        if host.agent is None:
+            return
+        if self._is_astray(host) or not host.storage.load().records[Table.PEER] or _lacks_secret(host):
             self._attempts.setdefault(host.name, _Attempt(host, self._cluster.clock.now))
 
     def look(self) -> None:
@@ -67,6 +69,11 @@ class Entering:
                 self._go_on(attempt)
             if name in self._attempts and self._cluster.clock.now >= attempt.again_s:
                 self._begin(attempt)
+
+    def _is_astray(self, host: Host) -> bool:
+        clusters = [(other, other.agent.swim.cluster) for other in self._cluster.live() if other.agent is not None]
+        mine = next(cluster for other, cluster in clusters if other is host)
+        return all(other is host or cluster != mine for other, cluster in clusters)
 
     def _begin(self, attempt: _Attempt) -> None:
         others = [h for h in self._cluster.live() if h is not attempt.host and _invites(h)]

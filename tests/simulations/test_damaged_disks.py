@@ -12,9 +12,13 @@ seeds = pytest.mark.parametrize("seed", SEEDS)
 
 def find_damaged(cluster: Cluster, host: Host, table: Table, key: str) -> bool:
     """Whether ``host``'s agent, started again on a disk on which that record is damaged, still knows its cluster."""
+    assert host.agent is not None
+    before = host.agent.swim.cluster
     cluster.kill(host, with_host=False)
     host.storage.damage(table, key)
-    return cluster.start(host)
+    cluster.start(host)
+    assert host.agent is not None
+    return host.agent.swim.cluster == before
 
 
 def join_again(cluster: Cluster, host: Host) -> None:
