@@ -300,12 +300,7 @@ class Cluster:
         number = self.post(host, operation, arguments)
         if not self.run_until(lambda: any(reply.last for reply in host.replies[number]), wait_s, 0.01):
             raise TimeoutError(f"{operation} on {host.name} was not answered in {wait_s} s of virtual time")
-        for reply in host.replies.pop(number):
-            error = None if reply.error is None else error_in(reply.error)
-            if error is not None:
-                raise error
-            if reply.item or not reply.last:
-                yield reply.item
+        yield from said_in(host.replies.pop(number))
 
     def post(self, host: Host, operation: str, arguments: Mapping[str, Any]) -> int:
         """Run a command without waiting; its replies gather in ``host.replies``."""
@@ -374,3 +369,13 @@ class Cluster:
         """Every live agent holds exactly the live agents alive."""
         expected = sorted(host.node for host in self.live())
         return all(sorted(host.agent.alive) == expected for host in self.live() if host.agent is not None)
+
+
+def said_in(replies: Sequence[Reply]) -> Iterator[Mapping[str, Any]]:
+    """The items of an answer. Raises the ``CommandError`` that it ends with."""
+    for reply in replies:
+        error = None if reply.error is None else error_in(reply.error)
+        if error is not None:
+            raise error
+        if reply.item or not reply.last:
+            yield reply.item

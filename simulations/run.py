@@ -150,7 +150,6 @@ class Run:
             if self.cluster.clock.now - sampled >= sample_s - GLANCE_S / 2:
                 sampled = self.cluster.clock.now
                 observer.sample(self._schedule.at_work)
-                self.orders.look()
                 for checker in self.checkers.safety:
                     checker.look(self.cluster)
                 yield observer.now

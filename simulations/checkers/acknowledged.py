@@ -16,9 +16,9 @@ CHANGING = ("deploy", "scale", "remove")
 class Acknowledged(Checker):
     """After all faults each deployment is as some order said that no later, acknowledged one has overruled.
 
-    An order that was never answered may have been done or not. One that was given while another one waited for its
-    answer may have come before it or after it. One that changed nothing, where it was given, is no word against another
-    that was given at the same time on the other side of a broken network.
+    An order that was never answered, or not in time, may have been done or not, or may be done yet. One that was given
+    while another one waited for its answer may have come before it or after it. One that changed nothing, where it was
+    given, is no word against another that was given at the same time on the other side of a broken network.
     """
 
     name = "acknowledged"
@@ -29,7 +29,6 @@ class Acknowledged(Checker):
         self._orders = orders
 
     def judge(self, cluster: Cluster) -> Iterator[str]:
-        self._orders.look()
         states = {state.name: state for of in held(cluster).values() for state in of.values() if state.spec}
         for app in sorted({order.app for order in self._orders.given if order.app}):
             orders = [o for o in self._orders.of(app) if o.operation in CHANGING and not o.was_needless]
@@ -43,10 +42,8 @@ class Acknowledged(Checker):
 
 def _is_overruled(order: Order, orders: Sequence[Order]) -> bool:
     """Whether a later one, given when this one was over, was acknowledged."""
-    if order.told_s is None:
-        return False
-    over = order.told_s
-    return any(other.is_acknowledged and other.at_s >= over and other is not order for other in orders)
+    over = order.told_s if order.is_over else None
+    return over is not None and any(o.is_acknowledged and o.at_s >= over and o is not order for o in orders)
 
 
 def _is_done(order: Order, state: State | None) -> bool:

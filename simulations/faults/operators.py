@@ -31,7 +31,7 @@ class Scale:
         if not holders:
             return None
         count = self.replicas or world.rng.randint(1, self.up_to)
-        world.order(world.rng.choice(holders), "scale", app, {"app": app, "services": {self.service: count}})
+        world.order(_desk(world, holders), "scale", app, {"app": app, "services": {self.service: count}})
         return nothing
 
 
@@ -55,7 +55,7 @@ class Update:
             return None
         image = self.image or f"{spec.services[0].image.partition('@')[0]}@{world.rng.randrange(10**6)}"
         updated = replace(spec, services=tuple(replace(service, image=image) for service in spec.services))
-        world.order(host, "deploy", app, {"spec": to_json(updated)})
+        world.order(_desk(world, holders), "deploy", app, {"spec": to_json(updated)})
         return nothing
 
 
@@ -88,7 +88,7 @@ class Remove:
         app, holders = _chosen(world, self.app)
         if not holders:
             return None
-        world.order(world.rng.choice(holders), "remove", app, {"app": app})
+        world.order(_desk(world, holders), "remove", app, {"app": app})
         return nothing
 
 
@@ -147,3 +147,9 @@ def _chosen(world: World, app: str) -> tuple[str, list[Host]]:
         return "", []
     chosen = world.rng.choice(apps)
     return chosen, [host for host in world.holders(chosen) if not host.stands_still]
+
+
+def _desk(world: World, holders: Sequence[Host]) -> Host:
+    """Where an operator gives an order: at one of the holders, or as often at any host at all."""
+    anywhere = [host for host in world.cluster.live() if not host.stands_still]
+    return world.rng.choice(world.rng.choice((holders, anywhere)))

@@ -9,6 +9,7 @@ from crdt import Replica
 from gary import assignment
 from gary.document import Document
 from gary.effects import Reply, StartContainer, StopContainer
+from gary.errors import CommandError, ErrorCode
 from gary.facts import MAPS
 from gary.identity import Slot
 from gary.runtime.base import StartRequest
@@ -246,11 +247,38 @@ def test_an_order_is_answered_and_noted_and_an_error_is_no_acknowledgement() -> 
     cluster.run(5.0)
     needless = orders.give(cluster.hosts[1], "scale", "shop", {"app": "shop", "services": {"web": 3}})
     cluster.run(5.0)
-    orders.look()
     assert [order.was_needless for order in (good, bad, needless)] == [False, False, True]
     assert good.is_acknowledged
     assert bad.told_s is not None
     assert not bad.is_acknowledged
+
+
+def test_an_order_from_a_host_that_is_no_member_is_carried_out_by_a_member() -> None:
+    cluster = settled(cluster_of(8, 1), app(1, resilience=2))
+    outside = next(host for host in cluster.hosts if not host.storage.load().documents)
+    orders = Orders(cluster)
+    far = orders.give(outside, "scale", "shop", {"app": "shop", "services": {"web": 3}})
+    unknown = orders.give(outside, "scale", "nothing", {"app": "nothing", "services": {"web": 3}})
+    assert cluster.run_until(lambda: far.told_s is not None and unknown.told_s is not None, 30.0)
+    assert far.is_acknowledged
+    assert sum(host.agent.counters["orders_taken"] for host in cluster.live() if host.agent) > 0
+    assert unknown.is_over
+    assert unknown.error is not None
+    assert unknown.error.code is ErrorCode.NOT_FOUND
+    cluster.run(10.0)
+    assert list(Acknowledged(orders).judge(cluster)) == []
+
+
+def test_an_order_whose_relay_has_ended_is_never_over() -> None:
+    cluster = settled(cluster_of(8, 1), app(1, resilience=2))
+    outside = next(host for host in cluster.hosts if not host.storage.load().documents)
+    orders = Orders(cluster)
+    ended = orders.give(outside, "scale", "shop", {"app": "shop", "services": {"web": 3}})
+    cluster.kill(outside)
+    cluster.run(60.0)
+    assert not ended.is_over
+    late = Order("scale", "shop", {}, "n0", 0.0, told_s=1.0, error=CommandError(ErrorCode.TIMEOUT, "no answer"))
+    assert not late.is_over
 
 
 def test_an_exception_ends_one_agent_and_is_seen_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
