@@ -21,6 +21,7 @@ from gary.document import Document
 from gary.effects import Consult, Dial, Effect, Exit, Expel, Inspect, Knock, Observe, Renew
 from gary.engines import Engines
 from gary.enrolment import Enrolment
+from gary.errors import CommandError, ErrorCode
 from gary.events import EventLog
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot
@@ -41,7 +42,7 @@ from gary.trust.membership import Membership
 from gary.trust.notary import Answer, Request
 from gary.trust.standing import Standing
 from gary.volunteering import Room
-from gossip import PROFILES, Advertisement, Lane, Layered, Peer, Swim, SwimConfig
+from gossip import PROFILES, Advertisement, Lane, Layered, Peer, Status, Swim, SwimConfig
 from gossip import Effect as GossipEffect
 from gossip.transport import Credentials
 
@@ -206,7 +207,24 @@ class Node:
     def take_over(
         self, issuer: Peer, tls_key: str, admittance: Admittance, entered: Callable[[], None], refused: Failed
     ) -> None:
+        tie = None if admittance.cluster == self.standing.ledger.cluster else self.tie()
+        if tie is not None:  # Since it asked to be let in, it was given something to run, or company.
+            refused(str(tie))
+            return
         self.membership.take_over(issuer, tls_key, admittance, entered, refused)
+
+    def tie(self) -> CommandError | None:
+        """Why this node cannot go into another cluster; None if it can."""
+        others = sum(m.node != self.node and m.status is not Status.LEFT for m in self.swim.members())
+        if others:
+            message = f"this node is in a cluster already, with {others} other {'node' if others == 1 else 'nodes'}"
+            return CommandError(ErrorCode.REFUSED, message, "'gary leave' first, to move it to another cluster")
+        # What is of a cluster that this host's disk has forgotten is no tie: whoever joins that again keeps it.
+        own = sorted(d.name for id, d in self.deployments.items() if self.enrolment.id_of(d.name) == id)
+        if not own:
+            return None
+        message = f"this node is a cluster of its own and runs deployments ({', '.join(own)})"
+        return CommandError(ErrorCode.REFUSED, message, "remove them first, or let the other node join this one")
 
     def broadcast(self, key: str, body: bytes) -> None:
         self._perform(self.swim.broadcast(key, body, self.clock.now))

@@ -51,6 +51,9 @@ class Host(Protocol):
     def abandon(self) -> None:
         """Drop every deployment, and stop what runs of it."""
 
+    def tie(self) -> CommandError | None:
+        """Why this node cannot go into another cluster; None if it can."""
+
     def join(self, address: str) -> None:
         """It ends in ``ClusterCommands.joined`` or ``join_failed``."""
 
@@ -148,19 +151,15 @@ class ClusterCommands:
         host = self._host
         if token is not None and token.cluster == host.standing.ledger.cluster:
             return  # It comes back to its own cluster, whose root was changed while it was away.
-        others = [m for m in host.swim.members() if m.node != host.node and m.status is not Status.LEFT]
-        own = [d.name for id, d in host.deployments.items() if not others and host.enrolment.id_of(d.name) == id]
-        if own:  # Others are of a cluster that this host's disk has forgotten: whoever joins it again keeps them.
-            names = ", ".join(sorted(own))
-            message = f"this node is a cluster of its own and runs deployments ({names})"
-            raise CommandError(ErrorCode.REFUSED, message, "remove them first, or let the other node join this one")
         if peer == host.swim.address:
             message, hint = _why_not_joined(peer, JoinFailure.SELF, "")
             raise CommandError(ErrorCode.REFUSED, message, hint)
-        if others and (token is not None or all(member.address != peer for member in others)):
-            known = len(others)
-            message = f"this node is in a cluster already, with {known} other {'node' if known == 1 else 'nodes'}"
-            raise CommandError(ErrorCode.REFUSED, message, "'gary leave' first, to move it to another cluster")
+        is_fellow = token is None and any(
+            m.address == peer and m.status is not Status.LEFT for m in host.swim.members()
+        )
+        tie = None if is_fellow else host.tie()
+        if tie is not None:
+            raise tie
 
     def _entered(self, address: str) -> None:
         """This node has a certificate of the cluster; now it becomes a member."""

@@ -100,6 +100,39 @@ def test_a_join_is_done_within_two_seconds_and_the_node_is_usable_then(seed: int
 
 
 @seeds
+def test_who_gets_something_to_run_while_it_waits_to_be_let_in_stays_where_it_is(seed: int) -> None:
+    cluster = started(4, seed)
+    issuer, fellow, loner, _ = cluster.hosts
+    assert cluster.join(fellow, issuer).error is None
+    token = cluster.invite(issuer)
+    joining = cluster.post(loner, "join", {"token": token})
+    assert cluster.deploy(loner, app(1)).error is None
+    cluster.run(20.0)
+    assert "runs deployments (shop)" in refusal(loner.replies[joining][-1])
+    assert loner.agent is not None
+    assert len(loner.agent.alive) == 1
+    cluster.answer(loner, "remove", {"app": "shop"})
+    cluster.run(5.0)
+    assert cluster.join(loner, issuer).error is None
+    assert cluster.run_until(lambda: len(fellow.agent.alive if fellow.agent else ()) == 3, 10.0)
+
+
+@seeds
+def test_who_gets_company_while_it_waits_to_be_let_in_stays_with_it(seed: int) -> None:
+    cluster = started(4, seed)
+    issuer, fellow, loner, guest = cluster.hosts
+    assert cluster.join(fellow, issuer).error is None
+    token, own = cluster.invite(issuer), cluster.invite(loner)
+    cluster.partition([issuer, fellow], [loner, guest])
+    joining = cluster.post(loner, "join", {"token": token})
+    cluster.answer(guest, "join", {"token": own})
+    cluster.heal()
+    cluster.run(20.0)
+    assert "in a cluster already, with 1 other node" in refusal(loner.replies[joining][-1])
+    assert [len(host.agent.alive) for host in cluster.hosts if host.agent] == [2, 2, 2, 2]
+
+
+@seeds
 def test_an_invitation_that_has_expired_was_revoked_or_is_somebody_elses_lets_nobody_in(seed: int) -> None:
     cluster = started(5, seed)
     issuer, fellow, guest, stranger, _ = cluster.hosts
