@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -150,6 +151,11 @@ def _chosen(world: World, app: str) -> tuple[str, list[Host]]:
 
 
 def _desk(world: World, holders: Sequence[Host]) -> Host:
-    """Where an operator gives an order: at one of the holders, or as often at any host at all."""
-    anywhere = [host for host in world.cluster.live() if not host.stands_still]
-    return world.rng.choice(world.rng.choice((holders, anywhere)))
+    """Where an operator gives an order: at one of the holders, or as often at any host of the cluster at all. What is
+    deployed on a host that has lost its cluster is deployed in another one.
+    """
+    able = [(host, host.agent.swim.cluster) for host in world.cluster.live() if host.agent and not host.stands_still]
+    ((main, _),) = Counter(cluster for _, cluster in able).most_common(1)
+    anywhere = [host for host, cluster in able if cluster == main]
+    near = [host for host in anywhere if host in holders]
+    return world.rng.choice(world.rng.choice((near or anywhere, anywhere)))
