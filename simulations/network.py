@@ -12,6 +12,7 @@ kind of trouble how many frames it struck: ``lost``, ``cut``, ``stalled``, ``dup
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -89,10 +90,8 @@ class _Path:
     target: Endpoint | None = None
     connected: tuple[Endpoint | None, Endpoint | None] = (None, None)
     arrived_at: dict[Lane, float] = field(default_factory=dict)
-
-    @property
-    def used_at(self) -> float:
-        return max(self.arrived_at.values(), default=0.0)
+    used_at: float = 0.0
+    """When the last frame on it arrived, or will."""
 
 
 _NO_PATHS: dict[str, _Path] = {}
@@ -263,6 +262,7 @@ class Network:
         if not overtakes:
             at = max(at, path.arrived_at.get(lane, 0.0))
             path.arrived_at[lane] = at
+            path.used_at = max(at, path.used_at)
         for _ in range(copies):
             self._clock.after(at - self._clock.now, target.received, sender, lane, frame)
 
@@ -300,7 +300,7 @@ class Network:
         """A new way; with too many, that on which nothing has arrived for the longest time is given up."""
         paths = self._paths.setdefault(source, {})
         if len(paths) >= CONNECTIONS_MAX:
-            del paths[min(paths, key=lambda other: paths[other].used_at)]
+            del paths[_longest_unused(paths)]
         path = paths[to] = _Path()
         return path
 
@@ -309,6 +309,7 @@ class Network:
         self.counters["dials"] += 1
         path.connected = (path.origin, path.target)
         path.arrived_at.clear()
+        path.used_at = 0.0
         back = self._paths.get(to, _NO_PATHS).get(source) or self._path(to, source)
         back.connected = (path.target, path.origin)
 
@@ -376,6 +377,14 @@ class Network:
     def _arrive_at_guest(self, guest: str, sender: str, lane: Lane, frame: bytes) -> None:
         if guest in self._guests:
             self._guests[guest][1].received(sender, lane, frame)
+
+
+def _longest_unused(paths: Mapping[str, _Path]) -> str:
+    oldest, found = math.inf, ""
+    for to, path in paths.items():
+        if path.used_at < oldest:
+            oldest, found = path.used_at, to
+    return found
 
 
 def _trusts(one: Endpoint, other: Endpoint) -> bool:
