@@ -41,6 +41,7 @@ from gary.state import PromiseState, State
 from gary.storage import Stored
 from gary.trust.keys import node_id_of
 from gary.trust.notary import Answer
+from gary.trust.pacing import Pacing
 from gary.trust.standing import Standing
 from gossip import (
     AdvertisementChanged,
@@ -70,6 +71,7 @@ OBSERVE_S = 30.0
 ORPHANS_S = 5.0
 PEERS_S = 10.0
 RETRY_WRITE_S = 2.0
+REMIND_AGAIN_S = 60.0
 
 __all__ = ["Agent", "Settings"]
 
@@ -107,6 +109,7 @@ class Agent:
         self._seeds = boot.peers
         self._requests_at = 0.0
         self._have_peers_changed = True
+        self._reminded = Pacing(REMIND_AGAIN_S)
 
     # Inputs
 
@@ -405,6 +408,7 @@ class Agent:
         here.cluster.tell_of(node, member.status, before)
         if change is Change.CAME:
             here.membership.spreading.differs(node)
+            self._remind(node)
         if change is not Change.NONE:
             here.members_changed(node if change is Change.CAME else "")
 
@@ -429,6 +433,20 @@ class Agent:
             here.membership.spreading.differs(node)
             if here.cluster.introduced(node, profile):
                 here.members_changed()
+            self._remind(node)
+
+    def _remind(self, node: NodeId) -> None:
+        """Tell ``node`` if it says that it holds what was removed, as far as is known here: its disk may be an older
+        copy, and all that it knows of may have forgotten. If it was deployed anew nothing comes of it.
+        """
+        here = self._here
+        advertisement, epoch = here.swim.advertisement(node), here.cluster.alive.get(node)
+        if advertisement is None or epoch is None:
+            return
+        for id in advertisement.names:
+            is_removed = id in here.tombstones and id not in here.deployments
+            if is_removed and self._reminded.allows((node, epoch, id), here.clock.now):
+                here.tell_removed(node, id)
 
     def _joined(self) -> None:
         here = self._here

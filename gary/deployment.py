@@ -188,10 +188,15 @@ class Deployment:
         self.evaluate(now)
 
     def told_gone(self, sender: NodeId, digests: Sequence[str], now: float) -> None:
-        """A fellow knows the instances with these digests to be removed."""
-        if self._replication.is_fellow(sender):
-            own = {generation.instance for generation in self.state.specs}
-            self.gone([instance for instance in sorted(own) if digest(instance) in digests], now)
+        """``sender`` knows the instances with these digests to be removed.
+
+        A fellow may say so, and whoever is not named here: to tell the digest it has to know the instance, which shows
+        that it was a fellow when the document was newer than what is held here.
+        """
+        own = {generation.instance for generation in self.state.specs}
+        removed = [instance for instance in sorted(own) if digest(instance) in digests]
+        if self._replication.is_fellow(sender) or (removed and sender not in self.state.members):
+            self.gone(removed, now)
         else:
             self._replication.stranger(sender, now)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from crdt import CorruptReplica
-from gary.acquaintance import digest
 from gary.commands import Commands
 from gary.identity import DeploymentId, NodeId
 from gary.messages import (
@@ -122,7 +121,7 @@ class Inbox:
         """About a deployment that is not, or no longer, held here."""
         match message:
             case Sync() | Behind() | Snapshot() | Orphans() if id in self._here.tombstones:
-                self._here.send(sender, Gone(id, tuple(map(digest, self._here.tombstones.instances(id)))))
+                self._here.tell_removed(sender, id)
             case Sync() | Behind() | Snapshot():
                 self._here.send(sender, Without(id, has_left=id in self._here.parted))
             case Gone(_, digests):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from crdt import CorruptReplica, Replica
+from gary.acquaintance import digest
 from gary.advertising import Advertising, Settings
 from gary.assignment import View
 from gary.boot import EPOCH_RAISED_MAX, Boot, epoch_write
@@ -25,7 +26,7 @@ from gary.errors import CommandError, ErrorCode
 from gary.events import EventLog
 from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId, Slot
-from gary.messages import Message, encode
+from gary.messages import Gone, Message, encode
 from gary.outbox import After, Outbox
 from gary.permission import permit, permit_in
 from gary.requests import Requests
@@ -420,6 +421,10 @@ class Node:
         name = self.deployments[deployment].name
         self._drop(deployment, self.tombstones.add(deployment, instances))
         self.tell("removed", "the deployment was removed, and nothing of it runs here any more", deployment=name)
+
+    def tell_removed(self, node: NodeId, deployment: DeploymentId) -> None:
+        """Which instances of ``deployment`` are dead for ever."""
+        self.send(node, Gone(deployment, tuple(map(digest, self.tombstones.instances(deployment)))))
 
     def part_with(self, deployment: DeploymentId) -> None:
         name = self.deployments[deployment].name

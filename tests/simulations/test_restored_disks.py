@@ -17,6 +17,10 @@ def restore(cluster: Cluster, host: Host, copy: MemoryStorage) -> None:
     cluster.start(host)
 
 
+def holders(cluster: Cluster) -> list[Host]:
+    return [host for host in cluster.live() if host.agent is not None and host.agent.deployments]
+
+
 def keeper(cluster: Cluster) -> Host:
     return next(host for host in cluster.hosts[1:] if host.engine.present(cluster.clock.now))
 
@@ -48,6 +52,46 @@ def test_a_witness_whose_disk_is_from_before_it_was_invited_guards_again(seed: i
     restore(cluster, witness, copies[witness.name])
     assert cluster.run_until(lambda: bool(witness.storage.load().documents), 60.0)
     assert cluster.run_until(lambda: not liveness(cluster), 60.0, 1.0), liveness(cluster)
+
+
+@seeds
+def test_a_removal_is_remembered_while_one_lives_who_knows_of_it_though_no_restored_disk_knows_of_that_one(
+    seed: int,
+) -> None:
+    cluster = settled(cluster_of(6, seed), app(3, resilience=2))
+    first = [host for host in cluster.hosts if host.storage.load().documents]
+    copies = {host.name: host.storage.copy() for host in first}
+    cluster.kill(first[-1])
+    assert cluster.run_until(lambda: len(holders(cluster)) >= len(first), 60.0)
+    cluster.run(10.0)
+    late = next(host for host in holders(cluster) if host not in first)
+    cluster.answer(late, "remove", {"app": "shop"})
+    assert cluster.run_until(lambda: not holders(cluster), 60.0)
+    cluster.kill(late)
+    cluster.run(10.0)
+    for host in first:
+        restore(cluster, host, copies[host.name])
+    cluster.run(30.0)
+    assert holders(cluster), "nobody whom they know is left to tell them"
+    cluster.start(late)
+    assert cluster.run_until(lambda: not holders(cluster) and not cluster.running(), 60.0)
+
+
+@seeds
+def test_who_knows_an_earlier_life_to_be_removed_does_no_harm_to_the_next_one(seed: int) -> None:
+    cluster = settled(cluster_of(6, seed), app(3, resilience=2))
+    first = holders(cluster)
+    cluster.answer(first[0], "remove", {"app": "shop"})
+    assert cluster.run_until(lambda: not holders(cluster), 60.0)
+    cluster.run(5.0)
+    outside = next(host for host in cluster.hosts if host not in first)
+    settled(cluster, app(1, resilience=1), outside)
+    for host in first:
+        cluster.restart(host)
+    cluster.run(60.0)
+    assert outside in holders(cluster)
+    assert len(cluster.running()) == 1
+    assert not [e for host in cluster.live() if host.agent for e in host.agent.events if e.kind == "stranger"]
 
 
 @seeds
