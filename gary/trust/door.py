@@ -64,6 +64,10 @@ class Door:
         is_first = application.node not in invitation.admitted
 
         def admit(at: float) -> None:
+            reason = self._why_not(application)
+            if reason:  # Since it asked there may be another root, or word that it was expelled.
+                reply(Rejection(reason))
+                return
             self._certify(application, reply, gives_secret=application.vouches and invitation.vouches)
             if is_first:
                 left = invitation.uses_max - len(invitation.admitted) - 1

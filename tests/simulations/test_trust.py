@@ -100,6 +100,25 @@ def test_a_join_is_done_within_two_seconds_and_the_node_is_usable_then(seed: int
 
 
 @seeds
+def test_who_asks_to_be_let_in_while_the_root_changes_is_told_so_and_let_in_once_it_is_known(seed: int) -> None:
+    cluster = started(4, seed)
+    issuer, fellow, guest, _ = cluster.hosts
+    assert cluster.join(fellow, issuer).error is None
+    token = cluster.invite(issuer)
+    issuer.timing.write_s = (4.0, 4.0)
+    cluster.answer(fellow, "rotate", {"overlap_s": 3600})
+    cluster.run(1.0)
+    assert issuer.unwritten, "it has heard of the new root, and does not know it durably"
+    issuer.timing.write_s = (0.001, 0.001)  # What comes next is on the disk right after it.
+    asked = cluster.post(guest, "join", {"token": token})
+    assert cluster.run_until(lambda: any(reply.last for reply in guest.replies[asked]), 20.0)
+    assert "does not vouch for the cluster's present root" in refusal(guest.replies[asked][-1])
+    cluster.run(30.0)
+    assert cluster.command(guest, "join", {"token": token}).error is None
+    assert cluster.run_until(lambda: len(guest.agent.alive if guest.agent else ()) == 3, 20.0)
+
+
+@seeds
 def test_who_gets_something_to_run_while_it_waits_to_be_let_in_stays_where_it_is(seed: int) -> None:
     cluster = started(4, seed)
     issuer, fellow, loner, _ = cluster.hosts
