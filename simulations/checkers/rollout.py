@@ -58,8 +58,9 @@ class Rollout(Checker):
         if self._said.get((host.name, id, slot, found.labels.fingerprint)) is not PromiseState.HEALTHY:
             return  # The update took nothing down that was up.
         down = self._down.setdefault((id, service_of(slot), str(generation)), {})
-        on_disks = [state for other in cluster.hosts if (state := self._books.on_disk(other, id)) is not None]
-        states = [state for state in on_disks if state.effective == generation]
+        # That its own container became healthy an agent knows before its disk does.
+        known_to = [own, *(state for other in cluster.hosts if (state := self._books.on_disk(other, id)) is not None)]
+        states = [state for state in known_to if state.effective == generation]
         if _has_been_healthy(states, slot):
             return  # Somebody else keeps it.
         for other, stopper in list(down.items()):
