@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator
 
 Points = Sequence[tuple[float, float]]
-_INK = "#000000"
-"""Becomes the colour of the text around, where plots are shown in a page."""
+_INK = "#010203"
+"""Becomes the colour of the text around, where plots are shown in a page. Not black, which SVG would not name."""
 _COLOURS = ("#3b7dd8", "#e0882f", "#3a9d5d", "#c8443c", "#8a63c9", "#7f7f7f", "#c9a227", "#2fa6a6")
 _SPAN = "#c8443c"
 
@@ -61,9 +62,18 @@ def lines(
 
 
 def timeline(
-    series: Mapping[str, Points], spans: Sequence[tuple[float, float]], *, name: str, y: str, percent: bool = False
+    series: Mapping[str, Points],
+    spans: Sequence[tuple[float, float]],
+    *,
+    name: str,
+    y: str,
+    percent: bool = False,
+    in_bytes: bool = False,
+    logarithmic: bool = False,
 ) -> str:
-    """Steps over time in seconds, in front of ``spans`` in which something was wrong. ``name``: unique in its page."""
+    """Steps over time in seconds, in front of ``spans`` in which something was wrong. ``name``: unique in its page.
+    ``in_bytes``: with their units. ``logarithmic``: above 100.
+    """
     with _for_a_page(name):
         figure, axes = _figure(2.4)
         for low, high in spans:
@@ -72,6 +82,11 @@ def timeline(
             xs, ys = zip(*points, strict=True) if points else ((), ())
             axes.step(xs, ys, where="post", linewidth=1.4, color=_COLOURS[number], label=label)
         axes.set(xlabel="seconds", ylabel=y)
+        if logarithmic:
+            axes.set_yscale("symlog", linthresh=100, linscale=0.3)
+            axes.yaxis.set_major_locator(FixedLocator([0.0, *(10.0**exponent for exponent in range(3, 13))]))
+        if in_bytes:
+            axes.yaxis.set_major_formatter(EngFormatter("B"))
         axes.set_ylim(bottom=0, top=1.04 if percent else None)
         if percent:
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

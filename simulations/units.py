@@ -122,3 +122,8 @@ def _quantity(text: object, units: dict[str, float] | dict[str, int], what: str)
     if found is None or found[2] not in units:
         raise ValueError(f"{text!r} is not {what} (units: {', '.join(units)})")
     return float(found[1]) * units[found[2]]
+
+
+def speed(times: float) -> str:
+    """How fast time passes: ``31 x real time``, ``0.07 x real time``."""
+    return f"{times:.0f} x real time" if times >= 10.0 else f"{times:.2g} x real time"

@@ -126,7 +126,7 @@ def play(run: Run) -> tuple[Result, list[Mark], bool]:
                 marks.append(Mark(at_s, run.cluster.trace))
                 speed = run.cluster.clock.now / max(1e-9, time.perf_counter() - began)
                 progress.update(
-                    bar, completed=min(at_s, total_s), simulated=units.in_words(at_s), speed=f"{speed:.0f} x real time"
+                    bar, completed=min(at_s, total_s), simulated=units.in_words(at_s), speed=units.speed(speed)
                 )
         except KeyboardInterrupt:
             interrupted = True

@@ -110,4 +110,4 @@ def _speed(result: Result) -> str:
     if not result.real_s:
         return ""
     whole_s = result.formed_s + result.simulated_s
-    return f" in {units.in_words(result.real_s)}, {whole_s / result.real_s:.0f} x real time"
+    return f" in {units.in_words(result.real_s)}, {units.speed(whole_s / result.real_s)}"

@@ -87,12 +87,23 @@ def _plots(result: Result) -> Iterator[str]:
     samples = result.samples
     spans = _merged([(h.at_s, samples[-1].at_s if h.until_s is None else h.until_s) for h in result.happenings])
 
-    def over_time(name: str, title: str, y: str, percent: bool = False, **values: Iterable[float]) -> str:
+    def over_time(
+        name: str,
+        title: str,
+        y: str,
+        *,
+        percent: bool = False,
+        in_bytes: bool = False,
+        logarithmic: bool = False,
+        **values: Iterable[float],
+    ) -> str:
         series = {
             label.replace("_", " "): [(s.at_s, v) for s, v in zip(samples, found, strict=True)]
             for label, found in values.items()
         }
-        return f"<h2>{escape(title)}</h2>\n" + plots.timeline(series, spans, name=name, y=y, percent=percent)
+        return f"<h2>{escape(title)}</h2>\n" + plots.timeline(
+            series, spans, name=name, y=y, percent=percent, in_bytes=in_bytes, logarithmic=logarithmic
+        )
 
     yield over_time(
         "slots",
@@ -104,20 +115,27 @@ def _plots(result: Result) -> Iterator[str]:
     )
     yield '<p class="pale">Shaded: faults at work.</p>'
     yield over_time(
-        "views", "Agents whose view of who is alive is the truth", "share", True, share=[s.converged for s in samples]
+        "views",
+        "Agents whose view of who is alive is the truth",
+        "share",
+        percent=True,
+        share=[s.converged for s in samples],
     )
     yield from recoveries([result], "How long slots did not run")
     yield over_time(
         "bytes",
         "Bytes sent by an agent in a second",
-        "bytes a second",
+        "a second",
+        in_bytes=True,
+        logarithmic=True,
         mean=[s.bytes_mean for s in samples],
         most=[s.bytes_max for s in samples],
     )
     yield over_time(
         "documents",
         "Sizes of documents",
-        "bytes",
+        "size",
+        in_bytes=True,
         mean=[s.document_bytes_mean for s in samples],
         largest=[s.document_bytes_max for s in samples],
     )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -317,6 +318,12 @@ def test_a_page_is_whole_by_itself_and_equal_for_equal_results() -> None:
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert text == page(made_up("<script>alert(1)</script>", findings=2))
     Balance(text)
+
+
+def test_all_words_in_plots_have_the_colour_of_the_page_or_are_white_on_a_bar() -> None:
+    styles = re.findall(r'<text [^>]*style="([^"]*)"', page(made_up()))
+    assert len(styles) > 30
+    assert [style for style in styles if "fill: currentColor" not in style and "fill: #ffffff" not in style] == []
 
 
 def test_a_page_about_next_to_nothing_is_a_page() -> None:
