@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from gary import spec as specs
-from gary.acquaintance import digest, is_proven, proofs
+from gary.acquaintance import digest, is_proven, proof_of_instance, proofs
 from gary.assignment import (
     Keeping,
     View,
@@ -35,6 +35,7 @@ from gary.messages import (
     Acquaintance,
     Behind,
     Dismissed,
+    Gone,
     Invitation,
     Orphans,
     Released,
@@ -187,18 +188,22 @@ class Deployment:
         self._host.changed(self.id)
         self.evaluate(now)
 
-    def told_gone(self, sender: NodeId, digests: Sequence[str], now: float) -> None:
-        """``sender`` knows the instances with these digests to be removed.
+    def told_gone(self, sender: NodeId, told: Gone, now: float) -> None:
+        """``sender`` knows some instances to be removed.
 
-        A fellow may say so, and whoever is not named here: to tell the digest it has to know the instance, which shows
-        that it was a fellow when the document was newer than what is held here.
+        A fellow may say so; and whoever is not named here, of those that it shows to know itself: it was a fellow when
+        the document was newer than what is held here.
         """
-        own = {generation.instance for generation in self.state.specs}
-        removed = [instance for instance in sorted(own) if digest(instance) in digests]
-        if self._replication.is_fellow(sender) or (removed and sender not in self.state.members):
-            self.gone(removed, now)
-        else:
-            self._replication.stranger(sender, now)
+        own = sorted({generation.instance for generation in self.state.specs})
+        removed = [instance for instance in own if digest(instance) in told.digests]
+        if not self._replication.is_fellow(sender):
+            is_named, here = sender in self.state.members, self._host.node
+            known = [one for one in removed if not is_named and proof_of_instance(one, sender, here) in told.proofs]
+            if not known:
+                self._replication.stranger(sender, now)
+                return
+            removed = known
+        self.gone(removed, now)
 
     def gone(self, instances: Sequence[str], now: float) -> None:
         """These instances are known to be removed; positive knowledge, so this node removes them, too."""

@@ -99,8 +99,8 @@ class Inbox:
                 deployment.behind(sender, message, now)
             case Snapshot():
                 deployment.overtaken(sender, message, now)
-            case Gone(_, digests):
-                deployment.told_gone(sender, digests, now)
+            case Gone():
+                deployment.told_gone(sender, message, now)
             case Acquaintance():
                 deployment.acquainted(sender, message, now)
             case Dismissed():

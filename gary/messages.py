@@ -51,10 +51,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The answer of a node that knows these instances, of which it tells digests, to be removed."""
+    """These instances, of which it tells digests, are removed. ``proofs``: that the sender knows them itself."""
 
     deployment: DeploymentId
     digests: tuple[str, ...]
+    proofs: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +290,7 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
         case "Sync":
             return Sync(_id(fields[0]), _number(fields[1]), bytes_from(fields[2]))
         case "Gone":
-            return Gone(_id(fields[0]), _texts(fields[1]))
+            return Gone(_id(fields[0]), _texts(fields[1]), _all_bytes(fields[2]) if len(fields) > 2 else ())
         case "CallForVolunteers":
             requirements = tuple(_requirement(one) for one in _list(fields[2]))
             return CallForVolunteers(_number(fields[0]), _id(fields[1]), requirements)

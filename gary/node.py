@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from crdt import CorruptReplica, Replica
-from gary.acquaintance import digest
+from gary.acquaintance import digest, proof_of_instance
 from gary.advertising import Advertising, Settings
 from gary.assignment import View
 from gary.boot import EPOCH_RAISED_MAX, Boot, epoch_write
@@ -424,7 +424,9 @@ class Node:
 
     def tell_removed(self, node: NodeId, deployment: DeploymentId) -> None:
         """Which instances of ``deployment`` are dead for ever."""
-        self.send(node, Gone(deployment, tuple(map(digest, self.tombstones.instances(deployment)))))
+        instances = self.tombstones.instances(deployment)
+        proofs = tuple(proof_of_instance(instance, self.node, node) for instance in instances)
+        self.send(node, Gone(deployment, tuple(map(digest, instances)), proofs))
 
     def part_with(self, deployment: DeploymentId) -> None:
         name = self.deployments[deployment].name

@@ -121,8 +121,8 @@ class Member:
                 self.deployment.without(sender, message, self.now)
             case Orphans():
                 self.deployment.orphans(sender, message, self.now)
-            case Gone(_, digests):
-                self.deployment.told_gone(sender, digests, self.now)
+            case Gone():
+                self.deployment.told_gone(sender, message, self.now)
             case Sync():
                 self.deployment.received(sender, message, self.now)
             case Behind():

@@ -72,6 +72,7 @@ def forgeries() -> dict[str, Message]:
         "an invitation with a document": Invitation(1, ID, ("web/1",), snapshot),
         "an acceptance": Acceptance(1, ID, ("web/1",), ()),
         "a removal": Gone(ID, (INSTANCE, digest("forged"), digest(INSTANCE))),
+        "a removal that another has shown": Gone(ID, (digest(INSTANCE),), (proof_of_instance(INSTANCE, B, A),)),
         "a dismissal": Dismissed(ID, 9, 2**40),
         "orphans": Orphans(ID, ("web/1", "web/9"), proofs(evil.document.state, X, A)),
         "an acquaintance": Acquaintance(ID, proofs(evil.document.state, X, A), asks=True),
