@@ -52,12 +52,11 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
     known = len(seed) == SEED_SIZE_BYTES and last_epoch > 0
     epoch = last_epoch + 1 if known else 1
     cluster, secret = node.get("cluster", b""), node.get("secret", b"")
-    former = tuple(text for text in node.get("former", b"").decode(errors="replace").split() if is_node_id(text))
+    ids = [text for text in node.get("ids", b"").decode(errors="replace").split() if is_node_id(text)]
     if not known:
-        if len(seed) == SEED_SIZE_BYTES:
-            former = (*former, node_id_of(KeyPair(seed).public))
         seed = entropy(SEED_SIZE_BYTES)
     key = KeyPair(seed)
+    former = tuple(id for id in ids if id != node_id_of(key.public))
     trust = stored.records[Table.TRUST]
     is_founded = (
         (known and is_standing(trust)) and len(cluster) == CLUSTER_ID_SIZE_BYTES and len(secret) == SECRET_SIZE_BYTES
@@ -73,7 +72,7 @@ def boot(stored: Stored, entropy: Callable[[int], bytes]) -> tuple[Boot, list[Wr
         PutRecord(Table.NODE, "seed", seed),
         epoch_write(epoch),
         *cluster_writes(cluster, secret),
-        *([former_write(former)] if former else []),
+        ids_write((node_id_of(key.public), *former)),
         *([] if is_founded else [DeleteRecord(Table.TRUST, name) for name in sorted(trust)]),
     ]
     return Boot(key, epoch, cluster, secret, is_founded, former, peers), writes
@@ -87,8 +86,9 @@ def epoch_write(epoch: int) -> Write:
     return PutRecord(Table.NODE, "epoch", msgpack.packb(epoch))
 
 
-def former_write(former: tuple[NodeId, ...]) -> Write:
-    return PutRecord(Table.NODE, "former", " ".join(former).encode())
+def ids_write(ids: tuple[NodeId, ...]) -> Write:
+    """All ids of this host, the present one as well: once its key cannot be read any more that is a former one."""
+    return PutRecord(Table.NODE, "ids", " ".join(ids).encode())
 
 
 def peer_writes(before: dict[NodeId, str], peers: dict[NodeId, str]) -> list[Write]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from gary.boot import Boot, cluster_writes, former_write, peer_writes
+from gary.boot import Boot, cluster_writes, ids_write, peer_writes
 from gary.identity import PSEUDONYM_MARK, DeploymentId, NodeId, deployment_id, pseudonym
 from gary.storage import DeleteRecord, Table, Write
 from gossip import Peer
@@ -50,7 +50,7 @@ class Enrolment:
         """
         writes: list[Write] = [DeleteRecord(Table.NODE, name) for name in ("cluster", "secret")]
         if is_expelled:
-            writes += [DeleteRecord(Table.NODE, "seed"), former_write(self.nodes)]
+            writes += [DeleteRecord(Table.NODE, "seed"), ids_write(self.nodes)]
         return [*writes, *(DeleteRecord(Table.PEER, node) for node in sorted(self._peers))]
 
     def remember(self, peers: Iterable[Peer]) -> list[Write]:
@@ -66,4 +66,4 @@ class Enrolment:
         if node in self.former:
             return []
         self.former = (*self.former, node)
-        return [former_write(self.former)]
+        return [ids_write(self.nodes)]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 
 import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gary.boot import boot, cluster_writes, former_write, peer_writes
+from gary.boot import boot, cluster_writes, ids_write, peer_writes
 from gary.identity import is_node_id
 from gary.storage import MemoryStorage, PutRecord, Stored, Table
-from gary.trust.keys import KeyPair, node_id_of
 from tests.gary.facts import A, B, C
 from tests.gary.trust.standings import founded
 
@@ -63,7 +63,7 @@ def test_every_start_has_a_higher_epoch_that_is_durable_first() -> None:
 def test_the_cluster_that_was_joined_the_peers_and_the_former_ids_are_read_back() -> None:
     storage = MemoryStorage()
     made, writes = boot(storage.load(), entropy)
-    storage.write(writes + founded(made.key) + cluster_writes(b"c" * 16, b"s" * 32) + [former_write((B, C))])
+    storage.write(writes + founded(made.key) + cluster_writes(b"c" * 16, b"s" * 32) + [ids_write((made.node, B, C))])
     storage.write(peer_writes({}, {A: "10.0.0.1:7", B: "10.0.0.2:7", made.node: "10.0.0.3:7"}))
     again, _ = boot(storage.load(), entropy)
     assert (again.cluster, again.secret) == (b"c" * 16, b"s" * 32)
@@ -83,13 +83,27 @@ def test_peers_are_written_as_they_come_move_and_go() -> None:
 
 def test_a_node_whose_epoch_cannot_be_read_is_a_new_one() -> None:
     """With a lower epoch than before nobody would believe it."""
-    former = node_id_of(KeyPair(b"k" * 32).public)
-    made, _ = boot(stored(seed=b"k" * 32, epoch=b"\xc1", cluster=b"c" * 16, secret=b"s" * 32), entropy)
-    assert made.node != former
-    assert former in made.former
+    storage = MemoryStorage()
+    made, writes = boot(storage.load(), entropy)
+    storage.write([*writes, PutRecord(Table.NODE, "epoch", b"\xc1")])
+    again, _ = boot(storage.load(), lambda size: b"n" * size)
+    assert again.node != made.node
+    assert again.former == (made.node,)
 
 
-@given(st.dictionaries(st.sampled_from(["seed", "epoch", "cluster", "secret", "former"]), st.binary(max_size=40)))
+@pytest.mark.parametrize("seed", [b"", b"damaged", b"d" * 32])
+def test_a_host_whose_key_is_damaged_knows_who_it_was(seed: bytes) -> None:
+    storage = MemoryStorage()
+    made, writes = boot(storage.load(), entropy)
+    storage.write([*writes, PutRecord(Table.NODE, "seed", seed)])
+    again, writes = boot(storage.load(), lambda size: b"n" * size)
+    assert again.node != made.node
+    assert again.former == (made.node,)
+    storage.write(writes)
+    assert boot(storage.load(), entropy)[0].former == (made.node,)
+
+
+@given(st.dictionaries(st.sampled_from(["seed", "epoch", "cluster", "secret", "ids"]), st.binary(max_size=40)))
 def test_any_bytes_on_the_disk_make_a_node(records: dict[str, bytes]) -> None:
     made, writes = boot(stored(**records), entropy)
     assert is_node_id(made.node)

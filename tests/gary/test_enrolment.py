@@ -39,6 +39,6 @@ def test_peers_are_written_when_they_change_and_seeing_nobody_forgets_nobody() -
 def test_who_this_host_was_before_is_written_once_and_its_containers_are_looked_after() -> None:
     here = enrolment()
     assert list(here.nodes) == [here.node]
-    assert here.recognise(B) == [PutRecord(Table.NODE, "former", B.encode())]
+    assert here.recognise(B) == [PutRecord(Table.NODE, "ids", f"{here.node} {B}".encode())]
     assert here.recognise(B) == []
     assert list(here.nodes) == [here.node, B]
