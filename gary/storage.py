@@ -188,7 +188,8 @@ class SqliteStorage:
 class MemoryStorage:
     """The contract of ``Storage`` without a disk: what ``write`` returned for is there after ``crash`` and ``close``.
 
-    ``failing``: while set, every write is refused with this reason. ``writes_count``: transactions that succeeded.
+    ``failing``: while set, every write is refused with this reason. ``writes_count``: of the transactions that
+    succeeded those that had something to write.
     """
 
     def __init__(self) -> None:
@@ -212,7 +213,7 @@ class MemoryStorage:
             raise StorageFailed(self.failing)
         for write in writes:
             self._apply(write)
-        self.writes_count += 1
+        self.writes_count += bool(writes)
 
     def close(self) -> None:
         self._closed = True

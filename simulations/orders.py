@@ -25,6 +25,7 @@ Items = Sequence[Mapping[str, Any]]
 class Order:
     """One command. ``told_s``: when its last answer came; None: it never did, and may or may not have been done.
     ``was_needless``: it was as it should be already, as far as was known there, and so nothing was said to anybody.
+    ``clocks_s``: by so much the clocks of any two hosts differed when it was given.
     """
 
     operation: str
@@ -35,6 +36,7 @@ class Order:
     told_s: float | None = None
     error: CommandError | None = None
     was_needless: bool = False
+    clocks_s: float = 0.0
 
     @property
     def is_acknowledged(self) -> bool:
@@ -114,7 +116,9 @@ class Orders:
 
     def give(self, host: Host, operation: str, app: str, arguments: Mapping[str, Any]) -> Order:
         """Let an operator give a command at ``host``, whose agent runs."""
-        order = Order(operation, app, arguments, host.name, self.cluster.clock.now)
+        clocks = [other.wall_skew_s for other in self.cluster.live()]
+        apart_s = max(clocks, default=0.0) - min(clocks, default=0.0)
+        order = Order(operation, app, arguments, host.name, self.cluster.clock.now, clocks_s=apart_s)
         errand = Errand(self.cluster, host, operation, arguments, f"order {self.cluster.seed} {len(self.given)}")
         self.given.append(order)
         self._proceed(errand, order, errand.go_on())

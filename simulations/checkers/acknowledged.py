@@ -42,8 +42,14 @@ class Acknowledged(Checker):
 
 def _is_overruled(order: Order, orders: Sequence[Order]) -> bool:
     """Whether a later one, given when this one was over, was acknowledged."""
-    over = order.told_s if order.is_over else None
-    return over is not None and any(o.is_acknowledged and o.at_s >= over and o is not order for o in orders)
+    if order.told_s is None or not order.is_over:
+        return False
+    # Which of two came later on two sides of a broken network only the clocks there tell.
+    return any(
+        other.is_acknowledged and other.at_s >= order.told_s + max(order.clocks_s, other.clocks_s)
+        for other in orders
+        if other is not order
+    )
 
 
 def _is_done(order: Order, state: State | None) -> bool:

@@ -253,6 +253,19 @@ def test_an_order_is_answered_and_noted_and_an_error_is_no_acknowledgement() -> 
     assert not bad.is_acknowledged
 
 
+def test_an_order_by_a_clock_that_is_ahead_stands_against_a_later_one() -> None:
+    cluster = settled(cluster_of(4, 1), app(2))
+    orders, now = Orders(cluster), cluster.clock.now
+    wrong = Order("scale", "shop", {"services": {"web": 7}}, "n0", now - 3.0, now - 2.0)
+    right = Order("scale", "shop", {"services": {"web": 2}}, "n1", now - 5.0, now - 4.0)
+    orders.given += [right, wrong]
+    assert ["scale at" in said for said in Acknowledged(orders).judge(cluster)] == [True]
+    cluster.hosts[3].wall_skew_s = 3600.0
+    right.clocks_s = orders.give(cluster.hosts[0], "scale", "shop", {"app": "shop", "services": {"web": 2}}).clocks_s
+    assert right.clocks_s == 3600.0
+    assert list(Acknowledged(orders).judge(cluster)) == []
+
+
 def test_an_order_from_a_host_that_is_no_member_is_carried_out_by_a_member() -> None:
     cluster = settled(cluster_of(8, 1), app(1, resilience=2))
     outside = next(host for host in cluster.hosts if not host.storage.load().documents)
