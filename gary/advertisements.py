@@ -8,21 +8,21 @@ from functools import lru_cache
 import msgpack
 
 from gary.messages import bytes_from, room_fields, room_from
-from gary.trust.ledger import DIGEST_SIZE_BYTES
 from gary.volunteering import Room
 
 MEMORY_STEP_BYTES = 256 * 1024 * 1024
 CPU_STEP = 0.5
 EXACT_CONTAINERS = 8
 PROTOCOL = 1
+ROOT_SIZE_BYTES = 8
 _PROFILES_REMEMBERED_MAX = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """``key``: the public key of the node, of which its id is a hash. ``cell`` is for clusters above about 10,000
-    nodes; empty until then. ``vouches``: it holds the secret half of the cluster's root. ``ledger``: the digest of what
-    it has heard the cluster say.
+    nodes; empty until then. ``root``: of which of the cluster's roots it holds the secret half, the latest of several;
+    the first bytes of the public key, or none.
     """
 
     name: str
@@ -34,9 +34,12 @@ class Profile:
     containers_max: int
     version: str
     cell: str = ""
-    vouches: bool = False
-    ledger: bytes = b""
+    root: bytes = b""
     protocol: int = PROTOCOL
+
+    def vouches(self, root: bytes) -> bool:
+        """It speaks in the name of the root with this public key."""
+        return self.root == root[:ROOT_SIZE_BYTES]
 
 
 def encode_profile(profile: Profile) -> bytes:
@@ -52,8 +55,7 @@ def encode_profile(profile: Profile) -> bytes:
             profile.containers_max,
             profile.version,
             profile.cell,
-            profile.vouches,
-            profile.ledger,
+            profile.root,
         ]
     )
     return packed
@@ -64,8 +66,7 @@ def decode_profile(body: bytes) -> Profile | None:
     """The profile in ``body``; None for anything that is none."""
     try:
         fields = msgpack.unpackb(body)
-        protocol, name, key, room, cpus, memory, containers, containers_max, version, cell, *rest = fields[:12]
-        vouches, ledger = rest
+        protocol, name, key, room, cpus, memory, containers, containers_max, version, cell, root = fields[:11]
         return Profile(
             str(name)[:64],
             bytes_from(key),
@@ -76,8 +77,7 @@ def decode_profile(body: bytes) -> Profile | None:
             int(containers_max),
             str(version)[:64],
             str(cell)[:64],
-            vouches is True,
-            bytes_from(ledger)[:DIGEST_SIZE_BYTES],
+            bytes_from(root)[:ROOT_SIZE_BYTES],
             int(protocol),
         )
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError, msgpack.UnpackException):

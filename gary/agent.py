@@ -54,6 +54,7 @@ from gossip import (
     JoinFailed,
     Lane,
     Layered,
+    MarkDiffers,
     Member,
     MemberChanged,
     Peer,
@@ -388,6 +389,8 @@ class Agent:
                     here.raise_epoch(epoch)
                 case Heard(_, body):
                     here.membership.spreading.heard(body)
+                case MarkDiffers(node):
+                    here.membership.spreading.differs(node)
                 case Forgotten(node):
                     self._have_peers_changed = True
                     here.cluster.forget(node)
@@ -407,7 +410,6 @@ class Agent:
             here.requests.gone(node)
         here.cluster.tell_of(node, member.status, before)
         if change is Change.CAME:
-            here.membership.spreading.differs(node)
             self._remind(node)
         if change is not Change.NONE:
             here.members_changed(node if change is Change.CAME else "")
@@ -430,7 +432,6 @@ class Agent:
         if profile is None or profile.room.node != node or node_id_of(profile.key) != node:
             here.counters["advertisements_malformed"] += 1
         else:
-            here.membership.spreading.differs(node)
             if here.cluster.introduced(node, profile):
                 here.members_changed()
             self._remind(node)

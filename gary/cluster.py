@@ -155,6 +155,17 @@ class Cluster:
         profile = self._profiles.get(node)
         return None if profile is None else profile.room
 
+    def vouchers(self, root: bytes) -> list[NodeId]:
+        """The other live nodes that say that they hold the secret half of the root with this public key, sorted."""
+        others = ((node, self._profiles.get(node)) for node in sorted(self.alive) if node != self._node)
+        return [node for node, profile in others if profile is not None and profile.vouches(root)]
+
+    def vouchers_away(self, root: bytes) -> list[NodeId]:
+        """The same of the nodes that are not alive, and have not left."""
+        away = [node for node in self._missing if node not in self.alive and node not in self._left]
+        profiles = ((node, self._profiles.get(node)) for node in sorted(away))
+        return [node for node, profile in profiles if profile is not None and profile.vouches(root)]
+
     def display_name(self, node: NodeId) -> str:
         profile = self.profile(node)
         return node[:8] if profile is None else profile.name

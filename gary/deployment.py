@@ -241,11 +241,19 @@ class Deployment:
         self._write_and_invite(draft, Placement(invited={sender: ()}), now)
 
     def without(self, sender: NodeId, told: Without, now: float) -> None:
-        """``sender`` does not hold the document. A member has lost it: its disk is one of earlier days."""
+        """``sender`` does not hold the document. A member has lost it: its disk is one of earlier days.
+
+        Or it has left, and the disk of whom it told has lost that: what it says itself is knowledge enough.
+        """
         if sender not in live_members(self.state, self._view()):
             return
-        if told.has_left or self._replication.left:
+        if self._replication.left:
             self._replication.empty_handed.add(sender)
+            self.evaluate(now)
+        elif told.has_left:
+            draft = self.document.draft()
+            draft.forget(sender)
+            self.write(draft, now)
             self.evaluate(now)
         else:
             self._give_again(sender, now)

@@ -15,6 +15,8 @@ from gary.messages import (
     ContactAnswer,
     ContactQuery,
     Dismissed,
+    Entrust,
+    Entrusted,
     Entry,
     Gone,
     Invitation,
@@ -77,7 +79,7 @@ class Inbox:
                     asking.calling.contact(sender, message, now)
             case Invitation():
                 self._invited(sender, message)
-            case Entry() | CompareLedger() | LedgerStatements():
+            case Entry() | CompareLedger() | LedgerStatements() | Entrust() | Entrusted():
                 here.membership.heard(sender, message)
             case Sync(id) | Behind(id) | Snapshot(id) | Gone(id) | Orphans(id) | Released(id) | Without(id):
                 self._about_deployment(sender, id, message)

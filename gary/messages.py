@@ -211,6 +211,23 @@ class LedgerStatements:
     statements: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Entrust:
+    """Keep the secret half of the root that ``rotation``, a statement which nobody has heard yet, is going to name.
+    ``secret``: sealed to who is to keep it.
+    """
+
+    rotation: bytes
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entrusted:
+    """The secret half of the root with this public key is kept here."""
+
+    root: bytes
+
+
 Message = (
     Sync
     | Gone
@@ -233,6 +250,8 @@ Message = (
     | Entry
     | CompareLedger
     | LedgerStatements
+    | Entrust
+    | Entrusted
 )
 _KINDS: dict[int, type[Message]] = {
     1: Sync,
@@ -256,6 +275,8 @@ _KINDS: dict[int, type[Message]] = {
     19: Acquaintance,
     20: Dismissed,
     21: Without,
+    22: Entrust,
+    23: Entrusted,
 }
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
@@ -329,6 +350,10 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
             return CompareLedger(tuple(bytes_from(id) for id in _list(fields[0])), fields[1] is True)
         case "LedgerStatements":
             return LedgerStatements(tuple(bytes_from(raw) for raw in _list(fields[0])))
+        case "Entrust":
+            return Entrust(bytes_from(fields[0]), bytes_from(fields[1]))
+        case "Entrusted":
+            return Entrusted(bytes_from(fields[0]))
     return Cancel(_number(fields[0]))
 
 

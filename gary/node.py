@@ -115,6 +115,7 @@ class Node:
             config=swim_config,
             rng=rng,
             welcome=bytes,
+            mark=lambda: self.standing.ledger.digest,
             expelled=self.standing.ledger.expulsions,
             versions=settings.speaks,
         )

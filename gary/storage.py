@@ -189,12 +189,13 @@ class MemoryStorage:
     """The contract of ``Storage`` without a disk: what ``write`` returned for is there after ``crash`` and ``close``.
 
     ``failing``: while set, every write is refused with this reason. ``writes_count``: of the transactions that
-    succeeded those that had something to write.
+    succeeded those that had something to write. ``losses_count``: how often something that it had was lost.
     """
 
     def __init__(self) -> None:
         self.failing: str | None = None
         self.writes_count = 0
+        self.losses_count = 0
         self._records: dict[Table, dict[str, bytes]] = {table: {} for table in Table}
         self._documents: dict[str, StoredDocument] = {}
         self._set_aside: tuple[str, ...] = ()
@@ -230,6 +231,7 @@ class MemoryStorage:
 
     def corrupt_documents(self, rng: random.Random) -> int:
         """A byte of each document's snapshot, or of its last change, is another one; how many documents that struck."""
+        self.losses_count += 1
         for id, stored in sorted(self._documents.items()):
             *changes, last = stored.changes or (stored.snapshot,)
             broken = bytearray(last)
@@ -243,11 +245,13 @@ class MemoryStorage:
 
     def damage(self, table: Table, key: str) -> None:
         """That record is not what was written any more; the next ``load`` reports it and goes without it."""
+        self.losses_count += 1
         del self._records[table][key]
         self._set_aside = (_in_words(table.value, key),)
 
     def wipe(self) -> None:
         """The disk was replaced by an empty one."""
+        self.losses_count += 1
         self._records = {table: {} for table in Table}
         self._documents = {}
         self._closed = False
@@ -260,6 +264,7 @@ class MemoryStorage:
 
     def restore(self, copy: MemoryStorage) -> None:
         """The disk has what ``copy`` has, and nothing else."""
+        self.losses_count += 1
         self._records = {table: dict(records) for table, records in copy._records.items()}
         self._documents = dict(copy._documents)
         self._closed = False

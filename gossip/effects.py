@@ -78,6 +78,13 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkDiffers:
+    """The member ``node`` shows another mark than this node. It comes with each ping and ack in which that is so."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class MemberChanged:
     """A member is new (``before`` is None), changed its status, restarted, or moved to another address."""
 
@@ -151,6 +158,7 @@ Effect = (
     | CancelTimer
     | Deliver
     | Heard
+    | MarkDiffers
     | MemberChanged
     | AdvertisementChanged
     | Joined

@@ -47,20 +47,25 @@ _REMEMBERED_BODY_SIZE_BYTES_MAX: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you there? Carries who asks (address and incarnation) and the hash of all that it knows."""
+    """Are you there? Carries who asks (address and incarnation) and the hash of all that it knows.
+
+    ``mark``: what the application shows in every ping and ack (``Swim``); 0 takes no bytes.
+    """
 
     sequence: int
     digest: int
     address: str
     incarnation: Incarnation
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Yes, or: the one you asked me to ping is."""
+    """Yes, or: the one you asked me to ping is. ``digest`` and ``mark`` are the sender's own, as in a ping."""
 
     sequence: int
     digest: int
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +248,10 @@ def _encode_hash(value: int) -> bytes:
     return value.to_bytes(HASH_SIZE_BYTES, "big")
 
 
+def _encode_mark(value: int) -> list[bytes]:
+    return [_encode_hash(value)] if value else []
+
+
 # Decoding. A reader takes the fields of one message and raises ``BadFrame`` for anything out of shape.
 
 
@@ -336,6 +345,10 @@ def _hash(value: object) -> int:
     return int.from_bytes(value, "big")
 
 
+def _mark(item: Sequence[Any], index: int) -> int:
+    return _hash(item[index]) if len(item) > index else 0
+
+
 # Most members are at one of a few incarnations: those are kept once.
 @lru_cache(_INCARNATIONS_REMEMBERED_MAX, typed=True)
 def _incarnation(epoch: object, counter: object) -> Incarnation:
@@ -384,8 +397,8 @@ def _each(value: object, read: Callable[[Sequence[Any]], Any]) -> Iterable[Any]:
 
 
 _ENCODERS: dict[type, tuple[int, Callable[[Any], list[Any]]]] = {
-    Ping: (1, lambda m: [m.sequence, _encode_hash(m.digest), m.address, *m.incarnation]),
-    Ack: (2, lambda m: [m.sequence, _encode_hash(m.digest)]),
+    Ping: (1, lambda m: [m.sequence, _encode_hash(m.digest), m.address, *m.incarnation, *_encode_mark(m.mark)]),
+    Ack: (2, lambda m: [m.sequence, _encode_hash(m.digest), *_encode_mark(m.mark)]),
     PingRequest: (3, lambda m: [m.sequence, bytes.fromhex(m.target)]),
     Nack: (4, lambda m: [m.sequence]),
     Claim: (5, _encode_claim),
@@ -405,8 +418,8 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[Any]]]] = {
 }
 
 _READERS: dict[int, Callable[[Sequence[Any]], Message]] = {
-    1: lambda f: Ping(_integer(f[1]), _hash(f[2]), _address(f[3]), _incarnation(f[4], f[5])),
-    2: lambda f: Ack(_integer(f[1]), _hash(f[2])),
+    1: lambda f: Ping(_integer(f[1]), _hash(f[2]), _address(f[3]), _incarnation(f[4], f[5]), _mark(f, 6)),
+    2: lambda f: Ack(_integer(f[1]), _hash(f[2]), _mark(f, 3)),
     3: lambda f: PingRequest(_integer(f[1]), _node(f[2])),
     4: lambda f: Nack(_integer(f[1])),
     5: _read_claim,

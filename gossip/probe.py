@@ -133,6 +133,7 @@ class Prober:
         outbox: Outbox,
         counters: Counter[str],
         digest: Callable[[], int],
+        mark: Callable[[], int],
         claim_about: Callable[[str, float], Claim],
         accuse: Callable[[str, float], None],
     ) -> None:
@@ -144,6 +145,7 @@ class Prober:
         self._outbox = outbox
         self._counters = counters
         self._digest = digest
+        self._mark = mark
         self._claim_about = claim_about
         self._accuse = accuse
         self._rotation = Rotation(config, rng, membership.live_others)
@@ -263,7 +265,7 @@ class Prober:
         """
         if self._membership.heard_at(sender.node) is None:
             self._rotation.take_in(sender.node)
-        ack, doubts = Ack(ping.sequence, self._digest()), self._doubts_about(sender, now)
+        ack, doubts = Ack(ping.sequence, self._digest(), self._mark()), self._doubts_about(sender, now)
         is_level = self._config.tell_lacking and (bool(lacking) or ping.digest == ack.digest)
         self._outbox.send_with_news(sender, ack, *doubts, *lacking, view_news=not is_level)
 
@@ -278,7 +280,7 @@ class Prober:
         relayed = self._relayed.get(ack.sequence)
         if relayed is not None and relayed.target == sender:
             self._end_relayed(ack.sequence)
-            self._answer(relayed, Ack(relayed.requester_sequence, self._digest()))
+            self._answer(relayed, Ack(relayed.requester_sequence, self._digest(), self._mark()))
 
     def asked(self, sender: str, request: PingRequest, now: float) -> None:
         """Somebody asks us to ping another member."""
@@ -451,7 +453,7 @@ class Prober:
 
     def _ping(self, sequence: int) -> Ping:
         myself = self._membership.myself
-        return Ping(sequence, self._digest(), myself.address, myself.incarnation)
+        return Ping(sequence, self._digest(), myself.address, myself.incarnation, self._mark())
 
     def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
         self._outbox.send_with_news(peer, self._ping(sequence), *self._doubts_about(peer, now))

@@ -30,6 +30,7 @@ from gossip.effects import (
     Heard,
     Joined,
     JoinFailure,
+    MarkDiffers,
     Timer,
     TimerKind,
 )
@@ -79,8 +80,10 @@ class Swim:
     """One node's part in the membership protocol.
 
     ``node``: 32 lowercase hex characters. ``cluster``: 16 bytes. ``epoch`` is greater than at any earlier start of this
-    node. ``welcome()`` gives the opaque bytes that whoever joins through this node receives. ``expelled``: the nodes
-    that have been expelled so far (``expel``). ``versions``: the lowest and the highest version of the protocol that
+    node. ``welcome()`` gives the opaque bytes that whoever joins through this node receives. ``mark()`` gives what each
+    ping and ack shows, from 0 to 2^64 - 1: a digest of what the application wants to be alike on all nodes, 0 for
+    nothing; whoever shows another one is told of as ``MarkDiffers``. ``expelled``: the nodes that have been expelled so
+    far (``expel``). ``versions``: the lowest and the highest version of the protocol that
     this node speaks; two nodes talk in the highest that both do.
     """
 
@@ -94,6 +97,7 @@ class Swim:
         config: SwimConfig,
         rng: random.Random,
         welcome: Callable[[], bytes],
+        mark: Callable[[], int] = lambda: 0,
         expelled: Collection[str] = (),
         versions: VersionRange = VERSIONS,
     ) -> None:
@@ -102,6 +106,7 @@ class Swim:
         self._config = config
         self._rng = rng
         self._welcome = welcome
+        self._mark = mark
         self._counters: Counter[str] = Counter()
         self._versions = versions
         self._health = LocalHealth(config, self._counters)
@@ -128,6 +133,7 @@ class Swim:
             outbox=self._outbox,
             counters=self._counters,
             digest=lambda: self._view.digest.total,
+            mark=mark,
             claim_about=self._view.claim_about,
             accuse=self._view.accuse,
         )
@@ -441,12 +447,14 @@ class Swim:
                 lacking = self._reconciliation.lacking(peer, message.digest, now)
                 self._prober.pinged(peer, message, now, lacking)
                 self._reconciliation.heard(peer, message.digest, now)
+                self._marked(peer.node, message.mark)
             case Ack():
                 self._prober.acked(peer.node, message)
                 lacking = self._reconciliation.lacking(peer, message.digest, now)
                 if lacking:
                     self._outbox.send(peer, Lane.PROBE, *lacking)
                 self._reconciliation.heard(peer, message.digest, now)
+                self._marked(peer.node, message.mark)
             case PingRequest():
                 self._prober.asked(peer.node, message, now)
             case Nack():
@@ -459,6 +467,10 @@ class Swim:
                 self._reconciliation.wanted(peer, message, now)
             case _:
                 self._counters["drop_misplaced"] += 1
+
+    def _marked(self, node: str, mark: int) -> None:
+        if mark != self._mark():
+            self._outbox.emit(MarkDiffers(node))
 
     def _strangers(self, frame: Frame, now: float) -> None:
         """A frame of no cluster: somebody asks to join."""

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from gary.effects import Effect, Reply
 from gary.errors import CommandError, ErrorCode
@@ -21,7 +21,7 @@ _MAYBE_DONE = (ErrorCode.TIMEOUT, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL)
 Items = Sequence[Mapping[str, Any]]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Order:
     """One command. ``told_s``: when its last answer came; None: it never did, and may or may not have been done.
     ``was_needless``: it was as it should be already, as far as was known there, and so nothing was said to anybody.
@@ -103,11 +103,20 @@ class _NotAnsweredYet(Exception):
     """The agent at hand has been asked just now."""
 
 
+class Witness(Protocol):
+    """Sees the cluster when an order is given and when its last answer comes."""
+
+    def given(self, order: Order) -> None: ...
+
+    def told(self, order: Order) -> None: ...
+
+
 @dataclass
 class Orders:
     """All commands of a run, in the order in which they were given."""
 
     cluster: Cluster
+    witness: Witness | None = None
     given: list[Order] = field(default_factory=list)
     _waiting: dict[int, tuple[Errand, Order]] = field(default_factory=dict)
 
@@ -121,6 +130,8 @@ class Orders:
         order = Order(operation, app, arguments, host.name, self.cluster.clock.now, clocks_s=apart_s)
         errand = Errand(self.cluster, host, operation, arguments, f"order {self.cluster.seed} {len(self.given)}")
         self.given.append(order)
+        if self.witness is not None:
+            self.witness.given(order)
         self._proceed(errand, order, errand.go_on())
         return order
 
@@ -145,6 +156,8 @@ class Orders:
             order.error = outcome
         elif outcome:
             order.was_needless = _says_that_nothing_changed(outcome[-1])
+        if self.witness is not None:
+            self.witness.told(order)
 
 
 def _says_that_nothing_changed(item: Mapping[str, Any]) -> bool:

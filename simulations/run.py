@@ -11,7 +11,9 @@ from gary import __version__
 from gary.spec import Service, Spec, to_json
 from simulations.build import build
 from simulations.checkers import Checkers, healed, safety
+from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.answering import Answering
+from simulations.checkers.bearers import Bearers
 from simulations.checkers.books import Books
 from simulations.checkers.membership import staying
 from simulations.checkers.steadiness import Steadiness
@@ -42,12 +44,15 @@ class Run:
         self._until_s = until_s
         self.cluster, self._hosts = build(scenario)
         self._rng = random.Random(f"happenings {scenario.seed}")
-        self.orders = Orders(self.cluster)
         self._entering = Entering(self.cluster, self._rng)
         self._specs = [spec for group in scenario.deployments for spec in _specs(group)]
         books = Books()
+        bearers = Bearers(self.cluster, books)
+        self.orders = Orders(self.cluster, bearers)
         watching = safety(books, _canaries(self._specs))
-        self.checkers = Checkers(watching, healed(self.orders), Steadiness(), Answering())
+        self.checkers = Checkers(
+            watching, healed(Acknowledged(self.orders, bearers.still_bear)), Steadiness(), Answering()
+        )
         self.cluster.watch(books, *self.checkers.safety)
         self.cluster.driver.ended = lambda host, error: self.checkers.answering.ended(self.cluster, host, error)
         self._schedule = Schedule(

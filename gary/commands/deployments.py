@@ -38,6 +38,9 @@ class Host(Holding, Protocol):
     @property
     def is_draining(self) -> bool: ...
 
+    @property
+    def is_expelled(self) -> bool: ...
+
     def display_name(self, node: NodeId) -> str: ...
 
     def random_hex(self, size_bytes: int) -> str: ...
@@ -113,6 +116,7 @@ class DeploymentCommands:
         if not situation[slot].held:
             message = f"{slot} is not reserved for a node that is away"
             raise CommandError(ErrorCode.CONFLICT, message, "'gary status' shows who keeps it")
+        self._has_to_be_heard()
         now, draft = self._host.clock.now, deployment.document.draft()
         for node in situation[slot].lost:
             draft.release(node, slot)
@@ -120,12 +124,19 @@ class DeploymentCommands:
         deployment.evaluate(now)
 
     def remove(self, command: Command, deployment: Deployment) -> None:
+        self._has_to_be_heard()
         name, state = deployment.name, deployment.state
         now, draft = self._host.clock.now, deployment.document.draft()
         for instance in sorted({generation.instance for generation in state.specs} - state.removed):
             draft.remove(instance)
         deployment.write(draft, now, lambda at: command.responder.end({"removed": name}))
         deployment.evaluate(now)
+
+    def _has_to_be_heard(self) -> None:
+        """Raises ``CommandError`` on a node whose word counts for nobody any more."""
+        if self._host.is_expelled:
+            message = "this node was expelled from its cluster: nobody would hear of it"
+            raise CommandError(ErrorCode.REFUSED, message, "give the command on another node")
 
     # A generation is written, and told of once it is durable
 
@@ -135,6 +146,7 @@ class DeploymentCommands:
         if command.says("dry_run"):
             command.responder.end(_planned(spec.name, id, None, spec))
             return
+        self._has_to_be_heard()
         if host.is_draining:
             raise CommandError(ErrorCode.REFUSED, "this node is leaving", "deploy through another node")
         operator = credential_in(command) if command.arguments.get("operator") else None
@@ -178,6 +190,7 @@ class DeploymentCommands:
         if is_dry_run or not is_new:
             responder.end({**planned, "generation": state.number(state.effective) + is_new})
             return
+        self._has_to_be_heard()
         generation = Generation(state.effective.instance, next_clock(host.clock.wall_s(), state.clock), host.node)
         draft = deployment.document.draft()
         draft.deploy(generation, spec)

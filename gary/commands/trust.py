@@ -176,7 +176,11 @@ class TrustCommands:
         def failed(reason: str) -> None:
             responder.fail(CommandError(ErrorCode.INTERNAL, reason, "see the agent's log"))
 
-        host.membership.rotate(overlap_s, done, failed, is_urgent=is_urgent)
+        def unkept(reason: str) -> None:
+            hint = "nothing has changed: try again when one of them is back, or on another node"
+            responder.fail(CommandError(ErrorCode.UNAVAILABLE, reason, hint))
+
+        host.membership.succession.rotate(overlap_s, done, failed, unkept, is_urgent=is_urgent)
 
     # Operators
 
@@ -190,11 +194,8 @@ class TrustCommands:
         host = self._host
         if host.standing.vouches:
             return
-        vouchers = [
-            node
-            for node in sorted(host.alive)
-            if (profile := host.cluster.profile(node)) is not None and profile.vouches and node != but_not
-        ]
+        present = host.standing.ledger.present
+        vouchers = [node for node in host.cluster.vouchers(present.public) if node != but_not]
         if not vouchers:
             hint = "bring a node back that does: 'gary nodes'"
             raise CommandError(ErrorCode.UNAVAILABLE, "neither this node nor any other vouches for the cluster", hint)

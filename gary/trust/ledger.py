@@ -32,7 +32,7 @@ class Ledger:
         self._signed: dict[bytes, Signed] = {}
         self._parents: dict[bytes, tuple[bytes, Rotation]] = {}
         self._unsupported: dict[bytes, Signed] = {}
-        self._digest = b""
+        self._digest: int | None = 0
         for raw in known:
             self.hear(raw)
 
@@ -49,7 +49,7 @@ class Ledger:
             return None
         if len(self._signed) >= STATEMENTS_MAX:
             raise BadStatement("the ledger is full")
-        if self._is_root(signed.signer):
+        if self.knows(signed.signer):
             return signed
         self._unsupported[signed.id] = signed
         if len(self._unsupported) > UNSUPPORTED_MAX:
@@ -62,14 +62,14 @@ class Ledger:
         self._signed[signed.id] = signed
         if is_new and isinstance(signed.statement, Rotation):
             new = signed.statement.root.public
-            if not self._is_root(new):
+            if not self.knows(new):
                 self._parents[new] = (signed.signer, signed.statement)
-        self._digest = b""
+        self._digest = None
         return is_new
 
     def ready(self) -> list[bytes]:
         """The statements that waited for a root which is known by now; they wait no longer, and are news."""
-        ready = [signed for signed in self._unsupported.values() if self._is_root(signed.signer)]
+        ready = [signed for signed in self._unsupported.values() if self.knows(signed.signer)]
         for signed in ready:
             del self._unsupported[signed.id]
         return [signed.raw for signed in ready]
@@ -86,9 +86,11 @@ class Ledger:
     # Comparing
 
     @property
-    def digest(self) -> bytes:
-        """Equal for two ledgers exactly if they hold the same."""
-        self._digest = self._digest or hashlib.sha256(b"".join(sorted(self._signed))).digest()[:DIGEST_SIZE_BYTES]
+    def digest(self) -> int:
+        """Equal for two ledgers exactly if they hold the same; 0 of an empty one."""
+        if self._digest is None:
+            hashed = hashlib.sha256(b"".join(sorted(self._signed))).digest()
+            self._digest = int.from_bytes(hashed[:DIGEST_SIZE_BYTES], "big")
         return self._digest
 
     @property
@@ -175,7 +177,8 @@ class Ledger:
             )
         )
 
-    def _is_root(self, public: bytes) -> bool:
+    def knows(self, public: bytes) -> bool:
+        """Whether it is a root of this cluster, be it a former one."""
         return public == self.founding.public or public in self._parents
 
     def _roots(self) -> dict[bytes, Root]:

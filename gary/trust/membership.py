@@ -9,27 +9,25 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from gary.identity import NodeId
-from gary.messages import CompareLedger, LedgerStatements
+from gary.messages import CompareLedger, Entrust, Entrusted, LedgerStatements
 from gary.messages import Entry as EntryMessage
 from gary.storage import PutRecord, Table
-from gary.trust import door, entering, renewal, spreading
+from gary.trust import door, entering, renewal, spreading, succession
 from gary.trust.door import Door
 from gary.trust.entering import Entering
 from gary.trust.entry import Admittance, Application, BadEntry, Entry, addressee, decode, decode_answer, encode_answer
 from gary.trust.invitations import Invitation
-from gary.trust.notary import Answer, CertifyGuest, GuestCertified, Succeed, Succeeded
+from gary.trust.notary import Answer, CertifyGuest, GuestCertified
 from gary.trust.pacing import Pacing
 from gary.trust.renewal import Renewal
 from gary.trust.spreading import Spreading
-from gary.trust.standing import RootSecret
-from gary.trust.statements import Admission, Expulsion, Root, Rotation, Signed, root_name
+from gary.trust.statements import Admission, Expulsion, Rotation, Signed
+from gary.trust.succession import Succession
 from gary.trust.tokens import Token
 from gossip.transport import GUEST, NOT_TRUSTED, Credentials, Peer
 
 FAREWELL_S = 0.5
 """How long an expelled node's connections stay, so that it can hear that it is expelled. Nobody hears it meanwhile."""
-URGENT_OVERLAP_S = 30.0
-"""As long as it takes to help over everybody who is there."""
 INVITATION_ID_SIZE_BYTES = 16
 TELL_AGAIN_S = 600.0
 REFUSED_S = 60.0
@@ -40,7 +38,7 @@ Done = Callable[[], None]
 Failed = Callable[[str], None]
 
 
-class Host(door.Host, entering.Host, renewal.Host, spreading.Host, Protocol):
+class Host(door.Host, entering.Host, renewal.Host, spreading.Host, succession.Host, Protocol):
     """The node that is one of the cluster's."""
 
     @property
@@ -70,6 +68,7 @@ class Membership:
         self.entering = Entering(host)
         self.renewal = Renewal(host)
         self.spreading = Spreading(host, self._took)
+        self.succession = Succession(host, self.spreading.say)
         self._told = Pacing(TELL_AGAIN_S)
         self._refused_at = float("-inf")
 
@@ -87,7 +86,9 @@ class Membership:
             invitation = guest.removeprefix(GUEST).partition(":")[0]
             self.door.knocked(invitation, application, self._sealed(application, reply))
 
-    def heard(self, sender: NodeId, message: EntryMessage | CompareLedger | LedgerStatements) -> None:
+    def heard(
+        self, sender: NodeId, message: EntryMessage | CompareLedger | LedgerStatements | Entrust | Entrusted
+    ) -> None:
         match message:
             case EntryMessage(body):
                 self._entry(sender, body)
@@ -95,6 +96,10 @@ class Membership:
                 self.spreading.compared(sender, message)
             case LedgerStatements():
                 self.spreading.told(message)
+            case Entrust():
+                self.succession.entrusted(sender, message)
+            case Entrusted():
+                self.succession.kept(message)
 
     def _entry(self, sender: NodeId, body: bytes) -> None:
         """A member's application, or its answer to one of this node's."""
@@ -178,23 +183,6 @@ class Membership:
         host = self._host
         self.spreading.state(Admission(operator, host.node, int(host.clock.wall_s())), done)
 
-    def rotate(self, overlap_s: float, done: Done, failed: Failed, *, is_urgent: bool) -> None:
-        """Put a new root in the place of the present one, which is trusted for ``overlap_s`` more."""
-        host = self._host
-        old, secret = host.standing.ledger.present, host.standing.present_secret
-        assert secret is not None
-        seed = host.random_bytes(32)
-        new = RootSecret(seed, "").key
-
-        def made(answer: Answer) -> None:
-            assert isinstance(answer, Succeeded)
-            root = Root(new.public, answer.root_certificate)
-            until_s = int(host.clock.wall_s() + (URGENT_OVERLAP_S if is_urgent else overlap_s))
-            host.persist([host.standing.keep_secret(new.public, RootSecret(seed, answer.root_key))])
-            self.spreading.state(Rotation(root, answer.cross_certificate, until_s, is_urgent), done)
-
-        host.consult(Succeed(old.certificate, secret.tls_key, root_name(new.public)), made, failed)
-
     def revoke(self, invitation: str, done: Done) -> None:
         self._host.persist(self._host.invitations.revoke(invitation), lambda at: done())
 
@@ -217,6 +205,7 @@ class Membership:
                 entered()
 
         def durable(at: float) -> None:
+            host.standing.arrived()
             for node in host.standing.ledger.expulsions:
                 host.cast_out(node)
                 host.cut(node)

@@ -48,7 +48,7 @@ class Host(host.Host, Protocol):
         """Show these from now on."""
 
     def standing_changed(self) -> None:
-        """Others see of this node whether it vouches."""
+        """Others see of this node for which root it vouches."""
 
 
 class Renewal:
@@ -111,15 +111,7 @@ class Renewal:
             certify = Certify(root.certificate, secret.tls_key, self._keys.tls_public, host.node)
             host.consult(certify, lambda answer: self._certified(root.public, answer), self._failed)
             return
-        digest = host.standing.ledger.digest
-        vouchers = [
-            node
-            for node in sorted(host.alive)
-            if node != host.node
-            and (profile := host.cluster.profile(node)) is not None
-            and profile.vouches
-            and profile.ledger == digest
-        ]
+        vouchers = host.cluster.vouchers(root.public)
         if vouchers:
             former, vouches = host.standing.former_secret, host.settings.vouches
             application = apply(

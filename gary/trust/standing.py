@@ -26,6 +26,7 @@ from gary.trust.notary import Found, Founded
 from gary.trust.statements import BadStatement, Root, Signed, Statement, root_name, sign
 from gossip.transport import Credentials
 
+UNNAMED_MAX = 8
 _ROOT, _TLS, _SECRET, _STATEMENT = "root", "tls", "secret/", "statement/"
 
 
@@ -94,6 +95,7 @@ class Standing:
 
     def __init__(self, key: KeyPair, cluster: bytes, records: Mapping[str, bytes]) -> None:
         self._key = key
+        self._is_moving = False
         try:
             match _unpack(records[_ROOT]), _unpack(records[_TLS]):
                 case [bytes(public), str(certificate)], [str(tls_key), str(shown), bytes(issuer), int(made_s)]:
@@ -114,6 +116,11 @@ class Standing:
         """It can let others in, and speak in the name of the cluster's present root."""
         return self.ledger.present.public in self._secrets
 
+    @property
+    def is_moving(self) -> bool:
+        """It has left the cluster, or goes into one and that is not on the disk yet: it says nothing of any."""
+        return self._is_moving
+
     def secret(self, root: bytes) -> RootSecret | None:
         return self._secrets.get(root)
 
@@ -125,6 +132,12 @@ class Standing:
     def former_secret(self) -> RootSecret | None:
         """With which this node can show that it may have the secret of the present root."""
         return next((self._secrets[root] for root in self.ledger.handing_down() if root in self._secrets), None)
+
+    @property
+    def held_root(self) -> bytes:
+        """The latest root of which this node holds the secret half; empty if it holds none that is of use."""
+        roots = (self.ledger.present.public, *self.ledger.handing_down())
+        return next((root for root in roots if root in self._secrets), b"")
 
     @property
     def lacks_secret(self) -> bool:
@@ -172,9 +185,14 @@ class Standing:
         self._unwritten.discard(signed.id)
         return cluster == self.ledger.cluster and self.ledger.take(signed)
 
-    def keep_secret(self, root: bytes, secret: RootSecret) -> Write:
+    def keep_secret(self, root: bytes, secret: RootSecret) -> list[Write]:
+        """Of roots that are not named yet, and may never be, few are kept."""
         self._secrets[root] = secret
-        return _put_secret(root, secret)
+        unnamed = [held for held in self._secrets if held != root and not self.ledger.knows(held)]
+        gone = unnamed[:-UNNAMED_MAX]
+        for held in gone:
+            del self._secrets[held]
+        return [_put_secret(root, secret), *(DeleteRecord(Table.TRUST, _SECRET + held.hex()) for held in gone)]
 
     def certified(self, tls: Tls) -> Write:
         self.tls = tls
@@ -184,7 +202,7 @@ class Standing:
         """Somebody who vouches for the present root has certified this node's ``tls_key``. Raises ``BadStatement``."""
         secret = self._opened(admittance)
         writes = [self.certified(Tls(tls_key, admittance.certificate, admittance.issuer, int(wall_s)))]
-        return writes if secret is None else [*writes, self.keep_secret(admittance.issuer, secret)]
+        return writes if secret is None else [*writes, *self.keep_secret(admittance.issuer, secret)]
 
     def admitted(self, tls_key: str, admittance: Admittance, wall_s: float) -> list[Write]:
         """Somebody who vouches has let this node in and certified its ``tls_key``, for the same cluster or another.
@@ -201,15 +219,20 @@ class Standing:
         writes = [] if is_same else self._forget()
         for raw in self.ledger.raws if is_same else ():
             ledger.hear(raw)
-        self.ledger, self.tls = ledger, tls
+        self.ledger, self.tls, self._is_moving = ledger, tls, True
         writes += [_put_root(ledger.founding), _put_tls(tls)]
         writes += [PutRecord(Table.TRUST, _STATEMENT + id.hex(), raw) for id, raw in ledger.items()]
         if secret is not None:
-            writes.append(self.keep_secret(admittance.issuer, secret))
+            writes += self.keep_secret(admittance.issuer, secret)
         return writes
+
+    def arrived(self) -> None:
+        """The writes of ``admitted`` are durable."""
+        self._is_moving = False
 
     def left(self) -> list[Write]:
         """What makes the next start found a cluster of one."""
+        self._is_moving = True
         return [*self._forget(), DeleteRecord(Table.TRUST, _ROOT), DeleteRecord(Table.TRUST, _TLS)]
 
     def _opened(self, admittance: Admittance) -> RootSecret | None:

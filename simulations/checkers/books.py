@@ -24,7 +24,7 @@ class Books(Checker):
     """Belongs before all checkers that read it.
 
     ``named``: whom the members of a document have named as its members, ever. ``durable``: the changes that a host's
-    disk has had.
+    disk has had. ``hosts``: those whose disks have had something of a document, ever.
     """
 
     name = "books"
@@ -34,14 +34,17 @@ class Books(Checker):
         super().__init__()
         self.named: dict[DeploymentId, set[NodeId]] = {}
         self.durable: dict[tuple[str, DeploymentId], set[bytes]] = {}
+        self.hosts: dict[DeploymentId, dict[str, Host]] = {}
         self._disks: dict[tuple[str, DeploymentId], _Read] = {}
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
         for write in writes:
             match write:
                 case AppendChanges(id, changes):
+                    self.hosts.setdefault(id, {})[host.name] = host
                     self.durable.setdefault((host.name, id), set()).update(changes)
                 case PutSnapshot(id, snapshot):
+                    self.hosts.setdefault(id, {})[host.name] = host
                     self.durable.setdefault((host.name, id), set()).update(changes_in(snapshot))
 
     def name_members(self, host: Host, id: DeploymentId) -> None:

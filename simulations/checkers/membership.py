@@ -41,7 +41,7 @@ class Trust(Checker):
     about = "all have heard the same statements, and have a certificate and the secret of the one present root"
 
     def judge(self, cluster: Cluster) -> Iterator[str]:
-        digests: set[bytes] = set()
+        digests: set[int] = set()
         for host in staying(cluster):
             assert host.agent is not None
             standing = host.agent.standing

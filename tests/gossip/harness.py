@@ -77,6 +77,7 @@ def make_swim(
     seed: int = 0,
     expelled: Collection[str] = (),
     versions: VersionRange = VERSIONS,
+    mark: Callable[[], int] = lambda: 0,
 ) -> Swim:
     """One core on its own."""
     return Swim(
@@ -87,6 +88,7 @@ def make_swim(
         config=config,
         rng=random.Random(f"{seed}/{number}/{epoch}"),
         welcome=lambda: b"secret",
+        mark=mark,
         expelled=expelled,
         versions=versions,
     )
@@ -236,8 +238,9 @@ class Solo:
         knows: Sequence[int] = (),
         expelled: Collection[str] = (),
         versions: VersionRange = VERSIONS,
+        mark: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled, versions=versions)
+        self.swim = make_swim(1, config=config, seed=seed, expelled=expelled, versions=versions, mark=mark)
         self._versions = versions
         self.overheard: Callable[[bytes], None] = lambda data: None
         self.config = config

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gary.effects import Reply
+from gary.spec import to_json
 from gary.storage import DeleteRecord, Table
 from simulations.checkers import liveness
 from simulations.cluster import Cluster
@@ -45,6 +46,11 @@ def doctor(host: Host, cluster: Cluster) -> dict[str, str]:
 def root_of(host: Host) -> str:
     assert host.agent is not None
     return host.agent.standing.ledger.present.name
+
+
+def holds_secret(host: Host, root: str) -> bool:
+    """Whether the disk has the secret half of the root that is called ``root``."""
+    return any(name.startswith(f"secret/{root.split()[-1]}") for name in host.storage.load().records[Table.TRUST])
 
 
 def is_certified(host: Host) -> bool:
@@ -101,12 +107,15 @@ def test_a_join_is_done_within_two_seconds_and_the_node_is_usable_then(seed: int
 
 @seeds
 def test_who_asks_to_be_let_in_while_the_root_changes_is_told_so_and_let_in_once_it_is_known(seed: int) -> None:
-    cluster = started(4, seed)
-    issuer, fellow, guest, _ = cluster.hosts
-    assert cluster.join(fellow, issuer).error is None
-    token = cluster.invite(issuer)
+    cluster = started(7, seed)
+    *members, guest = cluster.hosts
+    cluster.join_all(members)
+    cluster.run(2.0)
+    tokens = {host.name: cluster.invite(host) for host in members}
+    cluster.answer(members[0], "rotate", {"overlap_s": 3600})
+    issuer = next(host for host in members if not holds_secret(host, root_of(members[0])))
+    token = tokens[issuer.name]
     issuer.timing.write_s = (4.0, 4.0)
-    cluster.answer(fellow, "rotate", {"overlap_s": 3600})
     cluster.run(1.0)
     assert issuer.unwritten, "it has heard of the new root, and does not know it durably"
     issuer.timing.write_s = (0.001, 0.001)  # What comes next is on the disk right after it.
@@ -115,7 +124,7 @@ def test_who_asks_to_be_let_in_while_the_root_changes_is_told_so_and_let_in_once
     assert "does not vouch for the cluster's present root" in refusal(guest.replies[asked][-1])
     cluster.run(30.0)
     assert cluster.command(guest, "join", {"token": token}).error is None
-    assert cluster.run_until(lambda: len(guest.agent.alive if guest.agent else ()) == 3, 20.0)
+    assert cluster.run_until(lambda: len(guest.agent.alive if guest.agent else ()) == 7, 20.0)
 
 
 @seeds
@@ -244,6 +253,12 @@ def test_an_expelled_node_is_refused_by_everybody_at_once_and_its_slots_are_repl
     out = victim.node
     cluster.answer(cluster.hosts[0], "expel", {"node": "n2"})
     cluster.run(1.0)
+    for operation, arguments in (
+        ("scale", {"services": {"web": 3}}),
+        ("remove", {}),
+        ("deploy", {"spec": to_json(app(3))}),
+    ):
+        assert "nobody would hear of it" in refusal(cluster.command(victim, operation, {"app": "shop", **arguments}))
     for host in others:
         assert host.agent is not None
         assert out not in host.agent.alive
@@ -365,6 +380,68 @@ def test_a_new_root_reaches_everybody_and_nobody_is_suspected_on_the_way(seed: i
         assert host.agent.swim.counters().get("suspicions", 0) == suspicions[host.name]
         assert len(host.agent.standing.ledger.trusted(1_700_000_000.0 + cluster.clock.now)) == 1
     assert cluster.started() == before
+
+
+@seeds
+def test_a_root_outlives_the_disk_of_who_named_it(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(5))
+    named = cluster.answer(cluster.hosts[1], "rotate", {"overlap_s": 3600.0})["root"]
+    cluster.kill(cluster.hosts[1])
+    cluster.hosts[1].storage.wipe()
+    others = [host for host in cluster.hosts if host is not cluster.hosts[1]]
+    assert any(holds_secret(host, named) for host in others)
+    assert cluster.run_until(lambda: all(is_certified(host) and root_of(host) == named for host in others), 20.0)
+    assert all(host.agent is not None and host.agent.standing.vouches for host in others)
+
+
+@seeds
+def test_a_root_whose_secret_nobody_else_keeps_is_not_named_unless_it_is_urgent(seed: int) -> None:
+    cluster = settled(cluster_of(4, seed), app(4))
+    host, old = cluster.hosts[1], root_of(cluster.hosts[1])
+    cluster.cut(host)
+    refused = cluster.command(host, "rotate", {"overlap_s": 3600.0})  # It does not know yet that it is alone,
+    assert "could be reached to keep the new root's secret" in refusal(refused)
+    cluster.run(20.0)
+    assert "n0, n2, n3" in refusal(cluster.command(host, "rotate", {"overlap_s": 3600.0}))  # and now it does.
+    assert {root_of(other) for other in cluster.hosts} == {old}
+    named = cluster.answer(host, "rotate", {"urgent": True})["root"]
+    assert root_of(host) == named != old
+
+
+@seeds
+def test_the_only_node_that_vouches_names_a_root_by_itself(seed: int) -> None:
+    cluster = Cluster(3, seed)
+    for host in cluster.hosts[1:]:
+        host.vouches = False
+    cluster.join_all()
+    cluster.run(5.0)
+    named = cluster.answer(cluster.hosts[0], "rotate", {"overlap_s": 3600.0})["root"]
+    assert not any(holds_secret(host, named) for host in cluster.hosts[1:])
+    assert cluster.run_until(lambda: all(map(is_certified, cluster.hosts)), 20.0)
+
+
+@seeds
+def test_what_is_said_in_the_name_of_the_cluster_changes_nobody_s_advertisement(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(1))
+    agents = [host.agent for host in cluster.hosts if host.agent is not None]
+    before = [agent.swim.publication(agent.node) for agent in agents]
+    cluster.answer(cluster.hosts[0], "admit", {"key": "1" * 64})
+    cluster.run(5.0)
+    assert len({agent.standing.ledger.digest for agent in agents}) == 1
+    assert [agent.swim.publication(agent.node) for agent in agents] == before
+
+
+@seeds
+def test_a_statement_that_no_news_of_came_is_found_by_the_next_ping(seed: int) -> None:
+    cluster = settled(cluster_of(4, seed), app(1))
+    cluster.cut(cluster.hosts[3])
+    cluster.answer(cluster.hosts[0], "admit", {"key": "1" * 64})
+    cluster.run(1.5)  # It is held alive yet, and news of it is told no more when it is back.
+    cluster.heal()
+    agent = cluster.hosts[3].agent
+    assert agent is not None
+    assert not agent.standing.ledger.operators
+    assert cluster.run_until(lambda: bool(agent.standing.ledger.operators), 5.0)
 
 
 @seeds

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gary.agent import Agent
 from gary.effects import Consult, Effect, Persist, Reply
-from gary.messages import CompareLedger, Entry, LedgerStatements, Message, encode
+from gary.messages import CompareLedger, Entrust, Entrusted, Entry, LedgerStatements, Message, encode
 from gary.trust.entry import Admittance, Application, Rejection, apply
 from gary.trust.entry import encode as encode_entry
 from gary.trust.keys import KeyPair
@@ -24,7 +24,7 @@ from gossip.messages import Payload, frame, frame_head
 from gossip.messages import encode as encode_message
 from simulations.cluster import Cluster
 from simulations.host import Host
-from tests.simulations.support import SEEDS, app, cluster_of
+from tests.simulations.support import SEEDS, app, cluster_of, settled
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
 STRANGER, THIEF = KeyPair(b"x" * 32), KeyPair(b"y" * 32)
@@ -129,6 +129,8 @@ def test_a_statement_that_no_root_has_signed_changes_nothing_and_goes_no_further
         st.sampled_from(ENTRIES).map(encode_entry).map(Entry),
         st.lists(st.binary(max_size=20), max_size=5).map(lambda ids: CompareLedger(tuple(ids), is_answer=False)),
         st.lists(st.binary(max_size=60), max_size=5).map(lambda raws: LedgerStatements(tuple(raws))),
+        st.builds(Entrust, st.binary(max_size=60) | st.sampled_from(forged()), st.binary(max_size=200)),
+        st.binary(max_size=40).map(Entrusted),
     )
 )
 def test_whatever_a_member_says_about_trust_without_having_the_root_changes_nothing(message: Message) -> None:
@@ -146,6 +148,19 @@ def test_a_member_gets_a_certificate_for_itself_alone() -> None:
     other = encode_entry(apply(STRANGER, b"tls", "x", vouches=True))
     effects = say(host, member.node, payload(host, member.node, Entry(other)), cluster.clock.now)
     assert is_harmless(effects)
+
+
+@seeds
+def test_who_has_left_says_no_more_of_what_its_disk_has_forgotten(seed: int) -> None:
+    cluster = settled(cluster_of(4, seed), app(1))
+    cluster.answer(cluster.hosts[0], "admit", {"key": "1" * 64})
+    cluster.run(5.0)
+    host, other = cluster.hosts[3], cluster.hosts[0]
+    agent, asker = host.agent, other.node
+    assert agent is not None
+    cluster.answer(host, "leave")
+    frame = payload(host, asker, CompareLedger((), is_answer=False))
+    assert not any(isinstance(effect, Send) for effect in agent.received(asker, Lane.BULK, frame, cluster.clock.now))
 
 
 @seeds
