@@ -15,7 +15,7 @@ from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Release
 from gary.replication import AWAITED_COMPARE_S, COMPARE_S
 from gary.runtime.base import Container, ContainerState, Labels
 from gary.spec import fingerprint
-from gary.state import PromiseState
+from gary.state import PromiseState, Role
 from tests.gary.facts import G1, G2, G3, A, B, C, promise, room, service, spec
 from tests.gary.members import ID, Member, group, later, talk
 
@@ -321,7 +321,14 @@ def test_who_is_no_member_and_shows_nothing_is_given_nothing() -> None:
 def test_who_has_left_is_not_given_the_document_again() -> None:
     members = resilient_group()
     members[B].hear(C, Without(ID, has_left=True))
-    assert members[B].sent == []
+    assert not [message for _, message in members[B].sent if isinstance(message, Invitation)]
+
+
+def test_who_says_that_it_has_left_is_struck_off_by_those_who_had_not_heard_of_it() -> None:
+    members = resilient_group()
+    members[B].hear(C, Without(ID, has_left=True))
+    assert members[B].deployment.state.members[C].role is Role.FORGOTTEN
+    assert members[B].deployment.state.members[A].role is Role.MEMBER
 
 
 def test_who_leaves_does_not_wait_for_those_that_say_that_they_hold_nothing() -> None:

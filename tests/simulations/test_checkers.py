@@ -13,13 +13,15 @@ from gary.errors import CommandError, ErrorCode
 from gary.facts import MAPS
 from gary.identity import Slot
 from gary.runtime.base import StartRequest
-from gary.spec import Service
+from gary.spec import Service, to_json
 from gary.state import PromiseState
 from gary.storage import AppendChanges, DeleteRecord, PutRecord, PutSnapshot, Table
 from gossip import Lane, Peer, Send, Swim
 from simulations.checkers import liveness
 from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.answering import Answering
+from simulations.checkers.bearers import Bearers
+from simulations.checkers.books import Books
 from simulations.checkers.bounds import Bounds
 from simulations.checkers.decisions import Decisions
 from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
@@ -53,6 +55,7 @@ def test_liveness_sees_nodes_that_do_not_see_each_other_and_documents_that_diffe
 def test_liveness_expects_who_is_expelled_to_be_out_and_all_others_to_be_of_the_present_root() -> None:
     cluster = settled(cluster_of(5, 1), app(5))
     cluster.answer(cluster.hosts[0], "expel", {"node": "n2"})
+    cluster.hosts[3].timing.write_s = (2.0, 2.0)
     cluster.answer(cluster.hosts[0], "rotate", {"overlap_s": 3600.0})
     assert any("different ledgers" in problem for problem in liveness(cluster))
     assert cluster.run_until(lambda: not liveness(cluster), 60.0, 1.0)
@@ -237,6 +240,28 @@ def test_an_acknowledged_order_that_came_to_nothing_is_seen_unless_another_one_c
     assert list(checker.judge(cluster)) == []
     orders.given.append(Order("remove", "shop", {}, "n1", now - 0.5, now))
     assert ["remove at" in said for said in checker.judge(cluster)] == [True]
+
+
+@pytest.mark.parametrize("operation", ["deploy", "scale", "remove"])
+def test_an_order_is_borne_as_long_as_one_disk_has_it_that_had_it_when_it_was_acknowledged(operation: str) -> None:
+    cluster = cluster_of(4, 1)
+    books = Books()
+    bearers = Bearers(cluster, books)
+    cluster.watch(books)
+    orders = Orders(cluster, bearers)
+    order = orders.give(cluster.hosts[0], "deploy", "shop", {"spec": to_json(app(4))})
+    cluster.run(5.0)
+    if operation != "deploy":
+        assert bearers.still_bear(order)
+        sizes = {"services": {"web": 3}} if operation == "scale" else {}
+        order = orders.give(cluster.hosts[0], operation, "shop", {"app": "shop", **sizes})
+        cluster.run(0.1)
+    assert order.is_acknowledged
+    for host in cluster.hosts[1:]:
+        host.storage.wipe()
+    assert bearers.still_bear(order)
+    cluster.answer(cluster.hosts[1], "expel", {"node": "n0"})
+    assert not bearers.still_bear(order)
 
 
 def test_an_order_is_answered_and_noted_and_an_error_is_no_acknowledgement() -> None:
