@@ -11,6 +11,7 @@ from gary.identity import DeploymentId, NodeId, Slot
 from gary.runtime.base import ContainerState
 from gary.state import PromiseState, State
 from gossip import Layered
+from simulations.checkers.membership import staying
 from simulations.cluster import Cluster
 from simulations.host import Host
 from simulations.result import Promise, Recovery, Sample
@@ -87,7 +88,7 @@ class Observer:
         sample = Sample(
             at_s=self.now,
             up=len(live),
-            converged=self._views.converged(live),
+            converged=self._views.converged(live, staying(self._cluster)),
             wanted=len(wanted),
             kept=sum(key in running for key in wanted),
             doubled=sum(running.get(key, 0) > 1 for key in wanted),
@@ -201,14 +202,15 @@ class _Views:
         self._truth: frozenset[NodeId] = frozenset()
         self._judged: dict[str, tuple[_Edition, bool]] = {}
 
-    def converged(self, live: Sequence[Host]) -> float:
+    def converged(self, live: Sequence[Host], members: Sequence[Host]) -> float:
+        """The share of ``members``; those of the ``live`` hosts that are expelled see nobody, and nobody sees them."""
         self.names.update({host.node: host.name for host in live})
-        truth = frozenset(host.node for host in live)
+        truth = frozenset(host.node for host in members)
         if truth != self._truth:
             self._truth = truth
             self._judged.clear()
         right = 0
-        for host in live:
+        for host in members:
             assert host.agent is not None
             alive, judged = host.agent.alive, self._judged.get(host.name)
             edition = _Edition.of(alive)
@@ -216,7 +218,7 @@ class _Views:
                 is_right = len(alive) == len(truth) and all(node in alive for node in truth)
                 judged = self._judged[host.name] = edition, is_right
             right += judged[1]
-        return right / len(live) if live else 1.0
+        return right / len(members) if members else 1.0
 
 
 class _Promises:

@@ -1,5 +1,6 @@
 """All kinds of faults by chance, with the same seeds each time and then with fresh ones for a while.
 
+Every other seed is a ``bad-day``: few hosts, many faults at a time.
 Prints the seeds, and for each that finds something the command that does it again. Exits with 1 if one of the same
 seeds did, and with --strict if any did: what a fresh seed finds was there before the change that happens to be tested.
 """
@@ -12,21 +13,25 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from simulations import units
 from simulations.commands.run import PLAIN, replay_command
 from simulations.result import Result
 from simulations.run import Run
-from simulations.scenarios.library import Changes
+from simulations.scenarios.library import Changes, find
 from simulations.trials import run_all
 
 BATCH = 16
+BAD_DAY = "bad-day"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many, how large, for how long."""
-    parser.add_argument("--nodes", type=int, default=20, metavar="N", help="hosts in each run (default: %(default)s)")
-    parser.add_argument("--for", dest="for_", default="2m", metavar="TIME", help="of each run (default: %(default)s)")
+    parser.add_argument(
+        "--nodes", type=int, default=20, metavar="N", help="hosts in every other run (default: %(default)s)"
+    )
+    parser.add_argument("--for", dest="for_", default="2m", metavar="TIME", help="of these runs (default: %(default)s)")
     parser.add_argument("--fixed", type=int, default=40, metavar="N", help="seeds 1 to N first (default: %(default)s)")
     parser.add_argument(
         "--fresh", default="1m", metavar="TIME", help="then fresh ones for so long (default: %(default)s)"
@@ -44,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
 
     def played(seeds: Sequence[int]) -> bool:
-        trials = [Changes(options.nodes, max(1, options.nodes // 5), for_s, seed, chance=True) for seed in seeds]
+        usual = Changes(options.nodes, max(1, options.nodes // 5), for_s, chance=True)
+        trials = [Changes(seed=seed) if seed % 2 else replace(usual, seed=seed) for seed in seeds]
         results = run_all(play, trials, workers=options.workers)
         bad = [result for result in results if not result.is_good]
         if seeds:
@@ -65,9 +71,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def play(changes: Changes) -> Result:
-    """One run."""
+    """One run: of a plain cluster with faults by chance, or of a bad day, which has its own."""
     assert changes.seed is not None
-    running = Run(changes.apply(PLAIN), replay_command(None, changes, changes.seed))
+    given = None if changes.chance else BAD_DAY
+    source = PLAIN if given is None else find(given)
+    running = Run(changes.apply(source), replay_command(given, changes, changes.seed))
     for _ in running.steps():
         pass
     return running.report()

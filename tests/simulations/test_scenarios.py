@@ -142,8 +142,16 @@ def test_scenarios_that_ship_can_be_read_and_say_what_they_are(name: str) -> Non
 
 def test_the_scenarios_that_were_promised_are_there() -> None:
     assert names() == [
-        *("clock-chaos", "flapping-links", "majority-loss", "mixed-versions", "one-left-standing", "poison-document"),
-        *("restored-disks", "rolling-restart", "scale-x10-and-back", "slow-disks", "split-brain", "steady"),
+        *("bad-day", "clock-chaos", "flapping-links", "majority-loss", "mixed-versions", "one-left-standing"),
+        *(
+            "poison-document",
+            "restored-disks",
+            "rolling-restart",
+            "scale-x10-and-back",
+            "slow-disks",
+            "split-brain",
+            "steady",
+        ),
         *("thundering-herd-join", "zone-loss"),
     ]
 

@@ -17,6 +17,7 @@ from simulations.commands.run import refusal
 from simulations.estimate import memory_bytes
 from simulations.faults.disks import DiskFull
 from simulations.faults.hosts import PowerLoss
+from simulations.faults.operators import Expel
 from simulations.report.merged import merged_page
 from simulations.report.page import LINES_MAX, page
 from simulations.report.text import merged_summary, summary
@@ -89,6 +90,13 @@ def test_a_run_tells_what_happened_and_that_all_is_well(tmp_path: Path, capsys: 
     assert result.samples[-1].converged == 1.0
     assert {promise.slot for promise in result.promises} == {"web/1", "web/2", "web/3"}
     assert f"gary simulate {scenario} --seed 1" in report.read_text()
+
+
+def test_who_is_expelled_is_no_part_of_the_truth_that_others_see() -> None:
+    expel = Planned(Expel(), Where(count=1), at_s=2.0)
+    result = played(Scenario(for_s=10.0, hosts=(Hosts(count=6),), faults=(expel,))).report()
+    assert [happening.kind for happening in result.happenings] == ["expel"]
+    assert result.samples[-1].converged == 1.0
 
 
 WITHOUT_PLOTS = "import sys; sys.modules['matplotlib'] = None; from simulations.commands import run; sys.exit(run({}))"
