@@ -54,6 +54,8 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 CLOCK_TOLERANCE_S = 60.0
 GIVE_AGAIN_S = 5.0
 """A member that says that it holds nothing is given the document once in so long."""
+LEFT_UNHEARD_S = 30.0
+"""When a member says that it has left, those to whom it said so have told the others by then."""
 
 
 class Deployment:
@@ -73,6 +75,7 @@ class Deployment:
         self._announced = document.state.effective
         self._timed: Generation | None = None
         self._given_at: dict[NodeId, float] = {}
+        self._said_to_have_left: dict[NodeId, float] = {}
 
     @property
     def document(self) -> Document:
@@ -243,19 +246,19 @@ class Deployment:
     def without(self, sender: NodeId, told: Without, now: float) -> None:
         """``sender`` does not hold the document. A member has lost it: its disk is one of earlier days.
 
-        Or it has left, and the disk of whom it told has lost that: what it says itself is knowledge enough.
+        Or it has left, and others know. If none of them tells of it for long, their disks have lost that: who is given
+        the document leaves once more.
         """
-        if sender not in live_members(self.state, self._view()):
+        members = live_members(self.state, self._view())
+        self._said_to_have_left = {node: at for node, at in self._said_to_have_left.items() if node in members}
+        if sender not in members:
             return
-        if self._replication.left:
+        if told.has_left or self._replication.left:
             self._replication.empty_handed.add(sender)
             self.evaluate(now)
-        elif told.has_left:
-            draft = self.document.draft()
-            draft.forget(sender)
-            self.write(draft, now)
-            self.evaluate(now)
-        else:
+        if self._replication.left:
+            return
+        if not told.has_left or now >= self._said_to_have_left.setdefault(sender, now) + LEFT_UNHEARD_S:
             self._give_again(sender, now)
 
     def _give_again(self, member: NodeId, now: float) -> None:

@@ -127,7 +127,7 @@ class Draft:
         self._writes[MEMBERS, node] = _pack([Role.INVITED, self._node])
 
     def forget(self, node: NodeId) -> None:
-        """That node has been away for longer than anybody waits, or says that it left, which nobody here had heard."""
+        """That node has been away for longer than anybody waits."""
         self._writes[MEMBERS, node] = _pack([Role.FORGOTTEN, self._node])
 
     def promise(self, promise: Promise) -> None:

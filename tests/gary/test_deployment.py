@@ -9,13 +9,13 @@ import pytest
 
 from gary.acquaintance import proofs
 from gary.calling import Waits
-from gary.deployment import GIVE_AGAIN_S, Deployment
+from gary.deployment import GIVE_AGAIN_S, LEFT_UNHEARD_S, Deployment
 from gary.identity import NodeId, Slot
 from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Released, Snapshot, Without
 from gary.replication import AWAITED_COMPARE_S, COMPARE_S
 from gary.runtime.base import Container, ContainerState, Labels
 from gary.spec import fingerprint
-from gary.state import PromiseState, Role
+from gary.state import PromiseState
 from tests.gary.facts import G1, G2, G3, A, B, C, promise, room, service, spec
 from tests.gary.members import ID, Member, group, later, talk
 
@@ -324,11 +324,16 @@ def test_who_has_left_is_not_given_the_document_again() -> None:
     assert not [message for _, message in members[B].sent if isinstance(message, Invitation)]
 
 
-def test_who_says_that_it_has_left_is_struck_off_by_those_who_had_not_heard_of_it() -> None:
+def test_who_says_that_it_has_left_is_given_the_document_to_leave_again_if_nobody_ever_hears_of_it() -> None:
     members = resilient_group()
-    members[B].hear(C, Without(ID, has_left=True))
-    assert members[B].deployment.state.members[C].role is Role.FORGOTTEN
-    assert members[B].deployment.state.members[A].role is Role.MEMBER
+    giver = members[B]
+    giver.hear(C, Without(ID, has_left=True))
+    giver.now += LEFT_UNHEARD_S - 1.0
+    giver.hear(C, Without(ID, has_left=True))
+    assert not [message for _, message in giver.sent if isinstance(message, Invitation)]
+    giver.now += 1.0
+    giver.hear(C, Without(ID, has_left=True))
+    assert [to for to, message in giver.sent if isinstance(message, Invitation)] == [C]
 
 
 def test_who_leaves_does_not_wait_for_those_that_say_that_they_hold_nothing() -> None:
