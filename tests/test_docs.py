@@ -193,7 +193,13 @@ def test_what_the_page_on_transports_has_half_way_keeps_the_contract_without_cre
     assert re.search(r"^=* ?3\d passed", ended.stdout, re.MULTILINE), ended.stdout
 
 
-@pytest.mark.parametrize("name", sorted(BLOCKS))
+# What shows a run of a simulation has to play it.
+_PLAYED = "operating/simulating.md"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == _PLAYED else ()) for name in sorted(BLOCKS)]
+)
 def test_generated_references_are_current(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == written(name), "python -m tests.docs_reference"
 

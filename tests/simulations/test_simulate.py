@@ -27,6 +27,7 @@ from simulations.scenarios.library import Changes, find
 from simulations.scenarios.model import Deployments, Expect, Hosts, Planned, Scenario, Where
 from simulations.trace import TraceError, decode
 
+DRAWING = (("run", "--report"), ("growth", "--plots"), ("tradeoff", "--plots"), ("lifeguard", "--plots"))
 SMALL = ("--nodes", "6", "--deployments", "1", "--for", "20s")
 TOML = """\
 for = "30s"
@@ -99,26 +100,40 @@ def test_who_is_expelled_is_no_part_of_the_truth_that_others_see() -> None:
     assert result.samples[-1].converged == 1.0
 
 
-WITHOUT_PLOTS = "import sys; sys.modules['matplotlib'] = None; from simulations.commands import run; sys.exit(run({}))"
+WITHOUT_PLOTS = """
+import contextlib, io, json, sys
+sys.modules["matplotlib"] = None
+from simulations.commands import run
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = run(arguments)
+        except SystemExit as exit:
+            code = exit.code
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
 
 
-def without_plots(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command where the library that draws is not installed."""
-    code = WITHOUT_PLOTS.format(list(arguments))
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def without_plots(*commands: list[str]) -> list[tuple[int, str, str]]:
+    """What commands print, and their exit codes, where the library that draws is not installed."""
+    ran = [sys.executable, "-c", WITHOUT_PLOTS, json.dumps(commands)]
+    lines = subprocess.run(ran, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [(code or 0, out, err) for code, out, err in map(json.loads, lines)]
 
 
 def test_without_plots_all_commands_are_there_and_what_draws_is_refused_before_the_run(tmp_path: Path) -> None:
-    for command in COMMANDS:
-        assert without_plots(command, "--help").returncode == 0, command
-    for drawing in (("run", "--report"), ("growth", "--plots"), ("tradeoff", "--plots"), ("lifeguard", "--plots")):
-        refused = without_plots(*drawing, str(tmp_path))
-        assert (refused.returncode, refused.stdout) == (2, "")
-        assert "pip install 'gary[plots]'" in refused.stderr
-    swept = without_plots("sweep", *SMALL, "--into", str(tmp_path / "sweep"), "--workers", "1")
-    assert swept.returncode == 0
-    assert "all is well in all 1 runs" in swept.stdout
-    assert "no report as a page" in swept.stderr
+    helps = [[command, "--help"] for command in COMMANDS]
+    drawing = [[*words, str(tmp_path)] for words in DRAWING]
+    sweep = ["sweep", *SMALL, "--into", str(tmp_path / "sweep"), "--workers", "1"]
+    *ran, swept = without_plots(*helps, *drawing, sweep)
+    assert {code for code, _, _ in ran[: len(helps)]} == {0}
+    for code, out, err in ran[len(helps) :]:
+        assert (code, out) == (2, "")
+        assert "pip install 'gary[plots]'" in err
+    assert swept[0] == 0
+    assert "all is well in all 1 runs" in swept[1]
+    assert "no report as a page" in swept[2]
 
 
 @pytest.mark.parametrize(

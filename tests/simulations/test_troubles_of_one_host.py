@@ -32,6 +32,7 @@ def changes(cluster: Cluster) -> dict[str, int]:
     }
 
 
+@pytest.mark.long
 @seeds
 @pytest.mark.parametrize("trouble", ["exits", "missing", "refused"])
 def test_a_container_that_cannot_run_tries_two_nodes_and_the_document_stops_growing(seed: int, trouble: str) -> None:
