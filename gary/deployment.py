@@ -195,7 +195,8 @@ class Deployment:
         """``sender`` knows some instances to be removed.
 
         A fellow may say so; and whoever is not named here, of those that it shows to know itself: it was a fellow when
-        the document was newer than what is held here.
+        the document was newer than what is held here. Who says so holds no document: it cannot know that there is one
+        of a later instance.
         """
         own = sorted({generation.instance for generation in self.state.specs})
         removed = [instance for instance in own if digest(instance) in told.digests]
@@ -207,6 +208,8 @@ class Deployment:
                 return
             removed = known
         self.gone(removed, now)
+        if not self.state.is_removed:
+            self.without(sender, Without(self.id, has_left=False), now)
 
     def gone(self, instances: Sequence[str], now: float) -> None:
         """These instances are known to be removed; positive knowledge, so this node removes them, too."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import msgpack
+
 from gary.identity import DeploymentId, Generation, NodeId
 from gary.spec import Spec, from_json
 from gary.storage import Table
@@ -31,6 +33,7 @@ class _Before:
 
     ids: frozenset[DeploymentId]
     generations: frozenset[Generation]
+    removed: frozenset[str]
 
 
 class Bearers:
@@ -42,38 +45,52 @@ class Bearers:
         self._names: dict[DeploymentId, str] = {}
         self._before: dict[Order, _Before] = {}
         self._bearers: dict[Order, list[_Bearer]] = {}
+        self._instances: dict[Order, frozenset[str]] = {}
 
     def given(self, order: Order) -> None:
         if order.app:
             ids = self._called(order.app)
             states = [state for id in ids for host in self._hosts(id) if (state := self._books.on_disk(host, id))]
-            self._before[order] = _Before(ids, frozenset(generation for state in states for generation in state.specs))
+            generations = frozenset(generation for state in states for generation in state.specs)
+            self._before[order] = _Before(ids, generations, frozenset().union(*(state.removed for state in states)))
 
     def told(self, order: Order) -> None:
         before = self._before.pop(order, None)
         if before is not None and order.is_acknowledged:
-            self._bearers[order] = [
-                _Bearer(host, _node_on(host), host.storage.losses_count)
-                for id in self._called(order.app)
-                for host in self._hosts(id)
-                if self._bears(host, id, order, before)
-            ]
+            bearers = self._bearers[order] = []
+            instances: set[str] = set()
+            for id in self._called(order.app):
+                for host in self._hosts(id):
+                    borne = self._borne(host, id, order, before)
+                    instances |= borne
+                    if borne:
+                        bearers.append(_Bearer(host, _node_on(host), host.storage.losses_count))
+            self._instances[order] = frozenset(instances)
 
     def still_bear(self, order: Order) -> bool:
-        """Whether one of them has lost nothing since, and is not out of the cluster for ever."""
+        """Whether one of those that had it has lost nothing since, and is not out of the cluster for ever."""
         out = expelled(self._cluster)
         return any(
             bearer.host.storage.losses_count == bearer.losses and bearer.node not in out
             for bearer in self._bearers.get(order, ())
         )
 
-    def _bears(self, host: Host, id: DeploymentId, order: Order, before: _Before) -> bool:
+    def are_about_the_same(self, one: Order, other: Order) -> bool:
+        """Whether both were done to one instance of the deployment, as far as is known: of one that is deployed on two
+        sides of a broken network there are two.
+        """
+        first, second = self._instances.get(one), self._instances.get(other)
+        return not (first and second) or not first.isdisjoint(second)
+
+    def _borne(self, host: Host, id: DeploymentId, order: Order, before: _Before) -> set[str]:
+        """The instances of which the disk of ``host`` says what ``order`` wants."""
         state = self._books.on_disk(host, id)
         if order.operation == "remove":
-            is_buried = id in host.storage.load().records[Table.TOMBSTONE]
-            return id in before.ids and (is_buried or (state is not None and state.is_removed))
-        news = [] if state is None else [spec for of, spec in state.specs.items() if of not in before.generations]
-        return any(says(order, spec) for spec in news)
+            buried = host.storage.load().records[Table.TOMBSTONE].get(id)
+            removed = set() if state is None else set(state.removed)
+            return (removed | ({*msgpack.unpackb(buried)} if buried else set())) - before.removed
+        news = {} if state is None else {of: spec for of, spec in state.specs.items() if of not in before.generations}
+        return {generation.instance for generation, spec in news.items() if says(order, spec)}
 
     def _called(self, app: str) -> frozenset[DeploymentId]:
         """The documents, of whatever cluster, of deployments with that name."""

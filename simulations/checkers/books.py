@@ -12,7 +12,7 @@ from gary.facts import MAPS
 from gary.identity import DeploymentId, NodeId
 from gary.permission import permit
 from gary.state import State
-from gary.storage import AppendChanges, PutSnapshot, StoredDocument, Write
+from gary.storage import AppendChanges, PutRecord, PutSnapshot, StoredDocument, Table, Write
 from simulations.checkers.base import Checker
 from simulations.cluster import Cluster
 from simulations.host import Host
@@ -24,7 +24,7 @@ class Books(Checker):
     """Belongs before all checkers that read it.
 
     ``named``: whom the members of a document have named as its members, ever. ``durable``: the changes that a host's
-    disk has had. ``hosts``: those whose disks have had something of a document, ever.
+    disk has had. ``hosts``: those whose disks have had something of a document, or of its removal, ever.
     """
 
     name = "books"
@@ -35,17 +35,34 @@ class Books(Checker):
         self.named: dict[DeploymentId, set[NodeId]] = {}
         self.durable: dict[tuple[str, DeploymentId], set[bytes]] = {}
         self.hosts: dict[DeploymentId, dict[str, Host]] = {}
+        self._losses: dict[tuple[str, DeploymentId], int] = {}
         self._disks: dict[tuple[str, DeploymentId], _Read] = {}
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
         for write in writes:
             match write:
                 case AppendChanges(id, changes):
-                    self.hosts.setdefault(id, {})[host.name] = host
+                    self._knows(host, id)
                     self.durable.setdefault((host.name, id), set()).update(changes)
                 case PutSnapshot(id, snapshot):
-                    self.hosts.setdefault(id, {})[host.name] = host
+                    self._knows(host, id)
                     self.durable.setdefault((host.name, id), set()).update(changes_in(snapshot))
+                case PutRecord(Table.TOMBSTONE, id):
+                    self._knows(host, id)
+
+    def _knows(self, host: Host, id: DeploymentId) -> None:
+        self.hosts.setdefault(id, {})[host.name] = host
+        self._losses[host.name, id] = host.storage.losses_count
+
+    def is_forgotten(self, id: DeploymentId) -> bool:
+        """Whether each disk that ever had something of it has lost something since, and none has anything of it now."""
+        hosts = self.hosts.get(id, {})
+        for name, host in hosts.items():
+            stored = host.storage.load()
+            has_it = id in stored.documents or id in stored.records[Table.TOMBSTONE]
+            if has_it or host.storage.losses_count == self._losses[name, id]:
+                return False
+        return bool(hosts)
 
     def name_members(self, host: Host, id: DeploymentId) -> None:
         """Whom the agent on ``host`` holds to be a member has been named."""

@@ -9,6 +9,7 @@ from gary.identity import DeploymentId, Slot
 from gary.runtime.base import Container, ContainerState
 from gary.state import PromiseState, Role, State
 from simulations.checkers.base import Checker
+from simulations.checkers.books import Books
 from simulations.checkers.membership import expelled, staying
 from simulations.cluster import Cluster
 from simulations.host import Host
@@ -48,7 +49,11 @@ class Agreement(Checker):
 
 class Wholeness(Checker):
     name = "wholeness"
-    about = "every wanted slot runs exactly once, and nothing else runs"
+    about = "every wanted slot runs exactly once, and nothing else runs that anybody could know of"
+
+    def __init__(self, books: Books) -> None:
+        super().__init__()
+        self._books = books
 
     def judge(self, cluster: Cluster) -> Iterator[str]:
         running: dict[DeploymentId, dict[Slot, list[str]]] = {}
@@ -61,7 +66,7 @@ class Wholeness(Checker):
         of = held(cluster)
         for id, states in of.items():
             yield from _wrong_slots(_wanted(cluster, states), running.get(id, {}))
-        for id in sorted(known - set(of)):
+        for id in sorted(id for id in known - set(of) if not self._books.is_forgotten(id)):
             yield f"containers of {id[:6]} run, and nobody holds its document"
 
 

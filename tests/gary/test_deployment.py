@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from gary.acquaintance import proofs
+from gary.acquaintance import digest, proofs
 from gary.calling import Waits
 from gary.deployment import GIVE_AGAIN_S, LEFT_UNHEARD_S, Deployment
 from gary.identity import NodeId, Slot
-from gary.messages import CallForVolunteers, Invitation, Offer, Orphans, Released, Snapshot, Without
+from gary.messages import CallForVolunteers, Gone, Invitation, Offer, Orphans, Released, Snapshot, Without
 from gary.replication import AWAITED_COMPARE_S, COMPARE_S
 from gary.runtime.base import Container, ContainerState, Labels
 from gary.spec import fingerprint
@@ -334,6 +334,13 @@ def test_who_says_that_it_has_left_is_given_the_document_to_leave_again_if_nobod
     giver.now += 1.0
     giver.hear(C, Without(ID, has_left=True))
     assert [to for to, message in giver.sent if isinstance(message, Invitation)] == [C]
+
+
+def test_a_member_that_knows_only_of_an_earlier_removal_is_given_the_document() -> None:
+    members = resilient_group()
+    members[B].hear(C, Gone(ID, (digest("an earlier instance"),), ()))
+    assert [to for to, message in members[B].sent if isinstance(message, Invitation)] == [C]
+    assert members[B].deployment.state.spec is not None
 
 
 def test_who_leaves_does_not_wait_for_those_that_say_that_they_hold_nothing() -> None:

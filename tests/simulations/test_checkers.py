@@ -15,7 +15,7 @@ from gary.identity import Slot
 from gary.runtime.base import StartRequest
 from gary.spec import Service, to_json
 from gary.state import PromiseState
-from gary.storage import AppendChanges, DeleteRecord, PutRecord, PutSnapshot, Table
+from gary.storage import AppendChanges, DeleteRecord, DropDocument, PutRecord, PutSnapshot, Table
 from gossip import Lane, Peer, Send, Swim
 from simulations.checkers import liveness
 from simulations.checkers.acknowledged import Acknowledged
@@ -25,6 +25,7 @@ from simulations.checkers.books import Books
 from simulations.checkers.bounds import Bounds
 from simulations.checkers.decisions import Decisions
 from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
+from simulations.checkers.wholeness import Wholeness
 from simulations.checkers.writers import Writers
 from simulations.cluster import Cluster
 from simulations.host import Host
@@ -262,6 +263,46 @@ def test_an_order_is_borne_as_long_as_one_disk_has_it_that_had_it_when_it_was_ac
     assert bearers.still_bear(order)
     cluster.answer(cluster.hosts[1], "expel", {"node": "n0"})
     assert not bearers.still_bear(order)
+
+
+def test_containers_of_which_every_disk_has_lost_all_knowledge_are_nobody_s_fault_and_others_are() -> None:
+    cluster = cluster_of(4, 1)
+    books = Books()
+    cluster.watch(books)
+    settled(cluster, app(4))
+    checker = Wholeness(books)
+    assert list(checker.judge(cluster)) == []
+    first, *others = cluster.hosts
+    for host in others:
+        cluster.kill(host, with_host=False)
+        host.storage.wipe()
+    cluster.kill(first, with_host=False)
+    first.storage.write([DropDocument(id) for id in first.storage.load().documents])
+    assert ["nobody holds its document" in said for said in checker.judge(cluster)] == [True]
+    first.storage.wipe()
+    assert list(checker.judge(cluster)) == []
+
+
+def test_orders_for_two_deployments_of_one_name_do_not_overrule_each_other() -> None:
+    cluster = cluster_of(4, 1)
+    books = Books()
+    bearers = Bearers(cluster, books)
+    cluster.watch(books)
+    orders = Orders(cluster, bearers)
+    cluster.partition(cluster.hosts[:2], cluster.hosts[2:])
+    cluster.run(15.0)
+    given = [
+        orders.give(host, "deploy", "shop", {"spec": to_json(app(count))})
+        for host, count in ((cluster.hosts[0], 2), (cluster.hosts[2], 1))
+    ]
+    cluster.run(5.0)
+    given.append(orders.give(cluster.hosts[2], "scale", "shop", {"app": "shop", "services": {"web": 2}}))
+    cluster.run(5.0)
+    assert [order.is_acknowledged for order in given] == [True] * 3
+    one, other, scaled = given
+    assert not bearers.are_about_the_same(one, other)
+    assert not bearers.are_about_the_same(one, scaled)
+    assert bearers.are_about_the_same(other, scaled)
 
 
 def test_an_order_is_answered_and_noted_and_an_error_is_no_acknowledgement() -> None:
