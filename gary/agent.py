@@ -27,11 +27,11 @@ from gary.advertisements import Profile, decode_profile
 from gary.advertising import Settings
 from gary.assignment import View
 from gary.boot import Boot
-from gary.cluster import Change
 from gary.commands import Commands
 from gary.deployment import Deployment
 from gary.doctor import DiskFacts
 from gary.effects import Alarm, Effect, Event, SetAlarm
+from gary.host import Change
 from gary.identity import DeploymentId, NodeId
 from gary.inbox import Inbox
 from gary.node import Node
@@ -412,7 +412,7 @@ class Agent:
         if change is Change.CAME:
             self._remind(node)
         if change is not Change.NONE:
-            here.members_changed(node if change is Change.CAME else "")
+            here.members_changed(node, change)
 
     def _recognise_former_self(self, node: NodeId) -> None:
         """A node at this node's own address was this host before its disk was lost: its containers are here."""
@@ -433,7 +433,7 @@ class Agent:
             here.counters["advertisements_malformed"] += 1
         else:
             if here.cluster.introduced(node, profile):
-                here.members_changed()
+                here.members_changed(node, Change.OFFERS)
             self._remind(node)
 
     def _remind(self, node: NodeId) -> None:

@@ -203,6 +203,14 @@ def resilience(state: State, view: View) -> int:
     return 0 if state.spec is None else min(state.spec.resilience, staying)
 
 
+def depends_on_all(state: State, alive: Epochs) -> bool:
+    """Whether what is to be done depends on nodes that hold nothing of it: each of them has a slot of its own, or they
+    are so few that they limit how many members there should be.
+    """
+    few = state.spec is not None and len(alive) <= 2 * state.spec.resilience
+    return few or any(service.mode is Mode.GLOBAL for service in state.services.values())
+
+
 def witnesses_needed(state: State, view: View) -> tuple[Slot, ...]:
     """``witness/i`` for every member that is missing; a witness guards the document and runs nothing."""
     missing = resilience(state, view) - len(staying_members(state, view))

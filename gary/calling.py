@@ -120,8 +120,13 @@ class Calling:
             absence.contact_at = max(absence.contact_at, now - answer.age_s)
         absence.answers[sender] = answer.is_missed
 
+    @property
+    def is_looking(self) -> bool:
+        """It looks for somebody, or waits for its turn to look."""
+        return self._call is not None or bool(self._vacant_since)
+
     def encourage(self) -> None:
-        """The cluster has changed: what nobody wanted before may be wanted now."""
+        """Somebody came, or offers something else: what nobody wanted before may be wanted now."""
         if self._call is None:
             if self._attempts:
                 # All have given up for now, and all hear of the change at once: let them take turns again.

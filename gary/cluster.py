@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from enum import Enum, auto
 
 from gary.advertisements import Profile
 from gary.advertising import Advertising
 from gary.assignment import View
 from gary.engines import Engines
+from gary.host import Change
 from gary.identity import NodeId
 from gary.spec import Mode, Service
 from gary.state import PromiseState, State
@@ -16,14 +16,6 @@ from gary.volunteering import Room, supports, unmet_constraint
 from gossip import Layered, Status
 
 VANISHED_TOGETHER_S = 15.0
-
-
-class Change(Enum):
-    """What news of a node means for those that count on it. ``CAME``: alive, anew or after a restart."""
-
-    CAME = auto()
-    WENT = auto()
-    NONE = auto()
 
 
 class Cluster:

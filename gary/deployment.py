@@ -16,6 +16,7 @@ from gary.acquaintance import digest, is_proven, proof_of_instance, proofs
 from gary.assignment import (
     Keeping,
     View,
+    depends_on_all,
     is_believed_healthy,
     is_dispensable,
     keepings,
@@ -27,7 +28,7 @@ from gary.assignment import (
 from gary.calling import Calling, Placement
 from gary.document import Document, Draft
 from gary.effects import Alarm, SetAlarm
-from gary.host import Host
+from gary.host import Change, Host
 from gary.identity import DeploymentId, Generation, NodeId, Slot, rendezvous
 from gary.keeper import Keeper
 from gary.messages import (
@@ -280,11 +281,18 @@ class Deployment:
         self._keeper.operated(self.state, slot, error, now)
         self.evaluate(now)
 
-    def members_changed(self, now: float, came: NodeId = "") -> None:
-        """The cluster has changed; ``evaluate`` is to follow. A fellow that came (back) is asked what it knows."""
-        self.calling.encourage()
-        if came:
-            self._replication.meet(came, now)
+    def members_changed(self, node: NodeId, change: Change, now: float) -> bool:
+        """The cluster has changed. Whether that may make a difference here; then ``evaluate`` is to follow.
+
+        A fellow that came (back) is asked what it knows.
+        """
+        state = self.state
+        if change is Change.CAME:
+            self._replication.meet(node, now)
+        is_wanted = change is not Change.WENT and self.calling.is_looking
+        if is_wanted:
+            self.calling.encourage()
+        return is_wanted or node in state.members or depends_on_all(state, self._host.alive)
 
     def compare(self, now: float) -> None:
         """Ask some fellows what they know."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
+from enum import Enum, auto
 from typing import Protocol
 
 from gary.assignment import Epochs, View
@@ -15,6 +16,17 @@ from gary.runtime.base import Container, StartRequest
 from gary.spec import Service
 from gary.state import State
 from gary.volunteering import Room
+
+
+class Change(Enum):
+    """What news of a node means for those that count on it. ``CAME``: alive, anew or after a restart. ``OFFERS``:
+    something else than before.
+    """
+
+    CAME = auto()
+    WENT = auto()
+    OFFERS = auto()
+    NONE = auto()
 
 
 class Host(Protocol):

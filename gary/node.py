@@ -25,6 +25,7 @@ from gary.enrolment import Enrolment
 from gary.errors import CommandError, ErrorCode
 from gary.events import EventLog
 from gary.facts import MAPS
+from gary.host import Change
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Gone, Message, encode
 from gary.outbox import After, Outbox
@@ -173,7 +174,7 @@ class Node:
         self.cluster.live_in(epoch)
         self.persist([epoch_write(epoch)])
         self.tell("storage", f"the disk is an older copy: others knew this node in a later life, it goes on as {epoch}")
-        self.members_changed()
+        self.evaluate_all()
 
     def consult(self, request: Request, answered: Answered, failed: Failed) -> None:
         number = self.next_number()
@@ -235,7 +236,7 @@ class Node:
         self.cluster.expel(node)
         self._perform(self.swim.expel(node, self.clock.now))
         self.requests.gone(node)
-        self.members_changed()
+        self.members_changed(node, Change.WENT)
 
     def cut(self, node: NodeId) -> None:
         self.emit([Expel(node)])
@@ -457,8 +458,8 @@ class Node:
             if deployment is not None:
                 deployment.evaluate(self.clock.now)
 
-    def members_changed(self, came: NodeId = "") -> None:
-        """Somebody ``came`` or went, or offers something else than before."""
-        for deployment in list(self.deployments.values()):
-            deployment.members_changed(self.clock.now, came)
-        self.evaluate_all()
+    def members_changed(self, node: NodeId, change: Change) -> None:
+        """What that means is for each deployment to say: in a large cluster most is nothing to most."""
+        for id, deployment in list(self.deployments.items()):
+            if deployment.members_changed(node, change, self.clock.now):
+                self.evaluate(id)

@@ -8,8 +8,9 @@ import pytest
 
 from gary.advertisements import Profile
 from gary.advertising import Advertising, Settings
-from gary.cluster import Change, Cluster
+from gary.cluster import Cluster
 from gary.engines import Engines
+from gary.host import Change
 from gary.identity import NodeId
 from gary.spec import Mode
 from gary.trust.keys import KeyPair

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gary.assignment import ALONE_S, OBSERVERS_MIN, Confidence
+from gary.host import Change
 from gary.messages import CallForVolunteers, ContactAnswer, ContactQuery
 from tests.gary.facts import NODES
 from tests.gary.members import Member, group
@@ -52,7 +53,7 @@ def left_alone_with(*fellows: str) -> Member:
     member.present = [ME, *fellows]
     member.missing_since = member.now
     member.observed_by = frozenset({ME})
-    member.deployment.members_changed(member.now)
+    member.deployment.members_changed(GONE, Change.WENT, member.now)
     return member
 
 

@@ -10,11 +10,12 @@ import pytest
 from gary.acquaintance import digest, proofs
 from gary.calling import Waits
 from gary.deployment import GIVE_AGAIN_S, LEFT_UNHEARD_S, Deployment
+from gary.host import Change
 from gary.identity import NodeId, Slot
 from gary.messages import CallForVolunteers, Gone, Invitation, Offer, Orphans, Released, Snapshot, Without
 from gary.replication import AWAITED_COMPARE_S, COMPARE_S
 from gary.runtime.base import Container, ContainerState, Labels
-from gary.spec import fingerprint
+from gary.spec import Mode, fingerprint
 from gary.state import PromiseState
 from tests.gary.facts import G1, G2, G3, A, B, C, promise, room, service, spec
 from tests.gary.members import ID, Member, group, later, talk
@@ -275,6 +276,45 @@ def test_who_has_containers_and_no_document_hears_which_of_them_nobody_wants() -
     ]
     member.flush()
     assert invited(member) == {B: ()}
+
+
+# Who comes and who goes
+
+OTHERS = [f"{number:032x}" for number in range(100, 110)]
+
+
+def looks_anew(member: Member, node: NodeId, change: Change) -> bool:
+    return member.deployment.members_changed(node, change, member.now)
+
+
+@pytest.mark.parametrize("change", [Change.CAME, Change.WENT, Change.OFFERS])
+def test_what_strangers_of_a_large_cluster_do_is_nothing_to_a_deployment_that_is_whole(change: Change) -> None:
+    members = resilient_group()
+    whole = members[B]
+    whole.present = [*whole.present, *OTHERS]
+    whole.deployment.evaluate(whole.now)
+    assert not looks_anew(whole, OTHERS[0], change)
+    assert looks_anew(whole, A, change)
+
+
+def test_who_comes_or_offers_something_may_be_what_a_vacant_slot_has_waited_for() -> None:
+    members = resilient_group()
+    looking = members[A]
+    looking.present = [*looking.present, *OTHERS]
+    looking.write(lambda draft: draft.deploy(G3, spec(service(replicas=6), resilience=2)))
+    talk(members)
+    looking.deployment.evaluate(looking.now)
+    assert [looks_anew(looking, OTHERS[0], change) for change in (Change.CAME, Change.OFFERS)] == [True, True]
+    assert not looks_anew(looking, OTHERS[0], Change.WENT)
+
+
+def test_what_anybody_does_counts_where_each_node_has_a_slot_and_where_nodes_are_few() -> None:
+    everywhere, few = resilient_group()[A], resilient_group()[A]
+    everywhere.present = [*everywhere.present, *OTHERS]
+    everywhere.write(lambda draft: draft.deploy(G3, spec(service(mode=Mode.GLOBAL), resilience=2)))
+    everywhere.flush()
+    for member in (everywhere, few):
+        assert [looks_anew(member, OTHERS[0], change) for change in (Change.CAME, Change.WENT)] == [True, True]
 
 
 # Who holds nothing

@@ -13,6 +13,7 @@ from crdt import MessageLimits
 from crdt.messages import Heads, HeadsPurpose, Push, PushPurpose, decode_message
 from gary.acquaintance import digest, proof_of_instance, proofs
 from gary.deployment import FORGET_AFTER_S
+from gary.host import Change
 from gary.identity import Generation
 from gary.messages import (
     Acceptance,
@@ -177,7 +178,7 @@ def test_who_was_forgotten_and_returns_is_dismissed_and_keeps_nothing_of_the_doc
     members[A].write(lambda draft: draft.deploy(replace(G1, clock=9 << 16), spec(service(image="secret"))))
     for member in members.values():
         member.present, member.missing_since = [A, B, C], member.now
-        member.deployment.members_changed(member.now, came=C if member.node != C else A)
+        member.deployment.members_changed(C if member.node != C else A, Change.CAME, member.now)
     heard = talk(members)
     assert members[C].parted == [ID]
     assert any(isinstance(message, Dismissed) for message in heard)
@@ -235,7 +236,7 @@ def test_who_was_invited_while_another_was_away_shows_that_it_is_a_member() -> N
     members[B] = away
     for member in members.values():
         member.present = [B, C]
-        member.deployment.members_changed(member.now, came=B if member.node == C else C)
+        member.deployment.members_changed(B if member.node == C else C, Change.CAME, member.now)
     talk(members)
     later(members, COMPARE_S * 1.25)
     talk(members)
@@ -257,7 +258,7 @@ def test_two_that_founded_one_name_apart_merge_if_one_operator_did_it(is_same_op
         member.deployment.write(draft, member.now)
         member.flush()
     for member in members.values():
-        member.deployment.members_changed(member.now, came=A if member.node == B else B)
+        member.deployment.members_changed(A if member.node == B else B, Change.CAME, member.now)
     talk(members)
     later(members, COMPARE_S * 2)
     talk(members)
