@@ -25,7 +25,8 @@ Items = Sequence[Mapping[str, Any]]
 class Order:
     """One command. ``told_s``: when its last answer came; None: it never did, and may or may not have been done.
     ``was_needless``: it was as it should be already, as far as was known there, and so nothing was said to anybody.
-    ``clocks_s``: by so much the clocks of any two hosts differed when it was given.
+    ``clocks_s``: by so much the clocks of any two hosts differed when it or an earlier one was given. A generation that
+    is dated ahead makes all later ones of its deployment so.
     """
 
     operation: str
@@ -118,6 +119,7 @@ class Orders:
     cluster: Cluster
     witness: Witness | None = None
     given: list[Order] = field(default_factory=list)
+    _apart_s: float = 0.0
     _waiting: dict[int, tuple[Errand, Order]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,8 +128,8 @@ class Orders:
     def give(self, host: Host, operation: str, app: str, arguments: Mapping[str, Any]) -> Order:
         """Let an operator give a command at ``host``, whose agent runs."""
         clocks = [other.wall_skew_s for other in self.cluster.live()]
-        apart_s = max(clocks, default=0.0) - min(clocks, default=0.0)
-        order = Order(operation, app, arguments, host.name, self.cluster.clock.now, clocks_s=apart_s)
+        self._apart_s = max(self._apart_s, max(clocks, default=0.0) - min(clocks, default=0.0))
+        order = Order(operation, app, arguments, host.name, self.cluster.clock.now, clocks_s=self._apart_s)
         errand = Errand(self.cluster, host, operation, arguments, f"order {self.cluster.seed} {len(self.given)}")
         self.given.append(order)
         if self.witness is not None:

@@ -329,6 +329,8 @@ def test_an_order_by_a_clock_that_is_ahead_stands_against_a_later_one() -> None:
     cluster.hosts[3].wall_skew_s = 3600.0
     right.clocks_s = orders.give(cluster.hosts[0], "scale", "shop", {"app": "shop", "services": {"web": 2}}).clocks_s
     assert right.clocks_s == 3600.0
+    cluster.hosts[3].wall_skew_s = 0.0
+    assert orders.give(cluster.hosts[0], "scale", "shop", {"app": "shop", "services": {"web": 2}}).clocks_s == 3600.0
     assert list(Acknowledged(orders).judge(cluster)) == []
 
 
