@@ -17,6 +17,25 @@ from simulations.checkers.frames import carried, messages
 from simulations.cluster import Cluster
 from simulations.host import Host
 
+START_SIZE = 4
+
+
+class Canaries:
+    """Words that are looked for in everything. Nearly always none is there, and most begin alike: so how they begin is
+    looked for first, which is much faster in large frames.
+    """
+
+    def __init__(self, words: Iterable[bytes]) -> None:
+        self.words = sorted(set(words))
+        self._starts = sorted({word[:START_SIZE] for word in self.words})
+        self._pattern = re.compile(b"|".join(map(re.escape, self.words)) if self.words else b"(?!)")
+
+    def found_in(self, data: bytes) -> set[bytes]:
+        for start in self._starts:
+            if start in data:
+                return set(self._pattern.findall(data))
+        return set()
+
 
 class Scope(Checker):
     """``canaries``: bytes of documents, which are looked for in every message, on every disk, in every answer."""
@@ -28,14 +47,13 @@ class Scope(Checker):
     def __init__(self, books: Books, canaries: Iterable[bytes]) -> None:
         super().__init__()
         self._books = books
-        words = sorted(set(canaries))
-        self._canaries = re.compile(b"|".join(map(re.escape, words)) if words else b"(?!)")
-        self._documents: dict[bytes, set[DeploymentId]] = {word: set() for word in words}
+        self._canaries = Canaries(canaries)
+        self._documents: dict[bytes, set[DeploymentId]] = {word: set() for word in self._canaries.words}
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         match effect:
             case Send(peer, lane, frame):
-                for word in set(self._canaries.findall(frame)):
+                for word in self._canaries.found_in(frame):
                     self._shows(cluster, host, peer.node, word)
                 if lane is Lane.BULK and self._books.durable and not peer.node.startswith(GUEST):
                     self._sends(cluster, host, peer.node, frame)
@@ -54,9 +72,8 @@ class Scope(Checker):
                 case DropDocument():
                     pass
                 case _:
-                    found = self._canaries.search(repr(write).encode())
-                    if found:
-                        self.found(cluster, f"{host.name} keeps {found[0]!r} outside of any document")
+                    for word in self._canaries.found_in(repr(write).encode()):
+                        self.found(cluster, f"{host.name} keeps {word!r} outside of any document")
 
     def _shows(self, cluster: Cluster, host: Host, to: str, word: bytes) -> None:
         if to.startswith(GUEST):
@@ -92,6 +109,6 @@ class Scope(Checker):
             self.found(cluster, f"{host.name} holds document {id[:6]} and no member has named it")
 
     def _tells(self, cluster: Cluster, host: Host, how: str, said: str) -> None:
-        for word in set(self._canaries.findall(said.encode())):
+        for word in self._canaries.found_in(said.encode()):
             if not self._may_see(host, host.node, word):
                 self.found(cluster, f"what {host.name} {how} shows {word!r}, and it is no member")
