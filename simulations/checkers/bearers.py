@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import msgpack
-
 from gary.identity import DeploymentId, Generation, NodeId
 from gary.spec import Spec, from_json
 from gary.storage import Table
 from gary.trust.keys import KeyPair, node_id_of
-from simulations.checkers.books import Books
+from simulations.checkers.books import Books, buried_on
 from simulations.checkers.membership import expelled
 from simulations.cluster import Cluster
 from simulations.host import Host
@@ -86,9 +84,8 @@ class Bearers:
         """The instances of which the disk of ``host`` says what ``order`` wants."""
         state = self._books.on_disk(host, id)
         if order.operation == "remove":
-            buried = host.storage.load().records[Table.TOMBSTONE].get(id)
-            removed = set() if state is None else set(state.removed)
-            return (removed | ({*msgpack.unpackb(buried)} if buried else set())) - before.removed
+            removed = frozenset() if state is None else state.removed
+            return {*removed, *buried_on(host, id)} - before.removed
         news = {} if state is None else {of: spec for of, spec in state.specs.items() if of not in before.generations}
         return {generation.instance for generation, spec in news.items() if says(order, spec)}
 

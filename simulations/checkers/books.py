@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgpack
+
 from crdt import CorruptReplica, Replica
 from gary.document import Document
 from gary.facts import MAPS
@@ -35,7 +37,6 @@ class Books(Checker):
         self.named: dict[DeploymentId, set[NodeId]] = {}
         self.durable: dict[tuple[str, DeploymentId], set[bytes]] = {}
         self.hosts: dict[DeploymentId, dict[str, Host]] = {}
-        self._losses: dict[tuple[str, DeploymentId], int] = {}
         self._disks: dict[tuple[str, DeploymentId], _Read] = {}
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
@@ -52,17 +53,15 @@ class Books(Checker):
 
     def _knows(self, host: Host, id: DeploymentId) -> None:
         self.hosts.setdefault(id, {})[host.name] = host
-        self._losses[host.name, id] = host.storage.losses_count
 
-    def is_forgotten(self, id: DeploymentId) -> bool:
-        """Whether each disk that ever had something of it has lost something since, and none has anything of it now."""
-        hosts = self.hosts.get(id, {})
-        for name, host in hosts.items():
-            stored = host.storage.load()
-            has_it = id in stored.documents or id in stored.records[Table.TOMBSTONE]
-            if has_it or host.storage.losses_count == self._losses[name, id]:
-                return False
-        return bool(hosts)
+    def remember(self, id: DeploymentId, instance: str) -> bool:
+        """Whether any disk knows that instance of the deployment, be it as one that was removed."""
+        for host in self.hosts.get(id, {}).values():
+            buried, state = buried_on(host, id), self.on_disk(host, id)
+            known = set() if state is None else {generation.instance for generation in state.specs} | state.removed
+            if instance in known or instance in buried:
+                return True
+        return False
 
     def name_members(self, host: Host, id: DeploymentId) -> None:
         """Whom the agent on ``host`` holds to be a member has been named."""
@@ -99,6 +98,12 @@ class _Read:
     def is_continued_by(self, later: StoredDocument) -> bool:
         known = self.stored.changes
         return later.snapshot == self.stored.snapshot and later.changes[: len(known)] == known
+
+
+def buried_on(host: Host, id: DeploymentId) -> frozenset[str]:
+    """The instances of the deployment of which the host's disk knows that they were removed."""
+    tombstone = host.storage.load().records[Table.TOMBSTONE].get(id)
+    return frozenset(msgpack.unpackb(tombstone)) if tombstone else frozenset()
 
 
 @lru_cache(64)

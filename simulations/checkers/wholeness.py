@@ -59,6 +59,8 @@ class Wholeness(Checker):
         running: dict[DeploymentId, dict[Slot, list[str]]] = {}
         known: set[DeploymentId] = set()
         for host, container in _containers(cluster):
+            if self._is_forgotten(host, container):
+                continue
             known.add(container.labels.deployment)
             if container.state is ContainerState.RUNNING:
                 where = running.setdefault(container.labels.deployment, {}).setdefault(container.labels.slot, [])
@@ -66,8 +68,14 @@ class Wholeness(Checker):
         of = held(cluster)
         for id, states in of.items():
             yield from _wrong_slots(_wanted(cluster, states), running.get(id, {}))
-        for id in sorted(id for id in known - set(of) if not self._books.is_forgotten(id)):
+        for id in sorted(known - set(of)):
             yield f"containers of {id[:6]} run, and nobody holds its document"
+
+    def _is_forgotten(self, host: Host, container: Container) -> bool:
+        """Whether its host has lost what it knew of it, and no disk anywhere knows what it is of: it has to run on."""
+        labels = container.labels
+        has_lost = host.storage.losses_count > 0
+        return has_lost and not self._books.remember(labels.deployment, labels.generation.partition(".")[0])
 
 
 class Promises(Checker):
