@@ -16,7 +16,10 @@ from simulations.host import Host
 
 
 class Rollout(Checker):
-    """Counts the slots whose container was stopped, though it was healthy, for one that has not been so yet."""
+    """Counts the slots whose container was stopped, though it was healthy, for one that has not been so yet.
+
+    What a host had promised before its disk lost something it may not know any more: then no update takes it down.
+    """
 
     name = "rollout"
     about = "an update takes down no more slots at a time than the deployment allows"
@@ -25,7 +28,7 @@ class Rollout(Checker):
     def __init__(self, books: Books) -> None:
         super().__init__()
         self._books = books
-        self._said: dict[tuple[str, DeploymentId, Slot, str], PromiseState] = {}
+        self._said: dict[tuple[str, int, DeploymentId, Slot, str], PromiseState] = {}
         self._down: dict[tuple[DeploymentId, str, str], dict[Slot, Host]] = {}
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
@@ -36,7 +39,7 @@ class Rollout(Checker):
             for promise in () if state is None else state.promises_of(host.node):
                 if state is not None:
                     what = state.fingerprints.get((promise.generation, service_of(promise.slot)), "")
-                    self._said[host.name, id, promise.slot, what] = promise.state
+                    self._said[host.name, host.storage.losses_count, id, promise.slot, what] = promise.state
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         assert isinstance(effect, StopContainer)
@@ -55,7 +58,8 @@ class Rollout(Checker):
         wanted = own.fingerprints.get((generation, service.name))
         if found.labels.fingerprint == wanted or not own.is_current(mine):
             return
-        if self._said.get((host.name, id, slot, found.labels.fingerprint)) is not PromiseState.HEALTHY:
+        said = self._said.get((host.name, host.storage.losses_count, id, slot, found.labels.fingerprint))
+        if said is not PromiseState.HEALTHY:
             return  # The update took nothing down that was up.
         down = self._down.setdefault((id, service_of(slot), str(generation)), {})
         # That its own container became healthy an agent knows before its disk does.
