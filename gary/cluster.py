@@ -70,7 +70,8 @@ class Cluster:
     def update(self, node: NodeId, status: Status, epoch: int, now: float) -> Change:
         """What gossip says of another node."""
         before = self.alive.get(node)
-        self._left = self._left | {node} if status is Status.LEFT else self._left - {node}
+        if (status is Status.LEFT) is not (node in self._left):
+            self._left ^= {node}
         if status in (Status.ALIVE, Status.SUSPECT):
             self._missing.pop(node, None)
             if before == epoch:
