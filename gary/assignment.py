@@ -84,8 +84,16 @@ def wanted_slots(state: State, view: View) -> tuple[Slot, ...]:
 
 
 def live_promises(state: State, view: View, slot: Slot) -> list[Promise]:
-    """The promises on ``slot`` of live nodes, withdrawn ones left out, the winner first."""
-    return [promise for promise in state.standing.get(slot, ()) if promise.node in view.alive]
+    """The promises on ``slot`` of live nodes, withdrawn ones left out, the winner first.
+
+    Whoever was forgotten, and lives, does not hold the document: it may have lost it, and keeps nothing that it has not
+    promised anew.
+    """
+    return [
+        promise
+        for promise in state.standing.get(slot, ())
+        if promise.node in view.alive and not state.is_gone(promise.node)
+    ]
 
 
 def is_believed_healthy(promise: Promise, view: View) -> bool:
@@ -109,7 +117,7 @@ def keeping(state: State, view: View, slot: Slot) -> Keeping:
             p.node not in view.left and p.node in state.holders and (p.node, slot) not in state.releases for p in absent
         )
     )
-    return Keeping(slot, None, lost=tuple(p.node for p in absent), held=held)
+    return Keeping(slot, None, lost=tuple(p.node for p in absent if p.node not in view.alive), held=held)
 
 
 def keepings(state: State, view: View) -> dict[Slot, Keeping]:

@@ -214,6 +214,11 @@ class State:
             if judged == slot and self.fingerprints.get((generation, service)) == wanted
         )
 
+    def is_gone(self, node: NodeId) -> bool:
+        """Whether ``node`` was a member, and has left or was forgotten."""
+        membership = self.members.get(node)
+        return membership is not None and membership.role in GONE
+
     def number(self, generation: Generation) -> int:
         """The generation's place in the deployment's history, from 1; what people are shown."""
         earlier = [g for g in self.specs if g.instance == generation.instance and g.order <= generation.order]

@@ -50,7 +50,7 @@ class Run:
         bearers = Bearers(self.cluster, books)
         self.orders = Orders(self.cluster, bearers)
         watching = safety(books, _canaries(self._specs))
-        self.checkers = Checkers(watching, healed(books, Acknowledged(self.orders, bearers)), Steadiness(), Answering())
+        self.checkers = Checkers(watching, healed(Acknowledged(self.orders, bearers), books), Steadiness(), Answering())
         self.cluster.watch(books, *self.checkers.safety)
         self.cluster.driver.ended = lambda host, error: self.checkers.answering.ended(self.cluster, host, error)
         self._schedule = Schedule(

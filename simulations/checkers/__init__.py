@@ -63,11 +63,11 @@ def safety(books: Books, canaries: Iterable[bytes]) -> tuple[Checker, ...]:
     )
 
 
-def healed(books: Books, acknowledged: Acknowledged) -> tuple[Checker, ...]:
-    """Those that judge a cluster that was left alone for a while."""
+def healed(acknowledged: Acknowledged, books: Books | None = None) -> tuple[Checker, ...]:
+    """Those that judge a cluster that was left alone for a while. Without ``books`` nothing is excused."""
     return (Membership(), Trust(), Agreement(), Wholeness(books), Promises(), Members(), acknowledged)
 
 
 def liveness(cluster: Cluster) -> list[str]:
     """What is wrong with a cluster that has had time to recover, whatever was ordered."""
-    return [said for checker in healed(Books(), Acknowledged(Orders(cluster))) for said in checker.judge(cluster)]
+    return [said for checker in healed(Acknowledged(Orders(cluster))) for said in checker.judge(cluster)]

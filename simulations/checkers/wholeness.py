@@ -51,7 +51,7 @@ class Wholeness(Checker):
     name = "wholeness"
     about = "every wanted slot runs exactly once, and nothing else runs that anybody could know of"
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books | None = None) -> None:
         super().__init__()
         self._books = books
 
@@ -73,9 +73,10 @@ class Wholeness(Checker):
 
     def _is_forgotten(self, host: Host, container: Container) -> bool:
         """Whether its host has lost what it knew of it, and no disk anywhere knows what it is of: it has to run on."""
+        if self._books is None or not host.storage.losses_count:
+            return False
         labels = container.labels
-        has_lost = host.storage.losses_count > 0
-        return has_lost and not self._books.remember(labels.deployment, labels.generation.partition(".")[0])
+        return not self._books.remember(labels.deployment, labels.generation.partition(".")[0])
 
 
 class Promises(Checker):
@@ -87,7 +88,8 @@ class Promises(Checker):
         for states in held(cluster).values():
             state = next(iter(states.values()))
             for slot in _wanted(cluster, states):
-                said = [promise.state.value for promise in state.standing.get(slot, ()) if promise.node in live]
+                standing = (p for p in state.standing.get(slot, ()) if p.node in live and not state.is_gone(p.node))
+                said = [promise.state.value for promise in standing]
                 if said != [PromiseState.HEALTHY]:
                     yield f"of {slot} the document says: {', '.join(said) or 'nothing'}"
 
@@ -102,7 +104,8 @@ class Members(Checker):
             state = next(iter(states.values()))
             if state.spec is None:
                 continue
-            runners = {p.node for p in state.promises if p.state is not PromiseState.WITHDRAWN}
+            promisers = {p.node for p in state.promises if p.state is not PromiseState.WITHDRAWN}
+            runners = {node for node in promisers if not state.is_gone(node)}
             guards = max(len(runners & set(live)), min(state.spec.resilience, len(live)))
             if len(states) != guards:
                 yield f"{state.name} has {len(states)} members ({', '.join(states)}), and {guards} are enough"

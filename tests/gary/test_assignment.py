@@ -68,6 +68,16 @@ def test_the_higher_generation_holds_before_the_lower_claim() -> None:
     assert promise(B, lamport=9, generation=G2).precedence < promise(A, lamport=1).precedence
 
 
+def test_a_live_node_that_was_forgotten_keeps_nothing_and_nobody_waits_for_it() -> None:
+    struck_off = {**members(A, C), B: Membership(Role.FORGOTTEN, A)}
+    said = state(promise(B), promise(C, "web/2"), specs={G1: TWO}, members=struck_off)
+    found = keepings(said, view(alive=(A, B, C)))
+    assert (found["web/1"].holder, found["web/1"].lost, found["web/1"].is_needed) == (None, (), True)
+    assert found["web/2"].holder == promise(C, "web/2")
+    again = replace(said, members=members(A, B, C))
+    assert keepings(again, view(alive=(A, B, C)))["web/1"].holder == promise(B)
+
+
 def test_a_reserved_slot_is_not_replaced_until_it_is_released_or_its_node_has_left() -> None:
     hold = {G1: spec(service(partition=Partition.HOLD))}
     holders = members(A, B, C, D)
