@@ -24,7 +24,7 @@ class Decisions(Checker):
 
     def __init__(self) -> None:
         super().__init__()
-        self._alive: dict[str, tuple[Layered[NodeId, int], int, Known]] = {}
+        self._alive: dict[str, tuple[Layered[NodeId, int], int, int]] = {}
 
     def look(self, cluster: Cluster) -> None:
         decided: dict[Known, tuple[str, object]] = {}
@@ -42,13 +42,13 @@ class Decisions(Checker):
                 if theirs != decision:
                     self.found(cluster, f"{host.name} and {other} know the same of {state.name} and decide differently")
 
-    def _seen_by(self, host: Host) -> Known:
-        """Who is alive, as ``host`` sees it; found out anew when that has changed."""
+    def _seen_by(self, host: Host) -> int:
+        """A number for who is alive, as ``host`` sees it; found out anew when that has changed."""
         assert host.agent is not None
         alive = host.agent.alive
         seen = self._alive.get(host.name)
         if seen is None or seen[0] is not alive or seen[1] != alive.changes:
-            seen = self._alive[host.name] = alive, alive.changes, tuple(sorted(alive.items()))
+            seen = self._alive[host.name] = alive, alive.changes, hash(frozenset(alive.items()))
         return seen[2]
 
 
