@@ -177,7 +177,7 @@ class TrustCommands:
             responder.fail(CommandError(ErrorCode.INTERNAL, reason, "see the agent's log"))
 
         def unkept(reason: str) -> None:
-            hint = "nothing has changed: try again when one of them is back, or on another node"
+            hint = "nothing has changed: try again when one of them is back, or 'gary expel' those that never will be"
             responder.fail(CommandError(ErrorCode.UNAVAILABLE, reason, hint))
 
         host.membership.succession.rotate(overlap_s, done, failed, unkept, is_urgent=is_urgent)

@@ -409,6 +409,19 @@ def test_a_root_whose_secret_nobody_else_keeps_is_not_named_unless_it_is_urgent(
 
 
 @seeds
+def test_who_is_left_alone_names_a_root_once_it_has_expelled_those_that_never_come_back(seed: int) -> None:
+    cluster = settled(cluster_of(3, seed), app(1))
+    host = cluster.hosts[1]
+    for other in (cluster.hosts[0], cluster.hosts[2]):
+        cluster.kill(other)
+    cluster.run(20.0)
+    assert "expel" in refusal(cluster.command(host, "rotate", {"overlap_s": 3600.0}))
+    for name in ("n0", "n2"):
+        cluster.answer(host, "expel", {"node": name})
+    assert cluster.answer(host, "rotate", {"overlap_s": 3600.0})["root"] == root_of(host)
+
+
+@seeds
 def test_the_only_node_that_vouches_names_a_root_by_itself(seed: int) -> None:
     cluster = Cluster(3, seed)
     for host in cluster.hosts[1:]:
