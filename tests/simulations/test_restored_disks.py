@@ -55,6 +55,23 @@ def test_a_witness_whose_disk_is_from_before_it_was_invited_guards_again(seed: i
 
 
 @seeds
+def test_who_left_and_told_only_a_disk_that_forgot_it_leaves_once_more(seed: int) -> None:
+    cluster = settled(cluster_of(6, seed), app(3, resilience=1))
+    side = [host for host in cluster.hosts if host.engine.present(cluster.clock.now)][:2]
+    cluster.partition(side, [host for host in cluster.hosts if host not in side])
+    cluster.run(20.0)
+    cluster.answer(side[0], "scale", {"app": "shop", "services": {"web": 1}})
+    cluster.run(2.0)
+    (name,) = set(cluster.running("web/1")["web/1"]) & {host.name for host in side}
+    keeper, leaver = sorted(side, key=lambda host: host.name != name)
+    copy = keeper.storage.copy()
+    assert cluster.run_until(lambda: not leaver.storage.load().documents, 60.0)
+    restore(cluster, keeper, copy)
+    cluster.heal()
+    assert cluster.run_until(lambda: not liveness(cluster), 120.0, 1.0), liveness(cluster)
+
+
+@seeds
 def test_a_removal_is_remembered_while_one_lives_who_knows_of_it_though_no_restored_disk_knows_of_that_one(
     seed: int,
 ) -> None:
