@@ -78,8 +78,9 @@ class Rollout(Checker):
 
 
 def _knows(host: Host, own: State, slot: Slot, stopper: Host) -> bool:
-    """Whether ``host`` sees ``stopper`` alive and has heard that it moved ``slot``."""
-    moved = own.promise(stopper.node, slot) if stopper.agent is not None else None
+    """Whether ``host`` sees ``stopper`` alive, as one that keeps something, and has heard that it moved ``slot``."""
+    is_there = stopper.agent is not None and not own.is_gone(stopper.node)
+    moved = own.promise(stopper.node, slot) if is_there else None
     return moved is not None and own.is_current(moved) and host.agent is not None and stopper.node in host.agent.alive
 
 
