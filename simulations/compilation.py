@@ -80,12 +80,21 @@ def compiled(cache: Path) -> Path:
                 f"It takes a C compiler, Python's headers and: pip install 'gary[compiled]'"
             )
         shutil.rmtree(building / "build", ignore_errors=True)
-        building.rename(made)
+        _put(building, made)
     except OSError as error:
         raise CompilationFailed(f"the simulations cannot be compiled in {cache}: {error}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return made
+
+
+def _put(building: Path, made: Path) -> None:
+    """What was built takes its place, unless another process has just built the same."""
+    try:
+        building.rename(made)
+    except OSError:
+        if not made.exists():
+            raise
 
 
 def default_cache(environment: Mapping[str, str]) -> Path:
