@@ -37,9 +37,9 @@ class Profile:
     root: bytes = b""
     protocol: int = PROTOCOL
 
-    def vouches(self, root: bytes) -> bool:
-        """It speaks in the name of the root with this public key."""
-        return self.root == root[:ROOT_SIZE_BYTES]
+    def vouches(self, root: bytes = b"") -> bool:
+        """It speaks in the name of the root with this public key; without one, of any root."""
+        return self.root == root[:ROOT_SIZE_BYTES] if root else bool(self.root)
 
 
 def encode_profile(profile: Profile) -> bytes:

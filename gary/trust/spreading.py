@@ -46,12 +46,8 @@ class Spreading:
         self._answered = Pacing(ANSWER_AGAIN_S)
 
     def state(self, statement: Statement, done: Callable[[], None]) -> None:
-        """Say it in the name of the cluster's root; ``done`` once it is durable here and on its way."""
+        """Say it in the name of the cluster's root."""
         self.say(self._host.standing.sign(statement), done)
-
-    def say(self, signed: Signed, done: Callable[[], None]) -> None:
-        """The same, of what a root has signed."""
-        self._keep(signed, done)
 
     def heard(self, raw: bytes) -> None:
         """A statement came from somebody. One that is known already, or is none, goes no further."""
@@ -61,10 +57,13 @@ class Spreading:
             self._host.counters["statements_refused"] += 1
             return
         if signed is not None:
-            self._keep(signed, lambda: None)
+            self.say(signed, lambda: None)
 
-    def _keep(self, signed: Signed, done: Callable[[], None]) -> None:
-        """Nothing follows from it, and it is in no answer and no digest, before it is on the disk (rule 3)."""
+    def say(self, signed: Signed, done: Callable[[], None]) -> None:
+        """Pass on what a root has signed; ``done`` once it is durable here and on its way.
+
+        Nothing follows from it, and it is in no answer and no digest, before it is on the disk (rule 3).
+        """
         host, standing = self._host, self._host.standing
         cluster = standing.ledger.cluster
 

@@ -422,6 +422,18 @@ def test_who_is_left_alone_names_a_root_once_it_has_expelled_those_that_never_co
 
 
 @seeds
+def test_a_root_that_is_named_right_after_another_one_is_kept_by_others_too(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(5))
+    first = cluster.answer(cluster.hosts[1], "rotate", {"overlap_s": 3600.0})["root"]
+    second = cluster.answer(cluster.hosts[1], "rotate", {"overlap_s": 3600.0})["root"]
+    assert first != second
+    cluster.kill(cluster.hosts[1])
+    cluster.hosts[1].storage.wipe()
+    others = [host for host in cluster.hosts if host is not cluster.hosts[1]]
+    assert cluster.run_until(lambda: all(is_certified(host) and root_of(host) == second for host in others), 20.0)
+
+
+@seeds
 def test_the_only_node_that_vouches_names_a_root_by_itself(seed: int) -> None:
     cluster = Cluster(3, seed)
     for host in cluster.hosts[1:]:
