@@ -55,8 +55,8 @@ FORGET_AFTER_S = 7 * 24 * 3600.0
 CLOCK_TOLERANCE_S = 60.0
 GIVE_AGAIN_S = 5.0
 """A member that says that it holds nothing is given the document once in so long."""
-LEFT_UNHEARD_S = 30.0
-"""When a member says that it has left, those to whom it said so have told the others by then."""
+UNHEARD_S = 30.0
+"""Who has left has told others, and they all others, by then; and who was invited anew has got the document."""
 
 
 class Deployment:
@@ -76,7 +76,7 @@ class Deployment:
         self._announced = document.state.effective
         self._timed: Generation | None = None
         self._given_at: dict[NodeId, float] = {}
-        self._said_to_have_left: dict[NodeId, float] = {}
+        self._without_since: dict[NodeId, float] = {}
 
     @property
     def document(self) -> Document:
@@ -251,18 +251,21 @@ class Deployment:
         """``sender`` does not hold the document. A member has lost it: its disk is one of earlier days.
 
         Or it has left, and others know. If none of them tells of it for long, their disks have lost that: who is given
-        the document leaves once more.
+        the document leaves once more. So does who was invited, and does not know what it has promised.
         """
-        members = live_members(self.state, self._view())
-        self._said_to_have_left = {node: at for node, at in self._said_to_have_left.items() if node in members}
-        if sender not in members:
+        state, view = self.state, self._view()
+        members = live_members(state, view)
+        invited = [node for node in state.holders if node in view.alive and state.promises_of(node)]
+        self._without_since = {node: at for node, at in self._without_since.items() if node in (*members, *invited)}
+        if sender not in members and sender not in invited:
             return
         if told.has_left or self._replication.left:
             self._replication.empty_handed.add(sender)
             self.evaluate(now)
         if self._replication.left:
             return
-        if not told.has_left or now >= self._said_to_have_left.setdefault(sender, now) + LEFT_UNHEARD_S:
+        has_lost_it = sender in members and not told.has_left
+        if has_lost_it or now >= self._without_since.setdefault(sender, now) + UNHEARD_S:
             self._give_again(sender, now)
 
     def _give_again(self, member: NodeId, now: float) -> None:

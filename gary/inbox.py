@@ -113,6 +113,9 @@ class Inbox:
             case Acceptance():
                 deployment.accepted(sender, message, now)
             case Orphans():
+                if id in self._here.tombstones:
+                    # They may be of an earlier instance, of which the document knows nothing.
+                    self._here.tell_removed(sender, id)
                 deployment.orphans(sender, message, now)
             case Without():
                 deployment.without(sender, message, now)

@@ -9,7 +9,7 @@ import pytest
 
 from gary.acquaintance import digest, proofs
 from gary.calling import Waits
-from gary.deployment import GIVE_AGAIN_S, LEFT_UNHEARD_S, Deployment
+from gary.deployment import GIVE_AGAIN_S, UNHEARD_S, Deployment
 from gary.host import Change
 from gary.identity import NodeId, Slot
 from gary.messages import CallForVolunteers, Gone, Invitation, Offer, Orphans, Released, Snapshot, Without
@@ -17,7 +17,7 @@ from gary.replication import AWAITED_COMPARE_S, COMPARE_S
 from gary.runtime.base import Container, ContainerState, Labels
 from gary.spec import Mode, fingerprint
 from gary.state import PromiseState
-from tests.gary.facts import G1, G2, G3, A, B, C, promise, room, service, spec
+from tests.gary.facts import G1, G2, G3, A, B, C, D, promise, room, service, spec
 from tests.gary.members import ID, Member, group, later, talk
 
 
@@ -368,12 +368,33 @@ def test_who_says_that_it_has_left_is_given_the_document_to_leave_again_if_nobod
     members = resilient_group()
     giver = members[B]
     giver.hear(C, Without(ID, has_left=True))
-    giver.now += LEFT_UNHEARD_S - 1.0
+    giver.now += UNHEARD_S - 1.0
     giver.hear(C, Without(ID, has_left=True))
     assert not [message for _, message in giver.sent if isinstance(message, Invitation)]
     giver.now += 1.0
     giver.hear(C, Without(ID, has_left=True))
     assert [to for to, message in giver.sent if isinstance(message, Invitation)] == [C]
+
+
+@pytest.mark.parametrize(("promises", "given"), [(True, [D]), (False, [])])
+def test_who_was_invited_and_has_forgotten_what_it_promised_is_given_the_document_again(
+    promises: bool, given: list[NodeId]
+) -> None:
+    members = group(A, B, C, D)
+    forgetful, giver = members[D], members[B]
+    if not promises:
+        forgetful.write(lambda draft: draft.promise(replace(forgetful.keeps, state=PromiseState.WITHDRAWN)))
+    talk(members)
+    giver.write(lambda draft: draft.forget(D))
+    giver.write(lambda draft: draft.invite(D))
+    assert bool(giver.deployment.state.promises_of(D)) is promises
+    giver.flush()
+    giver.sent.clear()
+    giver.hear(D, Without(ID, has_left=False))
+    assert not [message for _, message in giver.sent if isinstance(message, Invitation)]
+    giver.now += UNHEARD_S
+    giver.hear(D, Without(ID, has_left=False))
+    assert [to for to, message in giver.sent if isinstance(message, Invitation)] == given
 
 
 def test_a_member_that_knows_only_of_an_earlier_removal_is_given_the_document() -> None:

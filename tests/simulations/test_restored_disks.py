@@ -2,11 +2,16 @@
 
 import pytest
 
+from gary.acquaintance import digest
+from gary.messages import Gone, Orphans
 from gary.storage import MemoryStorage, Table
+from gossip import Lane, Send
 from simulations.checkers import liveness
+from simulations.checkers.frames import messages
 from simulations.cluster import Cluster
 from simulations.host import Host
 from tests.simulations.support import SEEDS, Safely, app, cluster_of, growth, settled
+from tests.simulations.test_trust_attacks import payload
 
 seeds = pytest.mark.parametrize("seed", SEEDS)
 
@@ -69,6 +74,29 @@ def test_who_left_and_told_only_a_disk_that_forgot_it_leaves_once_more(seed: int
     restore(cluster, keeper, copy)
     cluster.heal()
     assert cluster.run_until(lambda: not liveness(cluster), 120.0, 1.0), liveness(cluster)
+
+
+@seeds
+def test_who_holds_the_next_instance_says_what_it_knows_of_the_removed_one(seed: int) -> None:
+    cluster = settled(cluster_of(3, seed), app(3))
+    orphaned, host = cluster.hosts[0], cluster.hosts[1]
+    container = orphaned.engine.present(cluster.clock.now)[0]
+    cluster.kill(orphaned, with_host=False)
+    orphaned.storage.wipe()
+    cluster.run(10.0)
+    cluster.answer(host, "remove", {"app": "shop"})
+    assert cluster.run_until(lambda: not holders(cluster), 60.0)
+    cluster.run(3.0)
+    assert cluster.deploy(host, app(3)).error is None
+    cluster.run(5.0)
+    agent = host.agent
+    assert agent is not None
+    (id,) = agent.deployments
+    instance = container.labels.generation.partition(".")[0]
+    frame = payload(host, cluster.hosts[2].node, Orphans(id, (container.labels.slot,), ()))
+    effects = agent.received(cluster.hosts[2].node, Lane.BULK, frame, cluster.clock.now)
+    told = [m for e in effects if isinstance(e, Send) for m in messages(e.frame) if isinstance(m, Gone)]
+    assert [digest(instance) in gone.digests for gone in told] == [True]
 
 
 @seeds
