@@ -99,7 +99,7 @@ class Membership:
             case Entrust():
                 self.succession.entrusted(sender, message)
             case Entrusted():
-                self.succession.kept(message)
+                self.succession.kept(sender, message)
 
     def _entry(self, sender: NodeId, body: bytes) -> None:
         """A member's application, or its answer to one of this node's."""

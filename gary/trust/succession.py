@@ -46,7 +46,7 @@ class Succession:
     def __init__(self, host: Host, say: Callable[[Signed, Done], None]) -> None:
         self._host = host
         self._say = say
-        self._unkept: dict[bytes, Done] = {}
+        self._unkept: dict[bytes, tuple[frozenset[NodeId], Done]] = {}
 
     def rotate(self, overlap_s: float, done: Done, failed: Failed, unkept: Failed, *, is_urgent: bool) -> None:
         """Name a new root; the present one is trusted for ``overlap_s`` more.
@@ -102,7 +102,7 @@ class Succession:
             profile = host.cluster.profile(node)
             assert profile is not None, "it has said that it vouches"
             host.send(node, Entrust(signed.raw, seal(profile.key, secret.encode(), host.random_bytes)))
-        self._unkept[public] = name
+        self._unkept[public] = frozenset(asked), name
 
         def waited(now: float) -> None:
             if self._unkept.pop(public, None) is None:
@@ -132,8 +132,9 @@ class Succession:
             return
         host.persist(standing.keep_secret(public, secret), lambda at: host.send(sender, Entrusted(public)))
 
-    def kept(self, answer: Entrusted) -> None:
-        """Somebody keeps the secret of that root: it can be named."""
-        name = self._unkept.pop(answer.root, None)
-        if name is not None:
+    def kept(self, sender: NodeId, answer: Entrusted) -> None:
+        """``sender`` keeps the secret of that root: if it was asked to, the root can be named."""
+        asked, name = self._unkept.get(answer.root, (frozenset(), None))
+        if name is not None and sender in asked:
+            del self._unkept[answer.root]
             name()

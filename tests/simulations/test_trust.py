@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gary.effects import Reply
+from gary.messages import Entrusted
 from gary.spec import to_json
 from gary.storage import DeleteRecord, Table
 from simulations.checkers import liveness
@@ -431,6 +432,24 @@ def test_a_root_that_is_named_right_after_another_one_is_kept_by_others_too(seed
     cluster.hosts[1].storage.wipe()
     others = [host for host in cluster.hosts if host is not cluster.hosts[1]]
     assert cluster.run_until(lambda: all(is_certified(host) and root_of(host) == second for host in others), 20.0)
+
+
+@seeds
+def test_that_somebody_keeps_a_secret_counts_only_from_who_was_asked(seed: int) -> None:
+    cluster = settled(cluster_of(4, seed), app(1))
+    host, old = cluster.hosts[1], root_of(cluster.hosts[1])
+    cluster.cut(host)
+    cluster.post(host, "rotate", {"overlap_s": 3600.0})
+    cluster.run(1.0)
+    agent = host.agent
+    assert agent is not None
+    secrets = [name for name in host.storage.load().records[Table.TRUST] if name.startswith("secret/")]
+    assert len(secrets) == 2
+    for name in secrets:
+        said = Entrusted(bytes.fromhex(name.removeprefix("secret/")))
+        agent._here.membership.succession.kept("f" * 32, said)
+    cluster.run(1.0)
+    assert root_of(host) == old
 
 
 @seeds
