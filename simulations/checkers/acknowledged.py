@@ -19,7 +19,8 @@ class Acknowledged(Checker):
 
     An order that was never answered, or not in time, may have been done or not, or may be done yet. One that was given
     while another one waited for its answer may have come before it or after it. One that changed nothing, where it was
-    given, is no word against another that was given at the same time on the other side of a broken network.
+    given, is no word against another that was given at the same time on the other side of a broken network; unless a
+    relay asked for it a second time, and the first time it was done, which ``bearers`` see.
     One that is on no disk any more that had it when it was acknowledged is lost without anybody's fault: ``bearers``
     know; without them, all are held to be there, and to be about the same.
     """
@@ -35,7 +36,7 @@ class Acknowledged(Checker):
     def judge(self, cluster: Cluster) -> Iterator[str]:
         states = {state.name: state for of in held(cluster).values() for state in of.values() if state.spec}
         for app in sorted({order.app for order in self._orders.given if order.app}):
-            orders = [o for o in self._orders.of(app) if o.operation in CHANGING and not o.was_needless]
+            orders = [o for o in self._orders.of(app) if o.operation in CHANGING and not self._is_no_word(o)]
             binding = [order for order in orders if order.is_acknowledged and self._is_borne(order)]
             standing = [order for order in orders if not any(self._overrules(other, order) for other in binding)]
             if binding and not any(_is_done(order, states.get(app)) for order in standing):
@@ -44,6 +45,9 @@ class Acknowledged(Checker):
 
     def _is_borne(self, order: Order) -> bool:
         return self._bearers is None or self._bearers.still_bear(order)
+
+    def _is_no_word(self, order: Order) -> bool:
+        return order.was_needless and not (self._bearers is not None and self._bearers.saw_it_done(order))
 
     def _overrules(self, later: Order, order: Order) -> bool:
         """Whether ``later`` was given when ``order`` was over, and was done to what that was done to."""

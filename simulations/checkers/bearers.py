@@ -73,6 +73,10 @@ class Bearers:
             for bearer in self._bearers.get(order, ())
         )
 
+    def saw_it_done(self, order: Order) -> bool:
+        """Whether a disk says what ``order`` wants that none said before it was given."""
+        return bool(self._instances.get(order))
+
     def are_about_the_same(self, one: Order, other: Order) -> bool:
         """Whether both were done to one instance of the deployment, as far as is known: of one that is deployed on two
         sides of a broken network there are two.

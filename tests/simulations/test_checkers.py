@@ -334,6 +334,27 @@ def test_an_order_by_a_clock_that_is_ahead_stands_against_a_later_one() -> None:
     assert list(Acknowledged(orders).judge(cluster)) == []
 
 
+def test_an_order_that_changed_nothing_at_the_second_try_is_a_word_if_it_was_done_at_the_first() -> None:
+    cluster = cluster_of(4, 1)
+    books = Books()
+    bearers = Bearers(cluster, books)
+    cluster.watch(books)
+    orders = Orders(cluster, bearers)
+    host = cluster.hosts[0]
+    orders.give(host, "deploy", "shop", {"spec": to_json(app(2))})
+    cluster.run(5.0)
+    done = orders.give(host, "scale", "shop", {"app": "shop", "services": {"web": 3}})
+    cluster.run(5.0)
+    assert list(Acknowledged(orders, bearers).judge(cluster)) == []
+    done.was_needless = True
+    assert list(Acknowledged(orders, bearers).judge(cluster)) == []
+    needless = orders.give(host, "scale", "shop", {"app": "shop", "services": {"web": 3}})
+    cluster.run(5.0)
+    assert needless.was_needless
+    assert [bearers.saw_it_done(order) for order in (done, needless)] == [True, False]
+    assert ["deploy at" in said for said in Acknowledged(orders).judge(cluster)] == [True]
+
+
 def test_an_order_from_a_host_that_is_no_member_is_carried_out_by_a_member() -> None:
     cluster = settled(cluster_of(8, 1), app(1, resilience=2))
     outside = next(host for host in cluster.hosts if not host.storage.load().documents)
