@@ -72,6 +72,10 @@ class Member:
         """Where this stands in the total order of claims about one node."""
         return (self.incarnation, self.status.rank)
 
+    def with_status(self, status: Status) -> Member:
+        """The same node in the same incarnation, but for its status."""
+        return Member(self.node, self.address, self.incarnation, status)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -16,9 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from gossip.config import SwimConfig
 from gossip.member import Status
+
+_STALE: Final = 4
+"""So many times as many entries as suspicions are kept of when these end."""
 
 
 def suspicion_timeout_s(confirmations: int, wanted: int, min_s: float, max_s: float) -> float:
@@ -44,9 +49,10 @@ class Evidence:
 
 @dataclass(slots=True)
 class Suspicion:
-    """One running suspicion: since when, how it ends, whether others hold it ended, and who accuses."""
+    """One running suspicion: since when, until when, how it ends, whether others hold it ended, and who accuses."""
 
     started: float
+    ends: float = math.inf
     outcome: Status = Status.DEAD
     is_over_elsewhere: bool = False
     accusers: dict[str, None] = field(default_factory=dict)
@@ -58,6 +64,9 @@ class Suspicions:
     def __init__(self, config: SwimConfig) -> None:
         self._config = config
         self._running: dict[str, Suspicion] = {}
+        # A heap of when they end. What has been timed anew since, or is over, is left in it until its time comes.
+        self._ends: list[tuple[float, str]] = []
+        self._bounds_s = (1, config.suspicion_bounds_s(1))
 
     def nodes(self) -> tuple[str, ...]:
         """The suspects, longest suspected first."""
@@ -122,12 +131,44 @@ class Suspicions:
     def deadline(self, node: str, able: int, members: int) -> float:
         """When ``node`` is given up, with ``able`` possible confirmers in a cluster of ``members``."""
         running = self._running[node]
-        min_s, max_s = self._config.suspicion_bounds_s(members)
+        if members != self._bounds_s[0]:
+            self._bounds_s = (members, self._config.suspicion_bounds_s(members))
+        min_s, max_s = self._bounds_s[1]
         confirmations = max(0, len(running.accusers) - 1)
         if running.is_over_elsewhere:
             return running.started + min_s
         return running.started + suspicion_timeout_s(confirmations, self.wanted(able), min_s, max_s)
 
+    def time(self, node: str, ends: float) -> None:
+        """The suspicion of ``node`` ends at that time, unless something comes between."""
+        running = self._running[node]
+        if running.ends != ends:
+            running.ends = ends
+            heappush(self._ends, (ends, node))
+            if len(self._ends) > _STALE * len(self._running) + _STALE:
+                self._ends = [(running.ends, node) for node, running in self._running.items()]
+                heapify(self._ends)
+
+    @property
+    def next_end(self) -> float:
+        """When the next suspicion ends; infinite if none does."""
+        while self._ends and not self._is_valid(*self._ends[0]):
+            heappop(self._ends)
+        return self._ends[0][0] if self._ends else math.inf
+
+    def take_due(self, at: float) -> list[str]:
+        """The suspects whose time is over by ``at``, each once: who is not given up has to be timed anew."""
+        due = []
+        while self.next_end <= at:
+            _, node = heappop(self._ends)
+            self._running[node].ends = math.inf
+            due.append(node)
+        return due
+
     def end(self, node: str) -> None:
         """The suspect refuted, died or left."""
         self._running.pop(node, None)
+
+    def _is_valid(self, ends: float, node: str) -> bool:
+        running = self._running.get(node)
+        return running is not None and running.ends == ends

@@ -374,7 +374,7 @@ class Swim:
             case TimerKind.RELAY:
                 self._prober.relay_timeout(int(timer.key))
             case TimerKind.SUSPICION:
-                self._view.suspicion_over(timer.key, now)
+                self._view.suspicions_over(now)
             case TimerKind.GOSSIP:
                 self._gossip(now)
             case TimerKind.REDIAL:

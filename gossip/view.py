@@ -75,16 +75,14 @@ class View:
         self._gone = gone
         self._moved = moved
         self._confirmations_wanted = 0
+        self._suspicions_at = float("inf")
+        self.has_left = False
+        """This node has said that it leaves."""
         self._reap_at = float("inf")
         self._conflict_at = float("-inf")
         self._answered_at: dict[str, float] = {}
         self._objected_at = float("-inf")
         self._objected_to: set[str] = set()
-
-    @property
-    def has_left(self) -> bool:
-        """This node has said that it leaves."""
-        return self.membership.myself.status is Status.LEFT
 
     @property
     def has_room(self) -> bool:
@@ -136,24 +134,29 @@ class View:
         held = self.membership.get(node)
         if held is None or not held.status.live:
             return
-        self._merge(Claim(replace(held, status=Status.SUSPECT), (self.node,)), held, self.node, now, quiet=False)
+        self._merge(Claim(held.with_status(Status.SUSPECT), (self.node,)), held, self.node, now, quiet=False)
 
-    def suspicion_over(self, node: str, now: float) -> None:
-        """The time of a suspect is over: it is dead, unless the time has been changed meanwhile."""
-        held = self.membership.get(node)
-        if held is None or held.status is not Status.SUSPECT:
-            return
-        if self._deadline(node) > now + _EARLY_S:
-            self._time_suspicion(node, now)
-            return
-        outcome = self.suspicions.outcome(node)
-        self._counters["deaths_declared"] += outcome is Status.DEAD
-        self._apply(Claim(replace(held, status=outcome)), now, quiet=False)
+    def suspicions_over(self, now: float) -> None:
+        """The time of some suspects is over: they are dead, unless there is more of it meanwhile."""
+        self._suspicions_at = float("inf")
+        for node in self.suspicions.take_due(now + _EARLY_S):
+            held = self.membership.get(node)
+            if held is None or not self.suspicions.is_suspect(node):
+                continue
+            deadline = self._deadline(node)
+            if deadline > now + _EARLY_S:
+                self.suspicions.time(node, deadline)
+                continue
+            outcome = self.suspicions.outcome(node)
+            self._counters["deaths_declared"] += outcome is Status.DEAD
+            self._apply(Claim(held.with_status(outcome)), now, quiet=False)
+        self._wake_for_suspicions(now)
 
     def time_suspicions(self, now: float) -> None:
-        """Set the timers of all suspicions anew. A node that has left hears no refutations and lets none run out."""
+        """Time all suspicions anew. A node that has left hears no refutations and lets none run out."""
         for node in self.suspicions.nodes():
-            self._time_suspicion(node, now)
+            self.suspicions.time(node, self._deadline(node))
+        self._wake_for_suspicions(now)
 
     def stood_still(self, duration_s: float, now: float) -> None:
         """This node could hear nobody for so long: no suspect is given up for that."""
@@ -163,6 +166,7 @@ class View:
     def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
         """Change what this node is, and tell everybody."""
         before = self.membership.myself
+        self.has_left = status is Status.LEFT
         self._put(replace(before, status=status, incarnation=incarnation), now)
         self.spread_myself(now)
         if incarnation.epoch != before.incarnation.epoch:
@@ -183,7 +187,7 @@ class View:
         self._counters["identity_contradictions"] += 1
         other = replace(held, address=address, status=Status.ALIVE)
         self._outbox.send(Peer(held.node, held.address), Lane.PROBE, Claim(other))
-        self._outbox.send(Peer(held.node, address), Lane.PROBE, Claim(replace(held, status=Status.ALIVE)))
+        self._outbox.send(Peer(held.node, address), Lane.PROBE, Claim(held.with_status(Status.ALIVE)))
 
     def conflict(self, address: str, now: float) -> bool:
         """Another process is said to live under this node's own id. False if that was told not long ago."""
@@ -273,7 +277,6 @@ class View:
         self._evidence_of_death.pop(node, None)
         self._outbox.forget(node)
         self._outbox.resize(self.membership.size)
-        self._outbox.disarm(TimerKind.SUSPICION, node)
         self._outbox.membership_news.drop(node)
         self._outbox.advertisement_news.drop(node)
         self._gone(node)
@@ -288,7 +291,7 @@ class View:
         held = self.membership.get(node)
         if held is not None:
             if held.status is not Status.LEFT:
-                self._outbox.emit(MemberChanged(replace(held, status=Status.LEFT), held.status))
+                self._outbox.emit(MemberChanged(held.with_status(Status.LEFT), held.status))
             self.forget(node)
         self.time_suspicions(now)
 
@@ -337,9 +340,6 @@ class View:
 
     def _merge(self, claim: Claim, held: Member | None, sender: str, now: float, quiet: bool) -> None:
         member = claim.member
-        if member == held and member.status is not Status.SUSPECT:
-            self._told_again(member.node, sender)
-            return
         if held is None or member.precedence > held.precedence:
             if member.status.live and member.address == self.membership.myself.address:
                 # Whoever lived at our address before does so no more.
@@ -350,6 +350,8 @@ class View:
             self._confirm(claim, sender, now)
         elif _is_elsewhere(held, member):
             self.contradict(held, member.address, now)
+        elif member == held:
+            self._told_again(member.node, sender)
 
     def _suspect_because_of(self, accuser: str, member: Member, now: float, *, confirmed: bool, quiet: bool) -> None:
         """``member`` is down, as far as ``accuser`` knows: here it has the time of a suspect to object.
@@ -358,7 +360,7 @@ class View:
         """
         node = member.node
         held = self.membership.get(node)
-        suspect = Claim(replace(member, status=Status.SUSPECT), (accuser,))
+        suspect = Claim(member.with_status(Status.SUSPECT), (accuser,))
         if held is None or suspect.member.precedence > held.precedence:
             self._apply(suspect, now, quiet=quiet)
         elif held.status is Status.SUSPECT:
@@ -381,7 +383,7 @@ class View:
             if member.status is Status.DEAD and evidence is not None:
                 self._evidence_of_death[node] = evidence
             self.suspicions.end(node)
-            self._outbox.disarm(TimerKind.SUSPICION, node)
+            self._wake_for_suspicions(now)
         if not member.status.live:
             self._down(member, now)
         else:
@@ -454,10 +456,20 @@ class View:
         return max(deadline, self._health.caught_up_at)
 
     def _time_suspicion(self, node: str, now: float) -> None:
-        if self.has_left:
-            self._outbox.disarm(TimerKind.SUSPICION, node)
-            return
-        self._outbox.arm(TimerKind.SUSPICION, self._deadline(node) - now, node)
+        self.suspicions.time(node, self._deadline(node))
+        self._wake_for_suspicions(now)
+
+    def _wake_for_suspicions(self, now: float) -> None:
+        """One timer serves all suspicions. That it may go off when the first of them is over already costs less than to
+        set it anew for each of them.
+        """
+        ends = float("inf") if self.has_left else self.suspicions.next_end
+        if ends == float("inf"):
+            self._suspicions_at = ends
+            self._outbox.disarm(TimerKind.SUSPICION)
+        elif ends < self._suspicions_at:
+            self._suspicions_at = ends
+            self._outbox.arm(TimerKind.SUSPICION, ends - now)
 
     def _review_suspicions(self, now: float) -> None:
         """Time all suspicions anew if fewer, or more, members can confirm than before."""

@@ -16,7 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BACKENDS: Final = ("loky", "dask")
-OBJECTS_PER_COLLECTION: Final = 100_000
+OBJECTS_PER_COLLECTION: Final = 1_000_000
 """Agents live as long as the run, and looking through all of them again and again would take a fifth of its time."""
 
 
