@@ -45,6 +45,7 @@ from gary.trust.pacing import Pacing
 from gary.trust.standing import Standing
 from gossip import (
     AdvertisementChanged,
+    CancelTimer,
     Deliver,
     EpochRaised,
     Forgotten,
@@ -60,6 +61,7 @@ from gossip import (
     Peer,
     Roll,
     Send,
+    SetTimer,
     Status,
     Swim,
     SwimConfig,
@@ -372,6 +374,8 @@ class Agent:
         here = self._here
         for effect in effects:
             match effect:
+                case Send() | SetTimer() | CancelTimer():
+                    here.emit((effect,))
                 case Deliver(sender, payload):
                     self._inbox.deliver(sender, payload)
                 case MemberChanged(member, before):
@@ -394,8 +398,6 @@ class Agent:
                 case Forgotten(node):
                     self._have_peers_changed = True
                     here.cluster.forget(node)
-                case _:
-                    here.emit([effect])
 
     def _member_changed(self, member: Member, before: Status | None) -> None:
         here, node = self._here, member.node

@@ -8,17 +8,27 @@ about members therefore never hold more than one entry per member; the applicati
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 # A nearly full frame looks at so many pieces that are too large before it goes: a long queue must not be scanned.
 _MISFITS_MAX: Final = 4
 
 
-class Broadcasts:
-    """One queue of encoded news by key, at most ``entries_max`` pieces."""
+def _nothing(key: str) -> bytes:
+    raise AssertionError(f"news without words: {key}")
 
-    def __init__(self, entries_max: float = math.inf) -> None:
+
+class Broadcasts:
+    """One queue of encoded news by key, at most ``entries_max`` pieces.
+
+    ``encoded(key)`` gives the news that were put in without words, at the time when they are first to be sent: what is
+    replaced before that is never encoded.
+    """
+
+    def __init__(self, entries_max: float = math.inf, encoded: Callable[[str], bytes] = _nothing) -> None:
         self._entries_max = entries_max
+        self._encoded = encoded
         # One dict per number of transmits so far: taking the k next costs k, however long the queue.
         self._tiers: list[dict[str, bytes]] = [{}]
         self._tier_of: dict[str, int] = {}
@@ -26,7 +36,7 @@ class Broadcasts:
     def __len__(self) -> int:
         return len(self._tier_of)
 
-    def put(self, key: str, news: bytes) -> bool:
+    def put(self, key: str, news: bytes = b"") -> bool:
         """Queue news under ``key`` in place of what was queued there. False if another piece had to make room."""
         self.drop(key)
         fits = len(self) < self._entries_max
@@ -35,14 +45,14 @@ class Broadcasts:
         self._queue(key, news, 0)
         return fits
 
-    def amend(self, key: str, news: bytes, limit: int) -> None:
-        """Queue news that says more than what is queued under ``key``, or was: it counts as sent as often as that.
+    def amend(self, key: str, limit: int) -> None:
+        """There is more to say than what is queued under ``key``, or was: it counts as sent as often as that.
 
         Under a key that is queued no more it is sent once.
         """
         tier = min(self._tier_of.get(key, limit), limit - 1)
         self.drop(key)
-        self._queue(key, news, tier)
+        self._queue(key, b"", tier)
 
     def heard(self, key: str, limit: int) -> None:
         """Somebody else tells what is queued under ``key``: that counts as sent, since so many know it already."""
@@ -71,6 +81,8 @@ class Broadcasts:
         misfits = 0
         for tier, entries in enumerate(self._tiers):
             for key, news in entries.items():
+                if not news:
+                    news = entries[key] = self._encoded(key)
                 if len(news) <= left_bytes or not chosen:
                     chosen.append((key, tier, news))
                     left_bytes -= len(news)

@@ -49,6 +49,11 @@ class LocalHealth:
             self._silences[relay] += 1
             self.worse()
 
+    @property
+    def has_silences(self) -> bool:
+        """There is something that could be explained."""
+        return bool(self._silences)
+
     def explained(self, relay: str) -> None:
         """Somebody else gets no answer from ``relay`` either."""
         silences = self._silences.pop(relay, 0)

@@ -9,6 +9,7 @@ spoken yet, nothing is known: it gets the lowest that this node speaks.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from gossip.config import SwimConfig
 from gossip.dissemination import Broadcasts
@@ -18,13 +19,24 @@ from gossip.transport import Lane, Peer
 
 
 class Outbox:
-    """The effects of the input that is being handled, in order."""
+    """The effects of the input that is being handled, in order.
+
+    ``claim_about(node)`` and ``publication_of(node)`` give what is news about a node, encoded.
+    """
 
     def __init__(
-        self, node: str, cluster: bytes, config: SwimConfig, counters: Counter[str], versions: VersionRange
+        self,
+        node: str,
+        cluster: bytes,
+        config: SwimConfig,
+        counters: Counter[str],
+        versions: VersionRange,
+        *,
+        claim_about: Callable[[str], bytes],
+        publication_of: Callable[[str], bytes],
     ) -> None:
-        self.membership_news = Broadcasts()
-        self.advertisement_news = Broadcasts()
+        self.membership_news = Broadcasts(encoded=claim_about)
+        self.advertisement_news = Broadcasts(encoded=publication_of)
         self.application_news = Broadcasts(config.gossip_news_max)
         self.now = float("-inf")
         """When the input that is being handled came."""

@@ -110,7 +110,15 @@ class Swim:
         self._counters: Counter[str] = Counter()
         self._versions = versions
         self._health = LocalHealth(config, self._counters)
-        self._outbox = Outbox(node, cluster, config, self._counters, versions)
+        self._outbox = Outbox(
+            node,
+            cluster,
+            config,
+            self._counters,
+            versions,
+            claim_about=lambda about: self._view.news_about(about),
+            publication_of=lambda about: self._view.news_of_publication(about),
+        )
         self._view = View(
             myself=Member(node, address, Incarnation(epoch, 0), Status.ALIVE),
             config=config,
@@ -579,7 +587,7 @@ class Swim:
             self._view.become(Status.ALIVE, self.incarnation.above(self.incarnation), now)
             self._prober.start()
         else:
-            self._view.spread_myself(now)
+            self._view.spread_myself()
 
     def _hear_records(self, records: Records, sender: str, now: float) -> None:
         quiet = sender == self._quiet_from and now < self._quiet_until

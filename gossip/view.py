@@ -98,6 +98,16 @@ class View:
         down_for_s = int(now - self.membership.down_since(node))
         return Claim(member, down_for_s=min(max(0, down_for_s), DOWN_FOR_S_MAX))
 
+    def news_about(self, node: str) -> bytes:
+        """The same, encoded, as it is at this moment."""
+        return encode(self.claim_about(node, self._outbox.now))
+
+    def news_of_publication(self, node: str) -> bytes:
+        """What ``node`` publishes, encoded."""
+        publication = self.directory.publication(node)
+        assert publication is not None
+        return encode(publication)
+
     def evidence(self, node: str) -> Evidence | None:
         """On what ``node`` is held suspect, or dead."""
         return self.suspicions.evidence(node) or self._evidence_of_death.get(node)
@@ -168,16 +178,16 @@ class View:
         before = self.membership.myself
         self.has_left = status is Status.LEFT
         self._put(replace(before, status=status, incarnation=incarnation), now)
-        self.spread_myself(now)
+        self.spread_myself()
         if incarnation.epoch != before.incarnation.epoch:
             self._outbox.emit(EpochRaised(incarnation.epoch))
         if status is not before.status:
             self.time_suspicions(now)
             self._outbox.emit(MemberChanged(self.membership.myself, before.status))
 
-    def spread_myself(self, now: float) -> None:
+    def spread_myself(self) -> None:
         """Pass on what this node is and publishes, again."""
-        self._spread(self.node, now)
+        self._spread(self.node)
         self._spread_publication(self.node)
 
     def contradict(self, held: Member, address: str, now: float) -> None:
@@ -287,7 +297,7 @@ class View:
         self.expelled.add(node)
         self.directory.claim_orphan(node)
         for accused in self.suspicions.disregard(node):
-            self._spread(accused, now)
+            self._spread(accused)
         held = self.membership.get(node)
         if held is not None:
             if held.status is not Status.LEFT:
@@ -392,7 +402,7 @@ class View:
         if held is not None and moved and held.status.live and member.status.live:
             self._moved(Peer(node, held.address), now)
         if not quiet:
-            self._spread(node, now)
+            self._spread(node)
         if held is None or _is_event(held, member):
             self._outbox.emit(MemberChanged(member, held.status if held else None))
         if held is None:
@@ -416,16 +426,15 @@ class View:
             self._explain(claim)
             self._time_suspicion(node, now)
             if self.node in claim.accusers:
-                self._spread(node, now)
+                self._spread(node)
             else:
                 # Few need it in time: once one member has heard enough of them, the others hear of a death instead.
-                news = encode(self.claim_about(node, now))
-                self._outbox.membership_news.amend(node, news, self._outbox.view_retransmit_limit)
+                self._outbox.membership_news.amend(node, self._outbox.view_retransmit_limit)
         else:
             self._told_again(node, sender)
 
     def _explain(self, claim: Claim) -> None:
-        if any(accuser != self.node for accuser in claim.accusers):
+        if self._health.has_silences and any(accuser != self.node for accuser in claim.accusers):
             self._health.explained(claim.member.node)
 
     def _down(self, member: Member, now: float) -> None:
@@ -548,8 +557,8 @@ class View:
         self.digest.change(publication.node, held, publication)
         return True
 
-    def _spread(self, node: str, now: float) -> None:
-        self._outbox.membership_news.put(node, encode(self.claim_about(node, now)))
+    def _spread(self, node: str) -> None:
+        self._outbox.membership_news.put(node)
 
     def _told_again(self, node: str, sender: str) -> None:
         """``sender`` tells what is known here: unless it speaks of itself, others hear that from it, too."""
@@ -557,9 +566,8 @@ class View:
             self._outbox.membership_news.heard(node, self._outbox.view_retransmit_limit)
 
     def _spread_publication(self, node: str) -> None:
-        publication = self.directory.publication(node)
-        if publication is not None:
-            self._outbox.advertisement_news.put(node, encode(publication))
+        if self.directory.publication(node) is not None:
+            self._outbox.advertisement_news.put(node)
 
 
 def _is_event(before: Member, after: Member) -> bool:

@@ -20,6 +20,29 @@ def test_a_piece_larger_than_the_budget_goes_alone() -> None:
     assert news.take(10, 1) == [b"y"]
 
 
+def test_what_is_new_about_a_node_is_put_into_words_when_it_is_first_sent_and_once() -> None:
+    said: list[str] = []
+
+    def encoded(key: str) -> bytes:
+        said.append(key)
+        return f"{key}{len(said)}".encode()
+
+    news = Broadcasts(encoded=encoded)
+    news.put("a")
+    news.put("a")
+    news.put("b")
+    news.drop("b")
+    assert news.take(10, 3) == [b"a1"]
+    assert news.take(10, 3) == [b"a1"]
+    news.amend("a", 3)
+    assert news.take(10, 3) == [b"a2"]
+    assert news.take(10, 3) == []
+    news.amend("a", 3)
+    news.heard("a", 3)
+    assert news.take(10, 3) == []
+    assert said == ["a", "a"]
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcdef"), st.binary(min_size=1, max_size=30)), max_size=30), st.integers(1, 5)
 )
