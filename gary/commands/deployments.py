@@ -10,7 +10,7 @@ from gary.assignment import Epochs
 from gary.clock import Clock
 from gary.commands.command import Command, Json
 from gary.commands.finding import Finder
-from gary.commands.host import Holding
+from gary.commands.host import Heard, Holding, has_to_be_heard
 from gary.commands.operators import credential_in
 from gary.deployment import Deployment
 from gary.document import Document
@@ -25,7 +25,7 @@ INSTANCE_SIZE_BYTES = 16
 """Enough that nobody guesses one: whoever knows it has seen the document."""
 
 
-class Host(Holding, Protocol):
+class Host(Holding, Heard, Protocol):
     """The node through which it is changed."""
 
     node: NodeId
@@ -37,9 +37,6 @@ class Host(Holding, Protocol):
 
     @property
     def is_draining(self) -> bool: ...
-
-    @property
-    def is_expelled(self) -> bool: ...
 
     def display_name(self, node: NodeId) -> str: ...
 
@@ -116,7 +113,7 @@ class DeploymentCommands:
         if not situation[slot].held:
             message = f"{slot} is not reserved for a node that is away"
             raise CommandError(ErrorCode.CONFLICT, message, "'gary status' shows who keeps it")
-        self._has_to_be_heard()
+        has_to_be_heard(self._host)
         now, draft = self._host.clock.now, deployment.document.draft()
         for node in situation[slot].lost:
             draft.release(node, slot)
@@ -124,19 +121,13 @@ class DeploymentCommands:
         deployment.evaluate(now)
 
     def remove(self, command: Command, deployment: Deployment) -> None:
-        self._has_to_be_heard()
+        has_to_be_heard(self._host)
         name, state = deployment.name, deployment.state
         now, draft = self._host.clock.now, deployment.document.draft()
         for instance in sorted({generation.instance for generation in state.specs} - state.removed):
             draft.remove(instance)
         deployment.write(draft, now, lambda at: command.responder.end({"removed": name}))
         deployment.evaluate(now)
-
-    def _has_to_be_heard(self) -> None:
-        """Raises ``CommandError`` on a node whose word counts for nobody any more."""
-        if self._host.is_expelled:
-            message = "this node was expelled from its cluster: nobody would hear of it"
-            raise CommandError(ErrorCode.REFUSED, message, "give the command on another node")
 
     # A generation is written, and told of once it is durable
 
@@ -146,7 +137,7 @@ class DeploymentCommands:
         if command.says("dry_run"):
             command.responder.end(_planned(spec.name, id, None, spec))
             return
-        self._has_to_be_heard()
+        has_to_be_heard(self._host)
         if host.is_draining:
             raise CommandError(ErrorCode.REFUSED, "this node is leaving", "deploy through another node")
         operator = credential_in(command) if command.arguments.get("operator") else None
@@ -190,7 +181,7 @@ class DeploymentCommands:
         if is_dry_run or not is_new:
             responder.end({**planned, "generation": state.number(state.effective) + is_new})
             return
-        self._has_to_be_heard()
+        has_to_be_heard(self._host)
         generation = Generation(state.effective.instance, next_clock(host.clock.wall_s(), state.clock), host.node)
         draft = deployment.document.draft()
         draft.deploy(generation, spec)

@@ -14,6 +14,14 @@ from gary.requests import Requests
 from gary.tombstones import Tombstones
 
 
+class Heard(Protocol):
+    """A node to whose word others listen, or do not."""
+
+    @property
+    def is_expelled(self) -> bool:
+        """Others have expelled it: its word counts for nobody any more."""
+
+
 class Asking(Protocol):
     """A node that can ask others."""
 
@@ -54,3 +62,10 @@ def is_fellow(deployment: Deployment, node: NodeId) -> bool:
 
 def not_held() -> CommandError:
     return CommandError(ErrorCode.NOT_FOUND, "this node does not hold that deployment")
+
+
+def has_to_be_heard(host: Heard) -> None:
+    """Before something is written that others are to know. Raises ``CommandError`` if nobody listens to ``host``."""
+    if host.is_expelled:
+        message = "this node was expelled from its cluster: nobody would hear of it"
+        raise CommandError(ErrorCode.REFUSED, message, "give the command on another node")

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from gary.clock import Clock
 from gary.commands.command import Command
+from gary.commands.host import Heard, has_to_be_heard
 from gary.deployment import Deployment
 from gary.errors import CommandError, ErrorCode
 from gary.trust.credentials import BadCredential, Credential, read_credential, read_key
@@ -15,7 +16,7 @@ GRANTS_MAX = 256
 """What was revoked is remembered, too, as long as the instance lives."""
 
 
-class Host(Protocol):
+class Host(Heard, Protocol):
     """The node that is told who may."""
 
     clock: Clock
@@ -32,6 +33,7 @@ class OperatorCommands:
     def grant(self, command: Command, deployment: Deployment) -> None:
         state = deployment.state
         assert state.effective is not None
+        has_to_be_heard(self._host)
         now, draft, instance = self._host.clock.now, deployment.document.draft(), state.effective.instance
         if command.says("revoke"):
             key = _key(command.text("operator"))

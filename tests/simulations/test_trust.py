@@ -258,6 +258,7 @@ def test_an_expelled_node_is_refused_by_everybody_at_once_and_its_slots_are_repl
         ("scale", {"services": {"web": 3}}),
         ("remove", {}),
         ("deploy", {"spec": to_json(app(3))}),
+        ("grant", {"operator": "00", "revoke": True}),
     ):
         assert "nobody would hear of it" in refusal(cluster.command(victim, operation, {"app": "shop", **arguments}))
     for host in others:
