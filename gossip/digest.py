@@ -10,6 +10,7 @@ unknowns: at most one answer, but for a chance of one in 2^24.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -20,6 +21,8 @@ from gossip.messages import HASH_SIZE_BYTES
 BUCKETS: Final = 64
 LATEST_MAX: Final = 40
 """From so many changes those are found that another lacks. More find more, and more often what is not so."""
+
+_HASHES_REMEMBERED_MAX: Final = 2048
 
 Fact = Member | Publication
 
@@ -34,12 +37,14 @@ def fingerprint(fact: Fact | None) -> int:
     if fact is None:
         return 0
     if isinstance(fact, Member):
-        epoch, counter = fact.incarnation
-        text = f"{fact.node} {epoch} {counter} {fact.status.rank}"
-    else:
-        epoch, counter = fact.version
-        text = f"{fact.node} {epoch} {counter}"
-    return int.from_bytes(blake2b(text.encode(), digest_size=HASH_SIZE_BYTES).digest(), "big")
+        return _hash(fact.node, *fact.incarnation, fact.status.rank)
+    return _hash(fact.node, *fact.version)
+
+
+# What replaces something is soon replaced itself, and many views in one process see the same.
+@lru_cache(_HASHES_REMEMBERED_MAX)
+def _hash(*of: str | int) -> int:
+    return int.from_bytes(blake2b(" ".join(map(str, of)).encode(), digest_size=HASH_SIZE_BYTES).digest(), "big")
 
 
 class Changes:

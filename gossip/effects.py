@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from gossip.member import Member, Status
 from gossip.transport import Lane, Peer
@@ -25,8 +26,7 @@ class TimerKind(StrEnum):
     REJOIN = "rejoin"
 
 
-@dataclass(frozen=True, slots=True)
-class Timer:
+class Timer(NamedTuple):
     """Given back to ``Swim.timer`` once its delay has passed. A timer whose token was superseded is a no-op."""
 
     kind: TimerKind
@@ -34,8 +34,7 @@ class Timer:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Give ``frame`` to the transport."""
 
     peer: Peer
@@ -43,23 +42,20 @@ class Send:
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(NamedTuple):
     """Call ``Swim.timer(timer, now)`` in ``delay_s`` seconds."""
 
     timer: Timer
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(NamedTuple):
     """``timer`` is stale: to let it go off does nothing, and wakes a process for nothing."""
 
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(NamedTuple):
     """An application payload arrived from the node ``sender``."""
 
     sender: str
@@ -84,8 +80,7 @@ class MarkDiffers:
     node: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberChanged:
+class MemberChanged(NamedTuple):
     """A member is new (``before`` is None), changed its status, restarted, or moved to another address."""
 
     member: Member

@@ -7,7 +7,6 @@ views converge without agreement. Only the member itself raises its incarnation,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -57,8 +56,7 @@ class Incarnation(NamedTuple):
         return Incarnation(top.epoch + 1, 0) if top.epoch < INCARNATION_MAX else top
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A node as membership sees it. The address is data: identity is ``node`` alone."""
 
     node: str
@@ -76,8 +74,7 @@ class Member:
         return Member(self.node, self.address, self.incarnation, status)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A statement about a member that travels from node to node.
 
     ``accusers``: who found a suspect unresponsive, each from own experience. ``down_for_s``: how long a dead or left

@@ -45,8 +45,7 @@ _REMEMBERED_NAMES_MAX: Final = 4
 _REMEMBERED_BODY_SIZE_BYTES_MAX: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(NamedTuple):
     """Are you there? Carries who asks (address and incarnation) and the hash of all that it knows.
 
     ``mark``: what the application shows in every ping and ack (``Swim``); 0 takes no bytes.
@@ -59,8 +58,7 @@ class Ping:
     mark: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(NamedTuple):
     """Yes, or: the one you asked me to ping is. ``digest`` and ``mark`` are the sender's own, as in a ping."""
 
     sequence: int
@@ -90,8 +88,7 @@ class Buckets:
     hashes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """How new the knowledge about one node is. ``rank`` is that of its status."""
 
     node: str
@@ -182,8 +179,7 @@ Message = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A decoded frame. ``highest``: the highest version that its sender speaks.
 
     Of a ``version`` that is not spoken here, no messages are known. ``skipped`` counts messages of unknown kinds.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Final
 
 from gossip.config import SwimConfig
@@ -128,7 +127,7 @@ class View:
             self._hear_about_myself(claim, sender, now)
             return
         if claim.accusers and self.expelled:
-            claim = replace(claim, accusers=tuple(node for node in claim.accusers if node not in self.expelled))
+            claim = claim._replace(accusers=tuple(node for node in claim.accusers if node not in self.expelled))
         if held is None:
             if not self._worth_knowing(claim):
                 return
@@ -177,7 +176,7 @@ class View:
         """Change what this node is, and tell everybody."""
         before = self.membership.myself
         self.has_left = status is Status.LEFT
-        self._put(replace(before, status=status, incarnation=incarnation), now)
+        self._put(before._replace(status=status, incarnation=incarnation), now)
         self.spread_myself()
         if incarnation.epoch != before.incarnation.epoch:
             self._outbox.emit(EpochRaised(incarnation.epoch))
@@ -195,7 +194,7 @@ class View:
         if not self.may_answer(held.node, now):
             return
         self._counters["identity_contradictions"] += 1
-        other = replace(held, address=address, status=Status.ALIVE)
+        other = held._replace(address=address, status=Status.ALIVE)
         self._outbox.send(Peer(held.node, held.address), Lane.PROBE, Claim(other))
         self._outbox.send(Peer(held.node, address), Lane.PROBE, Claim(held.with_status(Status.ALIVE)))
 

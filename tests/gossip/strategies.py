@@ -34,6 +34,7 @@ from tests.gossip.harness import CLUSTER, address_of, node_id
 
 integers = st.integers(0, 2**63 - 1)
 hashes = st.integers(0, 2**64 - 1)
+marks = st.just(0) | hashes
 any_nodes = st.binary(min_size=16, max_size=16).map(bytes.hex)
 any_addresses = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 any_parts = st.integers(0, INCARNATION_MAX)
@@ -59,8 +60,8 @@ def messages_about(
     return st.one_of(
         claims,
         publications,
-        st.builds(Ping, integers, hashes, addresses, incarnations),
-        st.builds(Ack, integers, hashes),
+        st.builds(Ping, integers, hashes, addresses, incarnations, marks),
+        st.builds(Ack, integers, hashes, marks),
         st.builds(PingRequest, integers, nodes),
         st.builds(Nack, integers),
         st.builds(Buckets, st.lists(hashes, max_size=8).map(tuple)),
