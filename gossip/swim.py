@@ -204,6 +204,11 @@ class Swim:
         return self._view.directory.publication(node)
 
     @property
+    def has_news(self) -> bool:
+        """Something is left to pass on to others."""
+        return self._outbox.has_news
+
+    @property
     def local_health(self) -> int:
         """How unwell this node finds itself: 0 is well, ``awareness_max - 1`` the worst."""
         return self._health.score

@@ -20,7 +20,7 @@ from simulations.checkers.durability import Durability
 from simulations.checkers.membership import Membership, Trust
 from simulations.checkers.rollout import Rollout
 from simulations.checkers.scope import Scope
-from simulations.checkers.steadiness import Steadiness
+from simulations.checkers.steadiness import Quiet, Steadiness
 from simulations.checkers.wholeness import Agreement, Members, Promises, Wholeness
 from simulations.checkers.writers import Writers
 from simulations.cluster import Cluster
@@ -65,7 +65,7 @@ def safety(books: Books, canaries: Iterable[bytes]) -> tuple[Checker, ...]:
 
 def healed(acknowledged: Acknowledged, books: Books | None = None) -> tuple[Checker, ...]:
     """Those that judge a cluster that was left alone for a while. Without ``books`` nothing is excused."""
-    return (Membership(), Trust(), Agreement(), Wholeness(books), Promises(), Members(), acknowledged)
+    return (Membership(), Trust(), Agreement(), Wholeness(books), Promises(), Members(), acknowledged, Quiet())
 
 
 def liveness(cluster: Cluster) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from simulations.checkers.base import Checker
 from simulations.checkers.membership import staying
@@ -15,6 +16,17 @@ WRITES_MAX = 2
 """What an agent writes of what was before the rest, at most, and once for each document: the peers that it knows, and
 what it was told last.
 """
+
+
+class Quiet(Checker):
+    name = "quiet"
+    about = "what was news has been told, and nobody goes on telling it"
+
+    def judge(self, cluster: Cluster) -> Iterator[str]:
+        hosts = staying(cluster)
+        telling = [h for h in hosts if h.agent is not None and len(h.agent.alive) > 1 and h.agent.swim.has_news]
+        if telling:
+            yield f"{len(telling)} of {len(hosts)} agents, {telling[0].name} among them, still have news to tell"
 
 
 class Steadiness(Checker):

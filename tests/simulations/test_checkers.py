@@ -16,7 +16,7 @@ from gary.runtime.base import StartRequest
 from gary.spec import Service, to_json
 from gary.state import PromiseState
 from gary.storage import AppendChanges, DeleteRecord, DropDocument, PutRecord, PutSnapshot, Table
-from gossip import Lane, Peer, Send, Swim
+from gossip import Advertisement, Lane, Peer, Send, Swim
 from simulations.checkers import liveness
 from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.answering import Answering
@@ -25,6 +25,7 @@ from simulations.checkers.books import Books
 from simulations.checkers.bounds import Bounds
 from simulations.checkers.decisions import Decisions
 from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
+from simulations.checkers.steadiness import Quiet
 from simulations.checkers.wholeness import Wholeness
 from simulations.checkers.writers import Writers
 from simulations.cluster import Cluster
@@ -428,6 +429,23 @@ def test_who_withdraws_while_all_others_fail_to_keep_a_slot_and_stops_it_is_seen
             safety.wrote(cluster, here, [PutSnapshot(id, here.storage.load().documents[id].snapshot)])
         safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
         assert len([said for said in safety.violations if "knew nobody who kept it" in said]) == count
+
+
+def test_an_agent_that_has_news_to_tell_is_seen_until_it_has_told_it_and_one_that_is_alone_has_nobody_to_tell() -> None:
+    cluster = settled(cluster_of(4, 1), app(2))
+    cluster.run(10.0)
+    checker, host = Quiet(), cluster.hosts[1]
+    assert list(checker.judge(cluster)) == []
+    assert host.agent is not None
+    host.agent.swim.advertise(Advertisement((), b"other words"), cluster.clock.now)
+    assert ["1 of 4 agents, n1 among them" in said for said in checker.judge(cluster)] == [True]
+    for other in cluster.hosts:
+        if other is not host:
+            cluster.kill(other)
+    cluster.run(30.0)
+    host.agent.swim.advertise(Advertisement((), b"words for nobody"), cluster.clock.now)
+    assert host.agent.swim.has_news
+    assert list(checker.judge(cluster)) == []
 
 
 def test_members_that_know_the_same_and_decide_differently_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
