@@ -44,8 +44,8 @@ fast: $(STAMP) ## The tests that take a minute together, on all cores
 long: $(STAMP) ## Agents as processes, and long lives of whole clusters in virtual time
 	$(BIN)/python -m pytest -m long --numprocesses auto --dist worksteal $(ARGS)$(NONE_IS_FINE)
 
-engines: $(STAMP) ## The tests on engines, one at a time; skipped with the reason where there are none
-	$(BIN)/python -m pytest -m engine $(ARGS)$(NONE_IS_FINE)
+engines: $(STAMP) ## The tests on engines, two at a time; skipped with the reason where there are none
+	$(BIN)/python -m pytest -m engine --numprocesses 2 --dist worksteal $(ARGS)$(NONE_IS_FINE)
 
 seeds: $(STAMP) ## Random faults in virtual time: known seeds, then fresh ones for as long as FOR says
 	$(BIN)/python -m simulations seeds --compiled --fresh $(FOR)

@@ -1,4 +1,4 @@
-"""One cluster of engines for the whole session: starting it costs more than cleaning it between two tests."""
+"""One cluster of engines for each process that tests: starting it costs more than cleaning it between two tests."""
 
 from __future__ import annotations
 
