@@ -15,7 +15,7 @@ So whoever answers has had the time to object, at every node, before that node h
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -55,7 +55,7 @@ class Suspicion:
     ends: float = math.inf
     outcome: Status = Status.DEAD
     is_over_elsewhere: bool = False
-    accusers: dict[str, None] = field(default_factory=dict)
+    accusers: tuple[str, ...] = ()
 
 
 class Suspicions:
@@ -83,13 +83,15 @@ class Suspicions:
 
     def accuse(self, node: str, accusers: tuple[str, ...]) -> bool:
         """Add accusers, as many as can make a difference. True if any was new: that is worth passing on."""
-        known = self._running[node].accusers
-        before = len(known)
+        running = self._running[node]
+        known = before = running.accusers
         for accuser in accusers:
             if len(known) > self._config.suspicion_confirmations:
                 break
-            known[accuser] = None
-        return len(known) > before
+            if accuser not in known:
+                known = (*known, accuser)
+        running.accusers = known
+        return len(known) > len(before)
 
     def postpone(self, by_s: float) -> None:
         """This node stood still for so long: that was no time in which a suspect could have been heard."""
@@ -99,7 +101,7 @@ class Suspicions:
     def evidence(self, node: str) -> Evidence | None:
         """On what ``node`` is suspected; None if it is not."""
         running = self._running.get(node)
-        return Evidence(tuple(running.accusers), running.started) if running else None
+        return Evidence(running.accusers, running.started) if running else None
 
     def over_elsewhere(self, node: str, outcome: Status) -> None:
         """Others hold ``node`` dead, or say that it left."""
@@ -116,13 +118,14 @@ class Suspicions:
         """Strike ``accuser`` from all suspicions, as if it had never spoken; returns whom it had accused."""
         accused = tuple(node for node, running in self._running.items() if accuser in running.accusers)
         for node in accused:
-            del self._running[node].accusers[accuser]
+            running = self._running[node]
+            running.accusers = tuple(known for known in running.accusers if known != accuser)
         return accused
 
     def accusers(self, node: str) -> tuple[str, ...]:
         """Who accuses ``node``, first accuser first; empty when nobody does."""
         running = self._running.get(node)
-        return tuple(running.accusers) if running else ()
+        return running.accusers if running else ()
 
     def wanted(self, able: int) -> int:
         """K: confirmations to wait for when ``able`` members could give one."""
