@@ -46,7 +46,7 @@ class Outbox:
         self._versions = versions
         self._higher: dict[str, int] = {}
         self._effects: list[Effect] = []
-        self._armed: dict[tuple[TimerKind, str], tuple[int, float]] = {}
+        self._armed: dict[tuple[TimerKind, str], tuple[Timer, float]] = {}
         self._tokens = 0
         self._cluster = cluster
         self._heads: dict[int, bytes] = {}
@@ -92,14 +92,15 @@ class Outbox:
         """Set the timer, in place of the one that is armed under the same kind and key."""
         self.disarm(kind, key)
         self._tokens += 1
-        self._armed[kind, key] = (self._tokens, self.now + max(0.0, delay_s))
-        self._effects.append(SetTimer(Timer(kind, key, self._tokens), max(0.0, delay_s)))
+        timer = Timer(kind, key, self._tokens)
+        self._armed[kind, key] = (timer, self.now + max(0.0, delay_s))
+        self._effects.append(SetTimer(timer, max(0.0, delay_s)))
 
     def disarm(self, kind: TimerKind, key: str = "") -> None:
         """Cancel the armed timer, if there is one."""
         armed = self._armed.pop((kind, key), None)
         if armed is not None:
-            self._effects.append(CancelTimer(Timer(kind, key, armed[0])))
+            self._effects.append(CancelTimer(armed[0]))
 
     def is_armed(self, kind: TimerKind, key: str = "") -> bool:
         """Such a timer is armed."""
@@ -107,8 +108,8 @@ class Outbox:
 
     def fired(self, timer: Timer) -> float | None:
         """Take note that ``timer`` went off; returns when it was due, None if it is stale."""
-        token, due = self._armed.get((timer.kind, timer.key), (None, None))
-        if token != timer.token:
+        armed, due = self._armed.get((timer.kind, timer.key), (None, None))
+        if armed != timer:
             return None
         del self._armed[timer.kind, timer.key]
         return due
