@@ -19,7 +19,7 @@ from gossip import (
 )
 from gossip.directory import Publication
 from gossip.messages import Ack, Nack, Ping, PingRequest
-from gossip.suspicion import suspicion_timeout_s
+from gossip.suspicion import Suspicions, suspicion_timeout_s
 from gossip.transport import HUNG_UP
 from tests.gossip.harness import Solo, address_of, alive, dead, left, node_id, of_type, ping, pinged, suspect
 
@@ -288,6 +288,55 @@ def test_suspects_cannot_confirm_so_when_most_vanish_at_once_the_wait_is_short_a
     assert [solo.status(number) for number in (3, 4, 5)] == [Status.SUSPECT] * 3
     solo.passes(1.0)
     assert [solo.status(number) for number in (3, 4, 5)] == [Status.DEAD] * 3
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.sampled_from(["start", "end", "time", "time", "time", "due"]), st.integers(0, 9)
+        ),
+        max_size=60,
+    )
+)
+def test_each_suspicion_is_over_once_at_the_time_that_was_set_last_and_few_times_are_kept(
+    happens: list[tuple[str, str, int]],
+) -> None:
+    suspicions = Suspicions(SwimConfig())
+    ends: dict[str, float] = {}
+    for node, what, at in happens:
+        if what == "start":
+            suspicions.start(node, (), 0.0)
+            ends[node] = float("inf")
+        elif what == "end":
+            suspicions.end(node)
+            ends.pop(node, None)
+        elif what == "time" and node in ends:
+            suspicions.time(node, at)
+            ends[node] = at
+        elif what == "due":
+            due = sorted(suspect for suspect, end in ends.items() if end <= at)
+            assert sorted(suspicions.take_due(at)) == due
+            ends |= dict.fromkeys(due, float("inf"))
+        assert suspicions.next_end == min(ends.values(), default=float("inf"))
+        assert len(suspicions._ends) <= 4 * len(ends) + 4 or what == "end"
+
+
+def test_one_timer_serves_all_suspects_and_each_is_given_up_in_its_time() -> None:
+    solo = Solo(config=SwimConfig(suspicion_max_factor=1), knows=[2, 3, 4, 5])
+    solo.answering = (3, 5)
+    solo.hears(5, suspect(2, 5))
+    first = solo.armed(TimerKind.SUSPICION)
+    assert len(first) == 1
+    solo.passes(1.0)
+    solo.hears(5, suspect(3, 5), suspect(4, 5))
+    assert solo.armed(TimerKind.SUSPICION) == first
+    solo.hears(3, alive(3, counter=1))
+    solo.passes(first[0] - solo.now + 0.1)
+    assert [solo.status(number) for number in (2, 3, 4)] == [Status.DEAD, Status.ALIVE, Status.SUSPECT]
+    assert len(solo.armed(TimerKind.SUSPICION)) == 1
+    solo.passes(1.0)
+    assert [solo.status(number) for number in (2, 3, 4)] == [Status.DEAD, Status.ALIVE, Status.DEAD]
+    assert solo.armed(TimerKind.SUSPICION) == []
 
 
 def test_suspicion_grows_with_the_logarithm_of_the_cluster() -> None:
