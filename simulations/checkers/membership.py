@@ -11,8 +11,10 @@ from simulations.host import Host
 
 
 def expelled(cluster: Cluster) -> set[NodeId]:
-    """Whom anybody knows to be out."""
-    return {node for host in cluster.live() if host.agent for node in host.agent.standing.ledger.expulsions}
+    """Who knows to be out, and whom anybody else knows to be. Whom the expelled have expelled nobody hears."""
+    ledgers = {host.node: host.agent.standing.ledger for host in cluster.live() if host.agent}
+    out = {node for node, ledger in ledgers.items() if node in ledger.expulsions}
+    return out | {other for node, ledger in ledgers.items() if node not in out for other in ledger.expulsions}
 
 
 def staying(cluster: Cluster) -> list[Host]:

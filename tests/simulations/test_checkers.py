@@ -25,6 +25,7 @@ from simulations.checkers.books import Books
 from simulations.checkers.bounds import Bounds
 from simulations.checkers.decisions import Decisions
 from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
+from simulations.checkers.membership import expelled
 from simulations.checkers.steadiness import Quiet
 from simulations.checkers.wholeness import Wholeness
 from simulations.checkers.writers import Writers
@@ -429,6 +430,22 @@ def test_who_withdraws_while_all_others_fail_to_keep_a_slot_and_stops_it_is_seen
             safety.wrote(cluster, here, [PutSnapshot(id, here.storage.load().documents[id].snapshot)])
         safety.performs(cluster, here, StopContainer(1, "docker", container.id, 0.0))
         assert len([said for said in safety.violations if "knew nobody who kept it" in said]) == count
+
+
+def test_whom_an_expelled_node_has_expelled_before_it_heard_of_that_is_no_less_a_member() -> None:
+    cluster = settled(cluster_of(5, 1), app(2))
+    victim, others = cluster.hosts[2], [host for host in cluster.hosts if host is not cluster.hosts[2]]
+    cluster.partition([victim], others)
+    cluster.answer(cluster.hosts[0], "expel", {"node": "n2"})
+    cluster.answer(victim, "expel", {"node": cluster.hosts[3].node})
+    assert expelled(cluster) == {victim.node, cluster.hosts[3].node}
+    assert cluster.hosts[0].agent is not None
+    assert victim.agent is not None
+    for statement in cluster.hosts[0].agent.standing.ledger.without(()):
+        victim.agent._here.membership.spreading.heard(statement)
+    cluster.run(30.0)
+    assert expelled(cluster) == {victim.node}
+    assert liveness(cluster) == []
 
 
 def test_an_agent_that_has_news_to_tell_is_seen_until_it_has_told_it_and_one_that_is_alone_has_nobody_to_tell() -> None:
