@@ -228,15 +228,20 @@ class ClusterCommands:
             return
         kept = [p for d in host.deployments.values() for p in d.state.promises_of(host.node)]
         words = f"{_count(len(kept), 'slot')} and {_count(len(host.deployments), 'document')} to hand over"
-        if not host.deployments and not (host.is_expelled and host.engines.containers()):
+        # Containers may be left of what this node was told to be no member of: others say whether they are to end.
+        left = [] if host.deployments else host.engines.containers()
+        if left:
+            words = f"{_count(len(left), 'container')} to stop"
+        elif not host.deployments:
             host.leave_cluster()
             responder.end({"left": True, "message": "left the cluster"})
             return
         if host.clock.now >= until:
             self._leaving = None
             host.drain(is_draining=False)
-            slots = ", ".join(promise.slot for promise in kept[:SLOTS_NAMED_MAX])
-            message = f"not everything was taken over in time ({words}{': ' + slots if slots else ''}); this node stays"
+            slots = [promise.slot for promise in kept] or [container.labels.slot for container in left]
+            named = ", ".join(slots[:SLOTS_NAMED_MAX])
+            message = f"not everything was taken over in time ({words}{': ' + named if named else ''}); this node stays"
             responder.fail(CommandError(ErrorCode.TIMEOUT, message, "'gary status' says why; or allow more --timeout"))
             return
         if words != said:

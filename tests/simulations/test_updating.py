@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from gary.agent import Agent
+from gary.effects import Effect
 from gary.runtime.memory import Behaviour
 from gary.spec import Constraint, Healthcheck, Mode, Port, Resources, to_json
 from simulations.cluster import Cluster
@@ -198,6 +200,35 @@ def healthy_slots(cluster: Cluster) -> int:
             if container.health.value == "healthy"
         }
     )
+
+
+@seeds
+def test_who_leaves_and_is_told_to_be_no_member_any_more_first_stops_what_it_ran(seed: int) -> None:
+    cluster = settled(cluster_of(5, seed), app(4))
+    leaver = next(host for host in cluster.hosts if len(host.engine.present(cluster.clock.now)) == 1)
+    other = next(host for host in cluster.hosts if host is not leaver and host.agent and host.agent.deployments)
+    assert leaver.agent is not None
+    assert other.agent is not None
+    (id,) = leaver.agent.deployments
+    number = cluster.post(leaver, "leave", {"timeout_s": 60})
+    deployment, out = other.agent.deployments[id], leaver.node
+
+    def strike_off(agent: Agent, now: float) -> list[Effect]:
+        draft = deployment.document.draft()
+        draft.forget(out)
+        deployment.write(draft, now)
+        return agent._finish()
+
+    leaver.agent._here.part_with(id)
+    cluster.driver.input(other, other.life, strike_off)
+    cluster.run(0.5)
+    assert leaver.engine.present(cluster.clock.now)
+    assert not leaver.replies[number][-1].last
+    assert cluster.run_until(lambda: leaver.replies[number][-1].last, 60.0)
+    assert leaver.replies[number][-1].error is None
+    assert not leaver.engine.present(cluster.clock.now)
+    cluster.run(20.0)
+    assert len(cluster.running()) == 4
 
 
 @seeds
