@@ -25,17 +25,18 @@ class Status(StrEnum):
     DEAD = "dead"
     LEFT = "left"
 
-    rank: int
-    """Position in the order in which one incarnation ages."""
-    live: bool
-    """Counts as part of the cluster: alive, or suspect and not yet given up."""
+    @property
+    def rank(self) -> int:
+        """Position in the order in which one incarnation ages."""
+        return _RANK[self]
+
+    @property
+    def live(self) -> bool:
+        """Counts as part of the cluster: alive, or suspect and not yet given up."""
+        return self is Status.ALIVE or self is Status.SUSPECT
 
 
-# Asked for many times for each claim: an attribute costs a third of a property.
-for _rank, _status in enumerate(Status):
-    _status.rank = _rank
-    _status.live = _status in (Status.ALIVE, Status.SUSPECT)
-
+_RANK = {Status.ALIVE: 0, Status.SUSPECT: 1, Status.DEAD: 2, Status.LEFT: 3}
 STATUS_BY_RANK = tuple(Status)
 
 

@@ -36,10 +36,9 @@ class Roster:
         self._nodes: list[str] = []
         # Still in the list, until all of it is gone through anyway: where in the list they are is not known.
         self._removed: set[str] = set()
-        self._size = 0
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._base) + len(self._nodes) - len(self._removed)
 
     def __contains__(self, node: str) -> bool:
         return self._belongs(node)
@@ -49,7 +48,6 @@ class Roster:
 
     def add(self, node: str) -> None:
         """``node`` belongs here from now on."""
-        self._size += 1
         if node in self._removed:
             self._removed.remove(node)
         else:
@@ -57,14 +55,13 @@ class Roster:
 
     def remove(self, node: str) -> None:
         """``node`` belongs here no more."""
-        self._size -= 1
         self._removed.add(node)
         if 2 * len(self._removed) > len(self._base) + len(self._nodes):
             self._tidy()
 
     def adopt(self, nodes: Sequence[str]) -> None:
         """Hold exactly ``nodes``, which are shared and must not change from now on."""
-        self._base, self._nodes, self._removed, self._size = nodes, [], set(), len(nodes)
+        self._base, self._nodes, self._removed = nodes, [], set()
 
     def first(self) -> str:
         """One of the nodes, always the same for the same history. There must be one."""

@@ -75,13 +75,16 @@ class View:
         self._moved = moved
         self._confirmations_wanted = 0
         self._suspicions_at = float("inf")
-        self.has_left = False
-        """This node has said that it leaves."""
         self._reap_at = float("inf")
         self._conflict_at = float("-inf")
         self._answered_at: dict[str, float] = {}
         self._objected_at = float("-inf")
         self._objected_to: set[str] = set()
+
+    @property
+    def has_left(self) -> bool:
+        """This node has said that it leaves."""
+        return self.membership.myself.status is Status.LEFT
 
     @property
     def has_room(self) -> bool:
@@ -175,7 +178,6 @@ class View:
     def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
         """Change what this node is, and tell everybody."""
         before = self.membership.myself
-        self.has_left = status is Status.LEFT
         self._put(before._replace(status=status, incarnation=incarnation), now)
         self.spread_myself()
         if incarnation.epoch != before.incarnation.epoch:

@@ -242,7 +242,8 @@ class ClusterCommands:
             slots = [promise.slot for promise in kept] or [container.labels.slot for container in left]
             named = ", ".join(slots[:SLOTS_NAMED_MAX])
             message = f"not everything was taken over in time ({words}{': ' + named if named else ''}); this node stays"
-            responder.fail(CommandError(ErrorCode.TIMEOUT, message, "'gary status' says why; or allow more --timeout"))
+            hint = "remove these containers yourself" if left else "'gary status' says why"
+            responder.fail(CommandError(ErrorCode.TIMEOUT, message, f"{hint}; or allow more --timeout"))
             return
         if words != said:
             responder.item({"message": words})

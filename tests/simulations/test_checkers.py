@@ -37,6 +37,15 @@ from tests.simulations.support import Safely, app, cluster_of, growth, settled
 CANARY = "canary-d4b2f7"
 
 
+def witnessed() -> tuple[Cluster, Orders, Bearers]:
+    """Four hosts, orders for them, and who sees on which disks these are."""
+    cluster = cluster_of(4, 1)
+    books = Books()
+    bearers = Bearers(cluster, books)
+    cluster.watch(books)
+    return cluster, Orders(cluster, bearers), bearers
+
+
 def test_liveness_sees_a_container_that_is_missing_and_one_too_many() -> None:
     cluster = settled(cluster_of(4, 1), app(4))
     assert liveness(cluster) == []
@@ -247,11 +256,7 @@ def test_an_acknowledged_order_that_came_to_nothing_is_seen_unless_another_one_c
 
 @pytest.mark.parametrize("operation", ["deploy", "scale", "remove"])
 def test_an_order_is_borne_as_long_as_one_disk_has_it_that_had_it_when_it_was_acknowledged(operation: str) -> None:
-    cluster = cluster_of(4, 1)
-    books = Books()
-    bearers = Bearers(cluster, books)
-    cluster.watch(books)
-    orders = Orders(cluster, bearers)
+    cluster, orders, bearers = witnessed()
     order = orders.give(cluster.hosts[0], "deploy", "shop", {"spec": to_json(app(4))})
     cluster.run(5.0)
     if operation != "deploy":
@@ -286,11 +291,7 @@ def test_containers_of_which_every_disk_has_lost_all_knowledge_are_nobody_s_faul
 
 
 def test_orders_for_two_deployments_of_one_name_do_not_overrule_each_other() -> None:
-    cluster = cluster_of(4, 1)
-    books = Books()
-    bearers = Bearers(cluster, books)
-    cluster.watch(books)
-    orders = Orders(cluster, bearers)
+    cluster, orders, bearers = witnessed()
     cluster.partition(cluster.hosts[:2], cluster.hosts[2:])
     cluster.run(15.0)
     given = [
@@ -337,11 +338,7 @@ def test_an_order_by_a_clock_that_is_ahead_stands_against_a_later_one() -> None:
 
 
 def test_an_order_that_changed_nothing_at_the_second_try_is_a_word_if_it_was_done_at_the_first() -> None:
-    cluster = cluster_of(4, 1)
-    books = Books()
-    bearers = Bearers(cluster, books)
-    cluster.watch(books)
-    orders = Orders(cluster, bearers)
+    cluster, orders, bearers = witnessed()
     host = cluster.hosts[0]
     orders.give(host, "deploy", "shop", {"spec": to_json(app(2))})
     cluster.run(5.0)
