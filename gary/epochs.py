@@ -64,8 +64,9 @@ def taken_along(before: Document, present: Document, slots: Container[Slot] = ()
     spoken = known.get((BREAKS, node))
     if spoken is None or spoken.epoch < present.epoch:
         draft.state_anew(facts, slots)
-    # Who was forgotten in the meantime has old news of everybody else.
-    is_heard = _role(known, node) not in GONE
+    role = _role(known, node)
+    # Who was forgotten in the meantime, or has left and does not know it any more, has old news of everybody else.
+    is_heard = role not in GONE or role is _role(before.facts, node) is Role.LEFT
     for place, fact in _lasting(facts, before.epoch).items():
         if known.get(place) == fact or _is_own(place, fact, node):
             continue

@@ -347,6 +347,29 @@ def test_who_was_forgotten_brings_no_old_news_of_others() -> None:
     assert copies[2].state.promise(C, "web/6") is not None
 
 
+def test_what_only_a_leaving_node_heard_of_one_that_died_is_kept() -> None:
+    copies = deployment(A, B, C)
+    write(copies[2], lambda draft: draft.leave())
+    meet(*copies)
+    write(copies[0], lambda draft: draft.promise(promise(A, "web/6", lamport=6)))
+    hear(copies[2].document, copies[0].document)  # A is dead from now on.
+    begin(copies[1])
+    meet(copies[1], copies[2])
+    assert copies[1].state.promise(A, "web/6") == promise(A, "web/6", lamport=6)
+
+
+def test_who_left_and_forgot_it_with_its_disk_brings_no_old_news_of_others() -> None:
+    copies = deployment(A, B, C)
+    backup = Copy(C)
+    hear(backup.document, copies[2].document)
+    write(copies[2], lambda draft: draft.leave())
+    meet(*copies)
+    write(backup, lambda draft: draft.forget(B))
+    begin(copies[0])
+    meet(copies[0], backup)
+    assert copies[0].state.members[B].role is Role.MEMBER
+
+
 def test_of_the_nodes_that_are_gone_only_the_latest_are_remembered() -> None:
     copies = deployment(A, B)
     strangers = [f"{number:032x}" for number in range(1000, 1000 + GONE_MAX + 40)]
