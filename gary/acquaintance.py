@@ -40,6 +40,18 @@ def proofs(state: State, prover: NodeId, judge: NodeId) -> tuple[bytes, ...]:
     return tuple(proof(secret, prover, judge) for secret in secrets)
 
 
+def proofs_of_instances(state: State, prover: NodeId, judge: NodeId) -> tuple[bytes, ...]:
+    """What shows ``judge`` of which instances ``prover`` knows, living and removed."""
+    instances = {generation.instance for generation in state.specs} | state.removed
+    return tuple(proof_of_instance(instance, prover, judge) for instance in sorted(instances))
+
+
+def knows_all(state: State, given: Collection[bytes], prover: NodeId, judge: NodeId) -> bool:
+    """Whether ``prover`` has shown that it knows of each instance that lives by ``state``."""
+    living = {generation.instance for generation in state.specs} - state.removed
+    return {proof_of_instance(instance, prover, judge) for instance in living} <= set(given)
+
+
 def is_proven(state: State, given: Collection[bytes], prover: NodeId, judge: NodeId) -> bool:
     """Whether ``prover`` has shown that it shares one of the secrets."""
     return not set(proofs(state, prover, judge)).isdisjoint(given)

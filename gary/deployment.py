@@ -48,7 +48,7 @@ from gary.outbox import After
 from gary.reconciler import Containers, Slate
 from gary.replication import Replication
 from gary.runtime.base import Container
-from gary.state import Role, State
+from gary.state import GONE, Role, State
 
 IDLE_MEMBER_S = 30.0
 FORGET_AFTER_S = 7 * 24 * 3600.0
@@ -160,7 +160,7 @@ class Deployment:
 
     def dismissed(self, sender: NodeId, told: Dismissed, now: float) -> None:
         """A fellow knows that this node is no member any more."""
-        if self._replication.is_dismissed(sender, told, now):
+        if self._replication.is_dismissed(sender, told):
             self._host.part_with(self.id)
         else:
             self.evaluate(now)
@@ -253,6 +253,7 @@ class Deployment:
         Or it has left, and others know. If none of them tells of it for long, their disks have lost that: who is given
         the document leaves once more. So does who was invited, and does not know what it has promised.
         """
+        self._replication.holds_nothing(sender)
         state, view = self.state, self._view()
         members = live_members(state, view)
         invited = [node for node in state.holders if node in view.alive and state.promises_of(node)]
@@ -316,7 +317,7 @@ class Deployment:
         wake.append(self._replication.compare_if_due(now))
         if state.is_removed:
             self._wind_up(state)
-        elif self._has_left(state):
+        elif self._replication.left:
             self._part(now)
         elif state.spec is not None:
             self._keep_house(state, now, wake)
@@ -336,8 +337,9 @@ class Deployment:
         self._replication.check_synced(now, wake)
         draft = self.document.draft()
         membership = state.members.get(self._host.node)
-        if membership is None:
-            # It was named under another id: this host has a new one since its disk lost the former.
+        if membership is None or membership.role in GONE:
+            # It was named under another id: this host has a new one since its disk lost the former. Or it was gone,
+            # deployed that name anew where nobody knew of it, and then met those who do.
             draft.stay(self._host.node)
         elif membership.role is Role.INVITED:
             # Two invited this node, and the later word of one came over its own.
@@ -469,13 +471,6 @@ class Deployment:
             draft.leave()
             self.write(draft, now)
             self._replication.say_goodbye(now)
-
-    def _has_left(self, state: State) -> bool:
-        """Whether this node has said that it leaves; after a restart its own document says so."""
-        membership = state.members.get(self._host.node)
-        if not self._replication.left and membership is not None and membership.role is Role.LEFT:
-            self._replication.left = self.document.replica.heads()
-        return bool(self._replication.left)
 
     def _part(self, now: float) -> None:
         """Drop the document once enough of those that stay hold all that this node knew; stay if nobody is left."""

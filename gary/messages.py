@@ -156,11 +156,15 @@ class Acquaintance:
 
 @dataclass(frozen=True, slots=True)
 class Dismissed:
-    """The receiver is no member any more: somebody stated so, or it did itself, in ``epoch`` with this ``counter``."""
+    """The receiver is no member any more: somebody stated so, or it did itself, in ``epoch`` with this ``counter``.
+
+    ``proofs``: of the instances of which the sender knows, since it says nothing about another one of that name.
+    """
 
     deployment: DeploymentId
     epoch: int
     counter: int
+    proofs: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +337,8 @@ def _decode(kind: type[Message], fields: list[Any]) -> Message:
         case "Acquaintance":
             return Acquaintance(_id(fields[0]), _all_bytes(fields[1]), fields[2] is True)
         case "Dismissed":
-            return Dismissed(_id(fields[0]), _number(fields[1]), _number(fields[2]))
+            proofs = _all_bytes(fields[3]) if len(fields) > 3 else ()
+            return Dismissed(_id(fields[0]), _number(fields[1]), _number(fields[2]), proofs)
         case "Without":
             return Without(_id(fields[0]), fields[1] is True)
         case "Request":

@@ -11,17 +11,17 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from crdt import CorruptReplica, Exchange, ExchangeConfig, Outgoing
-from gary.acquaintance import is_proven, proofs
+from gary.acquaintance import is_proven, knows_all, proofs, proofs_of_instances
 from gary.document import Document, Draft
 from gary.effects import Alarm, SetAlarm
 from gary.epochs import changes_until, is_reachable, taken_along
-from gary.facts import MEMBERS
+from gary.facts import MEMBERS, Fact
 from gary.host import Host
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Acceptance, Acquaintance, Behind, Dismissed, Snapshot, Sync
 from gary.outbox import After, Outbox
 from gary.permission import permit_in
-from gary.state import GONE, State
+from gary.state import GONE, Role, State
 from gary.storage import AppendChanges, PutSnapshot, Write
 
 BOOT_GRACE_S = 3.0
@@ -31,8 +31,6 @@ NEWS_S = 0.5
 ASK_AGAIN_S = 2.0
 """How soon a fellow in a later epoch is asked again for its document."""
 COMPARE_S = 20.0
-DISMISSED_S = 30.0
-"""For so long a fellow may not have heard that this node, which it holds for gone, is a member again."""
 AWAITED_COMPARE_S = 1.0
 """How often, while somebody waits for what fellows hold: pushes and acknowledgements get lost, and whoever goes on in
 another epoch has yet to say what it holds there."""
@@ -50,8 +48,9 @@ class _Waiting:
 
 
 class Replication:
-    """``slots_here()``: where this node's containers are or may be. ``left``: the heads with which it said goodbye;
-    ``farewelled``: who knows that it left, ``empty_handed``: who has told it since that they hold no document.
+    """``slots_here()``: where this node's containers are or may be. ``left``: the heads with which it said goodbye, or
+    those that its disk had; ``farewelled``: who knows that it left, ``empty_handed``: who has told it since that they
+    hold no document.
 
     ``is_synced``: what is known here is not just what this node's own disk said when it started. ``settled``: the slots
     that this node keeps by what is on its disk, too, wherever its promise came from: its own claim, or a document that
@@ -70,7 +69,6 @@ class Replication:
     ) -> None:
         self.document = document
         self.is_synced = not is_restored
-        self.left: tuple[bytes, ...] = ()
         self._id = id
         self._host = host
         self._slots_here = slots_here
@@ -86,12 +84,14 @@ class Replication:
         self._vouching: dict[int, NodeId] = {}
         self._vouched: set[NodeId] = set()
         self.settled = self._promised() if is_restored else frozenset()
-        self._proven: set[NodeId] = set()
+        membership = document.state.members.get(host.node)
+        has_left = is_restored and membership is not None and membership.role is Role.LEFT
+        self.left: tuple[bytes, ...] = document.replica.heads() if has_left else ()
+        self._proven: dict[NodeId, Fact | None] = {}
         self._told_of: set[NodeId] = set()
         self._news_at = now
         self.farewelled: set[NodeId] = set()
         self.empty_handed: set[NodeId] = set()
-        self._dismissed: dict[NodeId, float] = {}
 
     @property
     def state(self) -> State:
@@ -115,13 +115,20 @@ class Replication:
     def fellows(self) -> list[NodeId]:
         """The live nodes to exchange with, in the order of their ids."""
         alive, state = self._host.alive, self.state
-        permitted = {*state.holders, *self._proven.difference(state.members)}
+        permitted = {*state.holders, *filter(self.is_fellow, self._proven)}
         return sorted(node for node in permitted if node in alive and node != self._host.node)
 
     def is_fellow(self, node: NodeId) -> bool:
-        """Whether ``node`` may have the document: it is named as a holder, or not at all and has shown that it is."""
+        """Whether ``node`` may have the document: it is named as a holder, or has shown that it is one, and nothing has
+        been said of it since.
+        """
         membership = self.state.members.get(node)
-        return node in self._proven if membership is None else membership.role not in GONE
+        if membership is not None and membership.role not in GONE:
+            return True
+        return node in self._proven and self._proven[node] == self._stated_of(node)
+
+    def _stated_of(self, node: NodeId) -> Fact | None:
+        return self.document.facts.get((MEMBERS, node))
 
     # Writing
 
@@ -256,7 +263,6 @@ class Replication:
         epoch = self.document.epoch
         if sync.epoch != epoch:
             return self._hear_of(sender, sync.epoch, now)
-        self._dismissed.pop(sender, None)
         fellows = self.fellows()
         received = self._exchange.receive(sender, sync.body, fellows, permit_in(epoch))
         was_synced = self.is_synced
@@ -278,8 +284,6 @@ class Replication:
         """Ask some fellows what they know: the slow repair of whatever was lost on the way."""
         fellows = self.fellows()
         self._tell(self._exchange.compare(fellows), now)
-        if self._dismissed:
-            self._tell([self._exchange.probe(node) for node in fellows if node in self._dismissed], now)
         self._introduce()
 
     def compare_if_due(self, now: float) -> float:
@@ -314,7 +318,8 @@ class Replication:
         is_named = sender in self.state.members
         if is_named:
             gone = self.document.facts[MEMBERS, sender]
-            self._host.send(sender, Dismissed(self._id, gone.epoch, gone.counter))
+            known = proofs_of_instances(self.state, self._host.node, sender)
+            self._host.send(sender, Dismissed(self._id, gone.epoch, gone.counter, known))
         if now < self._news_at:
             return False
         self._news_at = now + ASK_AGAIN_S
@@ -328,18 +333,18 @@ class Replication:
         if self.is_fellow(node):
             self.probe(node, now)
         elif node in self._host.responsible(self._id):
-            self._introduce_to(node)
+            self._ask_who_is_unknown(node)
 
     def _introduce(self) -> None:
-        """Ask those to show that they hold the document who say so and are not named in it."""
+        """Ask those to show that they hold the document who say so and are not named in it. Who is named as gone comes
+        of its own accord.
+        """
         for node in self._host.responsible(self._id):
             if node in self._host.alive and node != self._host.node and not self.is_fellow(node):
-                self._introduce_to(node)
+                self._ask_who_is_unknown(node)
 
-    def _introduce_to(self, node: NodeId) -> None:
-        if node in self.state.members:
-            self._tell_of(node, "was struck off here and says that it holds it")
-        else:
+    def _ask_who_is_unknown(self, node: NodeId) -> None:
+        if node not in self.state.members:
             self._host.send(node, self._acquaintance(node, asks=True))
 
     def _acquaintance(self, node: NodeId, *, asks: bool) -> Acquaintance:
@@ -347,38 +352,45 @@ class Replication:
 
     def acquainted(self, sender: NodeId, told: Acquaintance, now: float) -> None:
         """Exchange with ``sender`` from now on, if it has shown that it holds what is held here."""
-        is_named = sender in self.state.members
-        if is_proven(self.state, told.proofs, sender, self._host.node):
-            if not is_named and sender not in self._proven:
-                self._proven.add(sender)
+        if not self.is_fellow(sender):
+            if is_proven(self.state, told.proofs, sender, self._host.node):
+                self._proven[sender] = self._stated_of(sender)
                 self.probe(sender, now)
-        elif not is_named:
-            self._host.count("strangers_refused")
-            self._tell_of(sender, "holds another one of this name, or says so")
-        if told.asks:
+            else:
+                self._host.count("strangers_refused")
+                self._tell_of_another(sender)
+        if told.asks and not self.left:
             self._host.send(sender, self._acquaintance(sender, asks=False))
 
-    def _tell_of(self, node: NodeId, what: str) -> None:
+    def holds_nothing(self, node: NodeId) -> None:
+        """``node`` says that it does not hold the document: what it has shown is over."""
+        self._proven.pop(node, None)
+
+    def _tell_of_another(self, node: NodeId) -> None:
         if node not in self._told_of:
             self._told_of.add(node)
-            words = f"{self._host.display_name(node)} {what}: nothing is exchanged with it"
-            self._host.tell("stranger", words, deployment=self.state.name)
+            words = "holds another one of this name, or says so: nothing is exchanged with it"
+            self._host.tell("stranger", f"{self._host.display_name(node)} {words}", deployment=self.state.name)
 
-    def is_dismissed(self, sender: NodeId, told: Dismissed, now: float) -> bool:
+    def is_dismissed(self, sender: NodeId, told: Dismissed) -> bool:
         """Whether this node has to go because others have struck it off; that it left by itself is noted.
 
-        What was said of it since may be on its way to ``sender``. But whom it had told that it leaves never hears that
-        it stayed after all, as a node does that believes itself the last one.
+        Whom it had told that it leaves has not heard that it stayed after all, as a node does that believes itself the
+        last one. And who does not know of all that lives here means an earlier deployment of that name. Both are shown
+        that this node holds the document.
         """
-        mine = self.document.facts.get((MEMBERS, self._host.node))
+        mine = self._stated_of(self._host.node)
         if mine is None or not self.is_fellow(sender):
             self._host.count("strangers_refused")
             return False
-        if self.left:
+        knows_what_lives = knows_all(self.state, told.proofs, sender, self._host.node)
+        if self.left and knows_what_lives:
             self.farewelled.add(sender)
             return False
-        since = self._dismissed.setdefault(sender, now)
-        return (told.epoch, told.counter) > (mine.epoch, mine.counter) or now >= since + DISMISSED_S
+        if knows_what_lives and (told.epoch, told.counter) > (mine.epoch, mine.counter):
+            return True
+        self._host.send(sender, self._acquaintance(sender, asks=True))
+        return False
 
     # Epochs
 

@@ -408,9 +408,8 @@ def test_who_leaves_does_not_wait_for_those_that_say_that_they_hold_nothing() ->
     members = resilient_group()
     leaving = members[C]
     leaving.write(lambda draft: draft.promise(replace(leaving.keeps, state=PromiseState.WITHDRAWN)))
-    leaving.write(lambda draft: draft.leave())
+    leaving.deployment.leave(leaving.now)
     leaving.flush()
-    leaving.deployment.evaluate(leaving.now)
     leaving.sent.clear()
     assert leaving.parted == []
     leaving.hear(B, Without(ID, has_left=False))

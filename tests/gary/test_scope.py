@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,7 @@ from tests.gary.members import ID, Member, group, is_level, later, talk
 
 X = NODES[7]
 KEY = b"k" * 32
+_numbers = itertools.count(100)
 TELLING = (Sync, Snapshot, Invitation)
 """The messages that a document travels in."""
 
@@ -197,7 +199,7 @@ def test_a_dismissal_that_is_older_than_an_invitation_is_not_followed() -> None:
     assert members[C].parted == []
 
 
-def test_who_had_left_and_came_back_alone_goes_when_the_others_are_there_again() -> None:
+def test_who_had_left_and_stayed_alone_is_a_member_when_the_others_are_there_again() -> None:
     """Its goodbye arrived, their acknowledgements did not: for all that it knew it was the last one."""
     members = group(A, B, C)
     alone = members[C]
@@ -208,16 +210,52 @@ def test_who_had_left_and_came_back_alone_goes_when_the_others_are_there_again()
     talk(members)
     assert alone.document.state.members[C].role is Role.MEMBER
     assert members[A].document.state.members[C].role is Role.LEFT
+    later_spec = replace(G1, clock=9 << 16, author=C)
+    alone.write(lambda draft: draft.deploy(later_spec, spec(service(image="told"))))
     for member in members.values():
         member.present = [A, B, C]
-    later(members, COMPARE_S)
-    talk(members)
-    assert not alone.parted
-    for _ in range(3):
-        later(members, COMPARE_S)
+    for _ in range(2):
+        later(members, COMPARE_S * 1.25)
         talk(members)
-    assert alone.parted
-    assert members[A].document.state.members[C].role is Role.LEFT
+    assert not alone.parted
+    assert is_level(members)
+    assert members[A].document.state.members[C].role is Role.MEMBER
+    assert members[A].document.state.effective == later_spec
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+@pytest.mark.parametrize("is_same_operator", [True, False])
+def test_who_was_a_member_and_deploys_that_name_anew_where_nobody_knew_of_it_loses_nothing(
+    is_same_operator: bool, is_forgotten: bool
+) -> None:
+    members = group(A, B, C)
+    members[A].write(lambda draft: draft.grant(INSTANCE, KEY, b"w" * WATCHWORD_SIZE_BYTES))
+    talk(members)
+    if is_forgotten:
+        for _ in range(9):
+            members[A].write(lambda draft: draft.judge(G1, f"web/{next(_numbers)}"))
+        members[A].write(lambda draft: draft.forget(C))
+    else:
+        members[C].deployment.leave(members[C].now)
+    talk(members)
+    watchword = (b"w" if is_same_operator else b"x") * WATCHWORD_SIZE_BYTES
+    anew = members[C] = Member(C, [A, B, C])
+    generation = Generation("life2", 99 << 16, C)
+    draft = anew.document.draft()
+    draft.deploy(generation, spec(service(image="anew")))
+    draft.grant(generation.instance, KEY, watchword)
+    draft.stay(C)
+    draft.invite(A)
+    anew.deployment.write(draft, anew.now)
+    assert members[A].document.facts["members", C] > anew.document.facts["members", C]
+    for _ in range(3):
+        later(members, COMPARE_S * 1.25)
+        talk(members)
+    assert not anew.parted
+    assert is_level(members) is is_same_operator
+    effective = {member.document.state.effective for member in members.values()}
+    assert (effective == {generation}) is is_same_operator
+    assert (members[A].document.state.members[C].role is Role.MEMBER) is is_same_operator
 
 
 def test_who_was_invited_while_another_was_away_shows_that_it_is_a_member() -> None:
