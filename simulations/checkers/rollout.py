@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gary.effects import Effect, StopContainer
 from gary.identity import DeploymentId, Slot, service_of
-from gary.runtime.base import ContainerState
+from gary.runtime.base import Container, ContainerState
 from gary.state import PromiseState, State
 from gary.storage import AppendChanges, PutSnapshot, Write
 from simulations.checkers.base import Checker
@@ -14,11 +14,14 @@ from simulations.checkers.books import Books
 from simulations.cluster import Cluster
 from simulations.host import Host
 
+_Run = tuple[str, float]
+
 
 class Rollout(Checker):
     """Counts the slots whose container was stopped, though it was healthy, for one that has not been so yet.
 
-    What a host had promised before its disk lost something it may not know any more: then no update takes it down.
+    What a host had promised before its disk lost something it may not know any more: then no update takes it down. Nor
+    what was healthy before it ended, with its host perhaps, and has only just started anew.
     """
 
     name = "rollout"
@@ -28,7 +31,7 @@ class Rollout(Checker):
     def __init__(self, books: Books) -> None:
         super().__init__()
         self._books = books
-        self._said: dict[tuple[str, int, DeploymentId, Slot, str], PromiseState] = {}
+        self._healthy: dict[tuple[str, int, DeploymentId, Slot, str], _Run] = {}
         self._down: dict[tuple[DeploymentId, str, str], dict[Slot, Host]] = {}
 
     def wrote(self, cluster: Cluster, host: Host, writes: Sequence[Write]) -> None:
@@ -39,7 +42,11 @@ class Rollout(Checker):
             for promise in () if state is None else state.promises_of(host.node):
                 if state is not None:
                     what = state.fingerprints.get((promise.generation, service_of(promise.slot)), "")
-                    self._said[host.name, host.storage.losses_count, id, promise.slot, what] = promise.state
+                    place = (host.name, host.storage.losses_count, id, promise.slot, what)
+                    self._healthy.pop(place, None)
+                    for found in host.engine.present(cluster.clock.now):
+                        if promise.state is PromiseState.HEALTHY and _is_of(found, id, promise.slot, what):
+                            self._healthy[place] = _run_of(found)
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
         assert isinstance(effect, StopContainer)
@@ -58,8 +65,8 @@ class Rollout(Checker):
         wanted = own.fingerprints.get((generation, service.name))
         if found.labels.fingerprint == wanted or not own.is_current(mine):
             return
-        said = self._said.get((host.name, host.storage.losses_count, id, slot, found.labels.fingerprint))
-        if said is not PromiseState.HEALTHY:
+        place = (host.name, host.storage.losses_count, id, slot, found.labels.fingerprint)
+        if self._healthy.get(place) != _run_of(found):
             return  # The update took nothing down that was up.
         down = self._down.setdefault((id, service_of(slot), str(generation)), {})
         # That its own container became healthy an agent knows before its disk does.
@@ -75,6 +82,15 @@ class Rollout(Checker):
         known = [other for other, stopper in down.items() if other == slot or _knows(host, own, other, stopper)]
         if len(known) > service.update_parallelism:
             self.found(cluster, f"{host.name} stops {slot} for an update that has {', '.join(known)} down already")
+
+
+def _run_of(container: Container) -> _Run:
+    return container.id, container.started_at_s
+
+
+def _is_of(container: Container, id: DeploymentId, slot: Slot, fingerprint: str) -> bool:
+    labels = container.labels
+    return (labels.deployment, labels.slot, labels.fingerprint) == (id, slot, fingerprint)
 
 
 def _knows(host: Host, own: State, slot: Slot, stopper: Host) -> bool:
