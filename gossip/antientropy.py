@@ -85,15 +85,28 @@ class Reconciliation:
         if not lacking or not self._tellings.allows(peer.node, now):
             return []
         self._understood_at = now
-        told: dict[tuple[type, str], Claim | Publication] = {}
-        left_bytes = self._config.gossip_membership_bytes + self._config.gossip_advertisement_bytes
-        for known in lacking:
-            fact = self._fact(known, now)
-            if fact is not None and left_bytes > 0:
-                told[type(fact), known.node] = fact
-                left_bytes -= _size_bytes(fact)
+        latest = {(type(known), known.node): self._fact(known, now) for known in lacking}
+        told = self._as_fits_one_frame(fact for fact in latest.values() if fact is not None)
         self._counters["told_lacking"] += len(told)
-        return list(told.values())
+        return told
+
+    def refute(self, peer: Peer, nodes: Iterable[str], now: float) -> None:
+        """``peer`` told as news that these are suspect or down, and they have refuted that: it would soon believe it,
+        and which change it lacks then no digest shows.
+        """
+        if self._tellings.allows(peer.node, now):
+            told = self._as_fits_one_frame(self._claim_about(node, now) for node in dict.fromkeys(nodes))
+            self._counters["told_refuted"] += len(told)
+            self._outbox.send(peer, Lane.PROBE, *told)
+
+    def _as_fits_one_frame(self, facts: Iterable[Claim | Publication]) -> list[Claim | Publication]:
+        left_bytes = self._config.gossip_membership_bytes + self._config.gossip_advertisement_bytes
+        chosen: list[Claim | Publication] = []
+        for fact in facts:
+            if left_bytes > 0:
+                chosen.append(fact)
+                left_bytes -= _size_bytes(fact)
+        return chosen
 
     def heard(self, peer: Peer, digest: int, now: float) -> None:
         """Likewise: start a comparison if there is a difference that lasts, and that news won't heal."""

@@ -404,13 +404,18 @@ class Swim:
 
     def _converse(self, frame: Frame, now: float) -> None:
         """A frame of our cluster."""
+        refuted: list[str] = []
         for message in frame.messages:
+            if isinstance(message, Claim) and self._view.is_refuted(message):
+                refuted.append(message.member.node)
             self._handle(frame.sender, message, now)
         sender = self._membership.get(frame.sender)
         if sender is None:
             return
         self._membership.heard(frame.sender, now)
         self._outbox.speaks(frame.sender, frame.highest)
+        if refuted:
+            self._reconciliation.refute(Peer(frame.sender, sender.address), refuted, now)
         if sender.status is Status.DEAD and self._view.may_answer(frame.sender, now):
             peer = Peer(frame.sender, sender.address)
             self._outbox.send(peer, Lane.PROBE, self._view.claim_about(frame.sender, now))

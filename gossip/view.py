@@ -141,6 +141,13 @@ class View:
             return
         self._merge(claim, held, sender, now, quiet)
 
+    def is_refuted(self, claim: Claim) -> bool:
+        """Whether it says that another member is suspect or down which is known here to have refuted that."""
+        if claim.member.status is Status.ALIVE or claim.member.node == self.node:
+            return False
+        held = self.membership.get(claim.member.node)
+        return held is not None and held.status is Status.ALIVE and held.incarnation > claim.member.incarnation
+
     def accuse(self, node: str, now: float) -> None:
         """This node itself has got no answer from ``node``."""
         held = self.membership.get(node)
