@@ -16,7 +16,7 @@ Every step is stateless, capped and may be lost. What does not fit is found agai
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Final
 
@@ -55,7 +55,7 @@ class Reconciliation:
         directory: Directory,
         digest: Digest,
         outbox: Outbox,
-        counters: Counter[str],
+        counters: defaultdict[str, int],
         expelled: Container[str],
         claim_about: Callable[[str, float], Claim],
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final
 
 from gossip.member import Member, Status
 from gossip.transport import Lane, Peer
@@ -26,40 +26,66 @@ class TimerKind(StrEnum):
     REJOIN = "rejoin"
 
 
-class Timer(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Timer:
     """Given back to ``Swim.timer`` once its delay has passed. A timer whose token was superseded is a no-op."""
 
-    kind: TimerKind
-    key: str
-    token: int
+    kind: Final[TimerKind]
+    key: Final[str]
+    token: Final[int]
+
+    def __init__(self, kind: TimerKind, key: str, token: int) -> None:
+        self.kind = kind
+        self.key = key
+        self.token = token
 
 
-class Send(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Send:
     """Give ``frame`` to the transport."""
 
-    peer: Peer
-    lane: Lane
-    frame: bytes
+    peer: Final[Peer]
+    lane: Final[Lane]
+    frame: Final[bytes]
+
+    def __init__(self, peer: Peer, lane: Lane, frame: bytes) -> None:
+        self.peer = peer
+        self.lane = lane
+        self.frame = frame
 
 
-class SetTimer(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class SetTimer:
     """Call ``Swim.timer(timer, now)`` in ``delay_s`` seconds."""
 
-    timer: Timer
-    delay_s: float
+    timer: Final[Timer]
+    delay_s: Final[float]
+
+    def __init__(self, timer: Timer, delay_s: float) -> None:
+        self.timer = timer
+        self.delay_s = delay_s
 
 
-class CancelTimer(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class CancelTimer:
     """``timer`` is stale: to let it go off does nothing, and wakes a process for nothing."""
 
-    timer: Timer
+    timer: Final[Timer]
+
+    def __init__(self, timer: Timer) -> None:
+        self.timer = timer
 
 
-class Deliver(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Deliver:
     """An application payload arrived from the node ``sender``."""
 
-    sender: str
-    payload: bytes
+    sender: Final[str]
+    payload: Final[bytes]
+
+    def __init__(self, sender: str, payload: bytes) -> None:
+        self.sender = sender
+        self.payload = payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +106,16 @@ class MarkDiffers:
     node: str
 
 
-class MemberChanged(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class MemberChanged:
     """A member is new (``before`` is None), changed its status, restarted, or moved to another address."""
 
-    member: Member
-    before: Status | None
+    member: Final[Member]
+    before: Final[Status | None]
+
+    def __init__(self, member: Member, before: Status | None) -> None:
+        self.member = member
+        self.before = before
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ it accuses anybody (Lifeguard, Dadgar, Phillips and Currey 2018, section IV-A: L
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 from gossip.config import SwimConfig
 
@@ -20,12 +20,12 @@ class LocalHealth:
     back when somebody else finds that relay silent, too: where many vanish at once, those that are left are not unwell.
     """
 
-    def __init__(self, config: SwimConfig, counters: Counter[str]) -> None:
+    def __init__(self, config: SwimConfig, counters: defaultdict[str, int]) -> None:
         self._config = config
         self._score_max = max(0, config.awareness_max - 1)
         self._counters = counters
         self._stalled_at = float("-inf")
-        self._silences: Counter[str] = Counter()
+        self._silences: defaultdict[str, int] = defaultdict(int)
         self.score = 0
 
     @property

@@ -7,6 +7,7 @@ views converge without agreement. Only the member itself raises its incarnation,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -57,13 +58,20 @@ class Incarnation(NamedTuple):
         return Incarnation(top.epoch + 1, 0) if top.epoch < INCARNATION_MAX else top
 
 
-class Member(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Member:
     """A node as membership sees it. The address is data: identity is ``node`` alone."""
 
-    node: str
-    address: str
-    incarnation: Incarnation
-    status: Status
+    node: Final[str]
+    address: Final[str]
+    incarnation: Final[Incarnation]
+    status: Final[Status]
+
+    def __init__(self, node: str, address: str, incarnation: Incarnation, status: Status) -> None:
+        self.node = node
+        self.address = address
+        self.incarnation = incarnation
+        self.status = status
 
     @property
     def precedence(self) -> tuple[Incarnation, int]:
@@ -75,13 +83,19 @@ class Member(NamedTuple):
         return Member(self.node, self.address, self.incarnation, status)
 
 
-class Claim(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Claim:
     """A statement about a member that travels from node to node.
 
     ``accusers``: who found a suspect unresponsive, each from own experience. ``down_for_s``: how long a dead or left
     member has been down, so that everyone forgets it at about the same time.
     """
 
-    member: Member
-    accusers: tuple[str, ...] = ()
-    down_for_s: int = 0
+    member: Final[Member]
+    accusers: Final[tuple[str, ...]]
+    down_for_s: Final[int]
+
+    def __init__(self, member: Member, accusers: tuple[str, ...] = (), down_for_s: int = 0) -> None:
+        self.member = member
+        self.accusers = accusers
+        self.down_for_s = down_for_s

@@ -45,25 +45,39 @@ _REMEMBERED_NAMES_MAX: Final = 4
 _REMEMBERED_BODY_SIZE_BYTES_MAX: Final = 512
 
 
-class Ping(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Ping:
     """Are you there? Carries who asks (address and incarnation) and the hash of all that it knows.
 
     ``mark``: what the application shows in every ping and ack (``Swim``); 0 takes no bytes.
     """
 
-    sequence: int
-    digest: int
-    address: str
-    incarnation: Incarnation
-    mark: int = 0
+    sequence: Final[int]
+    digest: Final[int]
+    address: Final[str]
+    incarnation: Final[Incarnation]
+    mark: Final[int]
+
+    def __init__(self, sequence: int, digest: int, address: str, incarnation: Incarnation, mark: int = 0) -> None:
+        self.sequence = sequence
+        self.digest = digest
+        self.address = address
+        self.incarnation = incarnation
+        self.mark = mark
 
 
-class Ack(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Ack:
     """Yes, or: the one you asked me to ping is. ``digest`` and ``mark`` are the sender's own, as in a ping."""
 
-    sequence: int
-    digest: int
-    mark: int = 0
+    sequence: Final[int]
+    digest: Final[int]
+    mark: Final[int]
+
+    def __init__(self, sequence: int, digest: int, mark: int = 0) -> None:
+        self.sequence = sequence
+        self.digest = digest
+        self.mark = mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +102,20 @@ class Buckets:
     hashes: tuple[int, ...]
 
 
-class Version(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Version:
     """How new the knowledge about one node is. ``rank`` is that of its status."""
 
-    node: str
-    incarnation: Incarnation
-    rank: int
-    published: Incarnation
+    node: Final[str]
+    incarnation: Final[Incarnation]
+    rank: Final[int]
+    published: Final[Incarnation]
+
+    def __init__(self, node: str, incarnation: Incarnation, rank: int, published: Incarnation) -> None:
+        self.node = node
+        self.incarnation = incarnation
+        self.rank = rank
+        self.published = published
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +200,29 @@ Message = (
 )
 
 
-class Frame(NamedTuple):
+@dataclass(slots=True, init=False, unsafe_hash=True)
+class Frame:
     """A decoded frame. ``highest``: the highest version that its sender speaks.
 
     Of a ``version`` that is not spoken here, no messages are known. ``skipped`` counts messages of unknown kinds.
     """
 
-    version: int
-    cluster: bytes
-    sender: str
-    messages: tuple[Message, ...]
-    highest: int
-    skipped: int = 0
+    version: Final[int]
+    cluster: Final[bytes]
+    sender: Final[str]
+    messages: Final[tuple[Message, ...]]
+    highest: Final[int]
+    skipped: Final[int]
+
+    def __init__(
+        self, version: int, cluster: bytes, sender: str, messages: tuple[Message, ...], highest: int, skipped: int = 0
+    ) -> None:
+        self.version = version
+        self.cluster = cluster
+        self.sender = sender
+        self.messages = messages
+        self.highest = highest
+        self.skipped = skipped
 
 
 # Encoding. Messages are encoded one by one, so that news is encoded once however often it is sent. One packer serves
@@ -219,6 +251,17 @@ def frame(head: bytes, messages: Sequence[bytes], highest: int = VERSIONS.highes
     return b"".join((head, prefix, *messages, bytes((highest,))))
 
 
+def _encode_ping(ping: Ping) -> list[Any]:
+    epoch, counter = ping.incarnation
+    fields = [ping.sequence, _encode_hash(ping.digest), ping.address, epoch, counter]
+    return [*fields, _encode_hash(ping.mark)] if ping.mark else fields
+
+
+def _encode_ack(ack: Ack) -> list[Any]:
+    fields = [ack.sequence, _encode_hash(ack.digest)]
+    return [*fields, _encode_hash(ack.mark)] if ack.mark else fields
+
+
 def _encode_claim(claim: Claim) -> list[Any]:
     member = claim.member
     return [
@@ -242,10 +285,6 @@ def _encode_version(version: Version) -> list[Any]:
 
 def _encode_hash(value: int) -> bytes:
     return value.to_bytes(HASH_SIZE_BYTES, "big")
-
-
-def _encode_mark(value: int) -> list[bytes]:
-    return [_encode_hash(value)] if value else []
 
 
 # Decoding. A reader takes the fields of one message and raises ``BadFrame`` for anything out of shape.
@@ -341,10 +380,6 @@ def _hash(value: object) -> int:
     return int.from_bytes(value, "big")
 
 
-def _mark(item: Sequence[Any], index: int) -> int:
-    return _hash(item[index]) if len(item) > index else 0
-
-
 # Most members are at one of a few incarnations: those are kept once.
 @lru_cache(_INCARNATIONS_REMEMBERED_MAX, typed=True)
 def _incarnation(epoch: object, counter: object) -> Incarnation:
@@ -355,7 +390,16 @@ def _published(epoch: object, counter: object) -> Incarnation:
     return NEVER if epoch == NEVER.epoch else _incarnation(epoch, counter)
 
 
-def _read_claim(item: Sequence[Any]) -> Claim:
+def _read_ping(item: tuple[Any, ...]) -> Ping:
+    mark = _hash(item[6]) if len(item) > 6 else 0
+    return Ping(_integer(item[1]), _hash(item[2]), _address(item[3]), _incarnation(item[4], item[5]), mark)
+
+
+def _read_ack(item: tuple[Any, ...]) -> Ack:
+    return Ack(_integer(item[1]), _hash(item[2]), _hash(item[3]) if len(item) > 3 else 0)
+
+
+def _read_claim(item: tuple[Any, ...]) -> Claim:
     return _claim(item[1], item[2], item[3], item[4], item[5], item[6], item[7])
 
 
@@ -369,7 +413,7 @@ def _claim(
     return Claim(member, _nodes(accusers, ACCUSERS_MAX), _integer(down_for_s, DOWN_FOR_S_MAX))
 
 
-def _read_publication(item: Sequence[Any]) -> Publication:
+def _read_publication(item: tuple[Any, ...]) -> Publication:
     names, body = _sequence(item[4], NAMES_MAX), _bytes(item[5])
     is_small = len(names) <= _REMEMBERED_NAMES_MAX and len(body) <= _REMEMBERED_BODY_SIZE_BYTES_MAX
     return (_publication if is_small else _publication.__wrapped__)(item[1], item[2], item[3], names, body)
@@ -387,14 +431,14 @@ def _read_version(value: object) -> Version:
     return Version(_node(item[0]), _incarnation(item[1], item[2]), rank, _published(item[4], item[5]))
 
 
-def _each(value: object, read: Callable[[Sequence[Any]], Any]) -> Iterable[Any]:
+def _each(value: object, read: Callable[[tuple[Any, ...]], Any]) -> Iterable[Any]:
     """Nested records have the fields of the message of their kind, without the kind."""
     return (read((None, *_sequence(item))) for item in _sequence(value))
 
 
 _ENCODERS: dict[type, tuple[int, Callable[[Any], list[Any]]]] = {
-    Ping: (1, lambda m: [m.sequence, _encode_hash(m.digest), m.address, *m.incarnation, *_encode_mark(m.mark)]),
-    Ack: (2, lambda m: [m.sequence, _encode_hash(m.digest), *_encode_mark(m.mark)]),
+    Ping: (1, _encode_ping),
+    Ack: (2, _encode_ack),
     PingRequest: (3, lambda m: [m.sequence, bytes.fromhex(m.target)]),
     Nack: (4, lambda m: [m.sequence]),
     Claim: (5, _encode_claim),
@@ -413,9 +457,9 @@ _ENCODERS: dict[type, tuple[int, Callable[[Any], list[Any]]]] = {
     News: (15, lambda m: [m.body]),
 }
 
-_READERS: dict[int, Callable[[Sequence[Any]], Message]] = {
-    1: lambda f: Ping(_integer(f[1]), _hash(f[2]), _address(f[3]), _incarnation(f[4], f[5]), _mark(f, 6)),
-    2: lambda f: Ack(_integer(f[1]), _hash(f[2]), _mark(f, 3)),
+_READERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
+    1: _read_ping,
+    2: _read_ack,
     3: lambda f: PingRequest(_integer(f[1]), _node(f[2])),
     4: lambda f: Nack(_integer(f[1])),
     5: _read_claim,

@@ -8,7 +8,7 @@ spoken yet, nothing is known: it gets the lowest that this node speaks.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 
 from gossip.config import SwimConfig
@@ -29,7 +29,7 @@ class Outbox:
         node: str,
         cluster: bytes,
         config: SwimConfig,
-        counters: Counter[str],
+        counters: defaultdict[str, int],
         versions: VersionRange,
         *,
         claim_about: Callable[[str], bytes],
@@ -108,11 +108,11 @@ class Outbox:
 
     def fired(self, timer: Timer) -> float | None:
         """Take note that ``timer`` went off; returns when it was due, None if it is stale."""
-        armed, due = self._armed.get((timer.kind, timer.key), (None, None))
-        if armed != timer:
+        armed = self._armed.get((timer.kind, timer.key))
+        if armed is None or armed[0].token != timer.token:
             return None
         del self._armed[timer.kind, timer.key]
-        return due
+        return armed[1]
 
     def speaks(self, node: str, highest: int) -> None:
         """``node`` has said up to which version it understands frames."""
@@ -142,10 +142,11 @@ class Outbox:
         """
         config, limit = self._config, self.view_retransmit_limit
         parts = [encode(message) for message in messages]
-        if view_news:
+        if view_news and self.has_view_news:
             parts += self.membership_news.take(config.gossip_membership_bytes, limit, counts=counts)
             parts += self.advertisement_news.take(config.gossip_advertisement_bytes, limit, counts=counts)
-        parts += self.application_news.take(config.gossip_news_bytes, self._news_retransmit_limit, counts=counts)
+        if len(self.application_news):
+            parts += self.application_news.take(config.gossip_news_bytes, self._news_retransmit_limit, counts=counts)
         if parts:
             self._send(peer, Lane.PROBE, parts)
 

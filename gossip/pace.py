@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 
 class Pace:
@@ -13,14 +13,17 @@ class Pace:
         self._each = each
         self._all = all_
         self._since = float("-inf")
-        self._done: Counter[str] = Counter()
+        self._done: defaultdict[str, int] = defaultdict(int)
+        self._in_all = 0
 
     def allows(self, node: str, now: float) -> bool:
         """Whether it may be done for ``node`` once more; counts as done."""
         if now >= self._since + self._window_s:
             self._since = now
             self._done.clear()
-        if self._done[node] >= self._each or self._done.total() >= self._all:
+            self._in_all = 0
+        if self._done[node] >= self._each or self._in_all >= self._all:
             return False
         self._done[node] += 1
+        self._in_all += 1
         return True

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from gossip.config import SwimConfig
@@ -89,7 +89,7 @@ class Rotation:
         self._turn = subset[::-1]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Flight:
     """A probe of our own that is under way.
 
@@ -101,12 +101,21 @@ class Flight:
     node: str
     sequence: int
     ends_at: float
-    pings: int = 1
-    relayed: bool = False
-    refused: bool = False
-    excused: bool = False
-    relays: tuple[str, ...] = ()
-    silent: dict[str, None] = field(default_factory=dict)
+    pings: int
+    relayed: bool
+    refused: bool
+    excused: bool
+    relays: tuple[str, ...]
+    silent: dict[str, None]
+
+    def __init__(self, node: str, sequence: int, ends_at: float) -> None:
+        self.node = node
+        self.sequence = sequence
+        self.ends_at = ends_at
+        self.pings = 1
+        self.relayed = self.refused = self.excused = False
+        self.relays = ()
+        self.silent = {}
 
 
 @dataclass(slots=True)
@@ -131,7 +140,7 @@ class Prober:
         suspicions: Suspicions,
         health: LocalHealth,
         outbox: Outbox,
-        counters: Counter[str],
+        counters: defaultdict[str, int],
         digest: Callable[[], int],
         mark: Callable[[], int],
         claim_about: Callable[[str, float], Claim],

@@ -16,7 +16,7 @@ order. Whatever bytes arrive, no input raises: what cannot be used is dropped an
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Final
@@ -107,7 +107,7 @@ class Swim:
         self._rng = rng
         self._welcome = welcome
         self._mark = mark
-        self._counters: Counter[str] = Counter()
+        self._counters: defaultdict[str, int] = defaultdict(int)
         self._versions = versions
         self._health = LocalHealth(config, self._counters)
         self._outbox = Outbox(

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from gossip.errors import UnknownTransport
 
@@ -51,7 +51,7 @@ class Lane(IntEnum):
     BULK = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class Peer:
     """Where to send: the node that is meant, and the address (``host:port``) at which it was last known.
 
@@ -60,8 +60,12 @@ class Peer:
     address of a guest says nothing; a frame to one goes to all who show its certificate and are connected.
     """
 
-    node: str
-    address: str
+    node: Final[str]
+    address: Final[str]
+
+    def __init__(self, node: str, address: str) -> None:
+        self.node = node
+        self.address = address
 
 
 class Receiver(Protocol):

@@ -10,7 +10,7 @@ down, has left, or gave way to somebody at its address, makes it a suspect here,
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -52,7 +52,7 @@ class View:
         config: SwimConfig,
         health: LocalHealth,
         outbox: Outbox,
-        counters: Counter[str],
+        counters: defaultdict[str, int],
         expelled: Collection[str],
         doubted: Callable[[str], None],
         gone: Callable[[str], None],
@@ -130,7 +130,8 @@ class View:
             self._hear_about_myself(claim, sender, now)
             return
         if claim.accusers and self.expelled:
-            claim = claim._replace(accusers=tuple(node for node in claim.accusers if node not in self.expelled))
+            accusers = tuple([node for node in claim.accusers if node not in self.expelled])
+            claim = Claim(member, accusers, claim.down_for_s)
         if held is None:
             if not self._worth_knowing(claim):
                 return
@@ -185,7 +186,7 @@ class View:
     def become(self, status: Status, incarnation: Incarnation, now: float) -> None:
         """Change what this node is, and tell everybody."""
         before = self.membership.myself
-        self._put(before._replace(status=status, incarnation=incarnation), now)
+        self._put(Member(self.node, before.address, incarnation, status), now)
         self.spread_myself()
         if incarnation.epoch != before.incarnation.epoch:
             self._outbox.emit(EpochRaised(incarnation.epoch))
@@ -203,7 +204,7 @@ class View:
         if not self.may_answer(held.node, now):
             return
         self._counters["identity_contradictions"] += 1
-        other = held._replace(address=address, status=Status.ALIVE)
+        other = Member(held.node, address, held.incarnation, Status.ALIVE)
         self._outbox.send(Peer(held.node, held.address), Lane.PROBE, Claim(other))
         self._outbox.send(Peer(held.node, address), Lane.PROBE, Claim(held.with_status(Status.ALIVE)))
 

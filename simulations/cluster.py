@@ -6,7 +6,7 @@ One seed decides everything: the same seed gives the same trace, in any process,
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -74,7 +74,7 @@ class Cluster:
     ) -> None:
         self.seed = seed
         self.clock = Clock()
-        self.counters: Counter[str] = Counter()
+        self.counters: defaultdict[str, int] = defaultdict(int)
         self.rng = random.Random(seed)
         self.network = Network(
             self.clock,

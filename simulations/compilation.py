@@ -43,11 +43,15 @@ MODULES: Final = (
                 "suspicion",
                 "swim",
                 "traffic",
+                "transport",
                 "view",
             ),
         )
     ),
-    *(f"gary/{name}.py" for name in ("agent", "clock", "node", "requests")),
+    *(
+        f"gary/{name}.py"
+        for name in ("agent", "clock", "engines", "node", "orphans", "requests", "trust/ledger", "trust/standing")
+    ),
     *(f"simulations/{name}.py" for name in ("clock", "cluster", "driver", "host", "network")),
 )
 SETTINGS: Final = "[mypy]\nignore_missing_imports = True\nfollow_untyped_imports = True\n"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
+import struct
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, get_args
@@ -44,6 +45,7 @@ from simulations.clock import Clock
 from simulations.host import WALL_S, Host, Request
 from simulations.network import Endpoint, Network
 
+_TIME: Final = struct.Struct("<d")
 INSPECT_S = 0.002
 LOOK_S = 0.005
 DIAL_S = 0.01
@@ -72,7 +74,12 @@ class Driver:
     """
 
     def __init__(
-        self, clock: Clock, network: Network, rng: random.Random, counters: Counter[str], kill: Callable[[Host], None]
+        self,
+        clock: Clock,
+        network: Network,
+        rng: random.Random,
+        counters: defaultdict[str, int],
+        kill: Callable[[Host], None],
     ) -> None:
         self.ended: Callable[[Host, Exception], None] | None = None
         self._clock = clock
@@ -134,7 +141,7 @@ class Driver:
         if not effects:
             return
         trace = self._trace.update
-        trace(b"%.6f %s" % (self._clock.now, host.name.encode()))
+        trace(_TIME.pack(self._clock.now) + host.mark)
         for effect in effects:
             kind = type(effect)
             trace(_NAMES[kind])

@@ -37,6 +37,7 @@ class Host:
     ``wall_skew_s``: by how much its clock is wrong; ``drift`` lets it run fast or slow. ``credentials``: what its
     transport shows. While it ``stands_still`` its agent does nothing; ``late_s`` is how late it does everything, and
     ``late_at`` when it will have got to what has come so far. ``timers``: the tokens of those of gossip that are set.
+    ``mark``: its name in a trace.
     """
 
     name: str
@@ -69,6 +70,10 @@ class Host:
     unwritten: list[Sequence[Write]] = field(default_factory=list)
     hanging: list[Request] = field(default_factory=list)
     replies: dict[int, list[Reply]] = field(default_factory=dict)
+    mark: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.mark = self.name.encode()
 
     @property
     def wall_offset_s(self) -> float:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gossip import Lane, Peer
 from gossip.transport import Credentials
@@ -77,21 +77,32 @@ class Impairment:
     """None: nothing gets through."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class _Path:
     """One way between two addresses. ``version``: of the network, when the rest was found out."""
 
-    version: int = -1
-    link: Link = field(default_factory=Link)
-    is_plain: bool = True
-    is_cut: bool = False
-    refusal: str | None = None
-    origin: Endpoint | None = None
-    target: Endpoint | None = None
-    connected: tuple[Endpoint | None, Endpoint | None] = (None, None)
-    arrived_at: dict[Lane, float] = field(default_factory=dict)
-    used_at: float = 0.0
+    version: int
+    link: Link
+    is_plain: bool
+    is_cut: bool
+    refusal: str | None
+    origin: Endpoint | None
+    target: Endpoint | None
+    connected: tuple[Endpoint | None, Endpoint | None]
+    arrived_at: dict[Lane, float]
+    used_at: float
     """When the last frame on it arrived, or will."""
+
+    def __init__(self, link: Link) -> None:
+        self.version = -1
+        self.link = link
+        self.is_plain = True
+        self.is_cut = False
+        self.refusal = None
+        self.origin = self.target = None
+        self.connected = (None, None)
+        self.arrived_at = {}
+        self.used_at = 0.0
 
 
 _NO_PATHS: dict[str, _Path] = {}
@@ -112,15 +123,15 @@ class Network:
         *,
         between: Callable[[str, str], Link] | None = None,
         handshake_s: float = 0.005,
-        counters: Counter[str] | None = None,
+        counters: defaultdict[str, int] | None = None,
     ) -> None:
         self._clock = clock
         self._rng = rng
         self._link = link
         self._between = between
         self._handshake_s = handshake_s
-        self.counters: Counter[str] = Counter() if counters is None else counters
-        self.sent_bytes: Counter[str] = Counter()
+        self.counters: defaultdict[str, int] = defaultdict(int) if counters is None else counters
+        self.sent_bytes: defaultdict[str, int] = defaultdict(int)
         """By the address of the sender."""
         self._endpoints: dict[str, Endpoint] = {}
         self._silent: set[str] = set()
@@ -301,7 +312,7 @@ class Network:
         paths = self._paths.setdefault(source, {})
         if len(paths) >= CONNECTIONS_MAX:
             del paths[_longest_unused(paths)]
-        path = paths[to] = _Path()
+        path = paths[to] = _Path(self._link)
         return path
 
     def _connect(self, path: _Path, source: str, to: str) -> None:

@@ -29,7 +29,7 @@ class Ledger:
     def __init__(self, cluster: bytes, founding: Root, known: Iterable[bytes] = ()) -> None:
         self.cluster = cluster
         self.founding = founding
-        self._signed: dict[bytes, Signed] = {}
+        self._by_id: dict[bytes, Signed] = {}
         self._parents: dict[bytes, tuple[bytes, Rotation]] = {}
         self._unsupported: dict[bytes, Signed] = {}
         self._digest: int | None = 0
@@ -45,9 +45,9 @@ class Ledger:
         there are too many; the ledger is as it was.
         """
         signed = read(raw, self.cluster)
-        if signed.id in self._signed:
+        if signed.id in self._by_id:
             return None
-        if len(self._signed) >= STATEMENTS_MAX:
+        if len(self._by_id) >= STATEMENTS_MAX:
             raise BadStatement("the ledger is full")
         if self.knows(signed.signer):
             return signed
@@ -58,8 +58,8 @@ class Ledger:
 
     def take(self, signed: Signed) -> bool:
         """From now on this news counts. Whether it still was news."""
-        is_new = signed.id not in self._signed
-        self._signed[signed.id] = signed
+        is_new = signed.id not in self._by_id
+        self._by_id[signed.id] = signed
         if is_new and isinstance(signed.statement, Rotation):
             new = signed.statement.root.public
             if not self.knows(new):
@@ -89,18 +89,18 @@ class Ledger:
     def digest(self) -> int:
         """Equal for two ledgers exactly if they hold the same; 0 of an empty one."""
         if self._digest is None:
-            hashed = hashlib.sha256(b"".join(sorted(self._signed))).digest()
+            hashed = hashlib.sha256(b"".join(sorted(self._by_id))).digest()
             self._digest = int.from_bytes(hashed[:DIGEST_SIZE_BYTES], "big")
         return self._digest
 
     @property
     def ids(self) -> tuple[bytes, ...]:
-        return tuple(sorted(self._signed))
+        return tuple(sorted(self._by_id))
 
     def without(self, ids: Iterable[bytes]) -> list[bytes]:
         """The statements that somebody lacks who holds those with ``ids``."""
         known = set(ids)
-        return [signed.raw for id, signed in sorted(self._signed.items()) if id not in known]
+        return [signed.raw for id, signed in sorted(self._by_id.items()) if id not in known]
 
     @property
     def raws(self) -> list[bytes]:
@@ -108,7 +108,7 @@ class Ledger:
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Every statement with its id, as it travels."""
-        return [(id, signed.raw) for id, signed in sorted(self._signed.items())]
+        return [(id, signed.raw) for id, signed in sorted(self._by_id.items())]
 
     # What it says
 
@@ -155,7 +155,7 @@ class Ledger:
     def expulsions(self) -> Mapping[NodeId, Sequence[Expulsion]]:
         """Who is out, and every statement that says so."""
         found: dict[NodeId, list[Expulsion]] = {}
-        for _, signed in sorted(self._signed.items()):
+        for _, signed in sorted(self._by_id.items()):
             if isinstance(signed.statement, Expulsion):
                 found.setdefault(signed.statement.node, []).append(signed.statement)
         return found
@@ -163,7 +163,7 @@ class Ledger:
     @property
     def operators(self) -> frozenset[bytes]:
         """The keys that may command the cluster."""
-        statements = (signed.statement for signed in self._signed.values())
+        statements = (signed.statement for signed in self._by_id.values())
         return frozenset(statement.operator for statement in statements if isinstance(statement, Admission))
 
     def opponents(self, node: NodeId) -> tuple[NodeId, ...]:

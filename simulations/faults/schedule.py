@@ -110,7 +110,7 @@ class Schedule:
         self.happenings[striking.index] = happening
 
     def _evidence(self, fault: Fault) -> int:
-        return sum(self._world.cluster.counters[name] for name in fault.evidence)
+        return sum(self._world.cluster.counters.get(name, 0) for name in fault.evidence)
 
 
 def _chosen(where: Where, world: World) -> list[Host]:

@@ -294,7 +294,7 @@ def test_a_peer_dials_the_address_that_membership_has_and_none_that_it_is_told()
 @pytest.mark.parametrize("asker", ["", "stranger", "suspect", "dead", "left"])
 def test_for_whoever_is_not_alive_nobody_is_dialled(asker: str) -> None:
     host, answers = (
-        _Host({status.value: _member("b", status)._replace(node=status.value) for status in Status}),
+        _Host({status.value: replace(_member("b", status), node=status.value) for status in Status}),
         list[object](),
     )
     with pytest.raises(CommandError, match="only for a node that is alive"):

@@ -6,6 +6,7 @@ slow disk (23) needs whole agents: ``tests/simulations/test_troubles_of_one_host
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_06_a_suspect_that_is_pinged_learns_of_it_and_refutes() -> None:
     (doubt,) = [claim for claim in solo.sent_to(2, Claim) if claim.member.node == node_id(2)]
     assert doubt.member.status is Status.SUSPECT
 
-    other.hears(2, Claim(doubt.member._replace(node=other.swim.node, address=other.swim.address), doubt.accusers))
+    other.hears(2, Claim(replace(doubt.member, node=other.swim.node, address=other.swim.address), doubt.accusers))
     (answer,) = other.sent_to(2, Claim)
     assert (answer.member.status, answer.member.incarnation) == (Status.ALIVE, Incarnation(1, 1))
 
@@ -424,7 +425,7 @@ def test_31_tombstones_expire_and_are_not_taken_up_again_from_others(down: Calla
     assert solo.status(2) is not None
     solo.passes(35.0)
     assert solo.status(2) is None
-    solo.hears(3, Records((down(2)._replace(down_for_s=59),), ()))
+    solo.hears(3, Records((replace(down(2), down_for_s=59),), ()))
     assert solo.status(2) is None
 
 

@@ -4,6 +4,7 @@ import gc
 import random
 import tracemalloc
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -66,7 +67,7 @@ def test_a_member_costs_a_node_less_than_half_a_kilobyte_however_many_there_are(
     solo.hears(2, Welcome(attempt, b""))
     learn(solo, members)
     # Each of them speaks and refutes a suspicion, in frames of its own.
-    learn(solo, [known._replace(incarnation=Incarnation(1, 1)) for known in members])
+    learn(solo, [replace(known, incarnation=Incarnation(1, 1)) for known in members])
     for n, known in enumerate(members):
         solo.swim._membership.heard(known.node, solo.now + n)
     assert len(solo.swim.alive()) == len(solo.swim.members()) == count + 1

@@ -1,5 +1,7 @@
 """News: what goes first, how often it goes, and when it stops."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -223,10 +225,10 @@ def test_who_is_known_in_a_later_epoch_goes_on_in_that_one_and_tells_its_applica
     mine = solo.swim.member(solo.swim.node)
     assert mine is not None
     later = Incarnation(mine.incarnation.epoch + 4, 2)
-    solo.hears(2, Claim(mine._replace(incarnation=later)))
+    solo.hears(2, Claim(replace(mine, incarnation=later)))
     assert [event for event in solo.events if isinstance(event, EpochRaised)] == [EpochRaised(later.epoch)]
     assert solo.swim.incarnation > later
-    solo.hears(3, Claim(mine._replace(incarnation=later)))
+    solo.hears(3, Claim(replace(mine, incarnation=later)))
     assert len([event for event in solo.events if isinstance(event, EpochRaised)]) == 1
 
 
@@ -234,7 +236,7 @@ def test_who_is_suspected_in_its_own_epoch_stays_in_it() -> None:
     solo = Solo(knows=[2])
     mine = solo.swim.member(solo.swim.node)
     assert mine is not None
-    solo.hears(2, Claim(mine._replace(status=Status.SUSPECT), (node_id(2),)))
+    solo.hears(2, Claim(replace(mine, status=Status.SUSPECT), (node_id(2),)))
     assert solo.swim.incarnation > mine.incarnation
     assert not [event for event in solo.events if isinstance(event, EpochRaised)]
 

@@ -1,6 +1,6 @@
 """How a node that is itself unwell judges others: local health, stalls, and what the silence of relays tells."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 
 import pytest
@@ -17,7 +17,7 @@ EVENTS = ("better", "worse", "silence", "explained")
 
 @given(st.lists(st.sampled_from(EVENTS)), st.integers(0, 12))
 def test_health_stays_within_its_bounds_and_never_makes_a_wait_shorter(events: Sequence[str], scores_max: int) -> None:
-    health = LocalHealth(SwimConfig(awareness_max=scores_max), Counter())
+    health = LocalHealth(SwimConfig(awareness_max=scores_max), defaultdict(int))
     for event in events:
         match event:
             case "better":
