@@ -51,7 +51,7 @@ class Known:
 class History:
     """The graph of changes of one replica and the registers that they add up to."""
 
-    __slots__ = ("_heads", "_known", "_last", "_maps", "_order", "_registers", "values")
+    __slots__ = ("_heads", "_known", "_last", "_maps", "_order", "_registers", "size_bytes", "values")
 
     def __init__(self, maps: Sequence[str], skeleton: bytes) -> None:
         """``maps[i]`` is the map that operation ``i + 1`` of the change with hash ``skeleton`` created."""
@@ -62,6 +62,8 @@ class History:
         self._last: dict[bytes, tuple[int, bytes]] = {}
         self._registers: dict[tuple[int, str], Register] = {}
         self.values: dict[str, dict[str, bytes]] = {name: {} for name in self._maps}
+        self.size_bytes = 0
+        """Size of the values and their keys."""
 
     def __len__(self) -> int:
         return len(self._order) - 1
@@ -164,7 +166,10 @@ class History:
             register.writes[op] = write.value
             register.live.difference_update(write.predecessors)
             register.live.add(op)
-            self.values[self._maps[write.object_counter - 1]][write.key] = register.value()
+            values, value = self.values[self._maps[write.object_counter - 1]], register.value()
+            before = values.get(write.key)
+            self.size_bytes += len(value) + (len(write.key.encode()) if before is None else -len(before))
+            values[write.key] = value
         self._known[change.hash] = Known(change.deps, change.max_op, raw)
         self._order.append(change.hash)
         self._last[change.actor] = (change.seq, change.hash)

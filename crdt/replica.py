@@ -124,8 +124,7 @@ class Replica:
     @property
     def size_bytes(self) -> int:
         """Size of the current values and their keys: what the document says, not what its history occupies."""
-        registers = (item for values in self._history.values.values() for item in values.items())
-        return sum(len(key.encode()) + len(value) for key, value in registers)
+        return self._history.size_bytes
 
     def get(self, map: str, key: str) -> bytes | None:
         """The value of one register. Of concurrent writes all replicas show the same one."""

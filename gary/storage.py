@@ -207,6 +207,14 @@ class MemoryStorage:
         records = {table: dict(sorted(content.items())) for table, content in self._records.items()}
         return Stored(records, dict(sorted(self._documents.items())), self._set_aside)
 
+    def document(self, id: str) -> StoredDocument | None:
+        """One of the documents that ``load`` would give."""
+        return self._documents.get(id)
+
+    def record(self, table: Table, key: str) -> bytes | None:
+        """One of the records that ``load`` would give."""
+        return self._records[table].get(key)
+
     def write(self, writes: Sequence[Write]) -> None:
         if self._closed:
             raise StorageFailed("the storage is closed")

@@ -108,7 +108,7 @@ class Bearers:
 
 def _node_on(host: Host) -> NodeId:
     """Who the host is, by its disk; empty if that does not know."""
-    seed = host.storage.load().records[Table.NODE].get("seed", b"")
+    seed = host.storage.record(Table.NODE, "seed") or b""
     return node_id_of(KeyPair(seed).public) if seed else ""
 
 

@@ -71,7 +71,7 @@ class Books(Checker):
 
     def on_disk(self, host: Host, id: DeploymentId) -> State | None:
         """What the document on the host's disk says. What has been appended since the last look is all that is read."""
-        stored = host.storage.load().documents.get(id)
+        stored = host.storage.document(id)
         if stored is None:
             return None
         read = self._disks.get((host.name, id))
@@ -102,7 +102,7 @@ class _Read:
 
 def buried_on(host: Host, id: DeploymentId) -> frozenset[str]:
     """The instances of the deployment of which the host's disk knows that they were removed."""
-    tombstone = host.storage.load().records[Table.TOMBSTONE].get(id)
+    tombstone = host.storage.record(Table.TOMBSTONE, id)
     return frozenset(msgpack.unpackb(tombstone)) if tombstone else frozenset()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gary.assignment import View, callers, keepings, live_members, wanted_slots, witnesses_needed
-from gary.identity import NodeId
+from gary.identity import DeploymentId, NodeId
 from gary.state import State
 from gossip import Layered
 from simulations.checkers.base import Checker
@@ -25,6 +25,7 @@ class Decisions(Checker):
     def __init__(self) -> None:
         super().__init__()
         self._alive: dict[str, tuple[Layered[NodeId, int], int, int]] = {}
+        self._decided: dict[tuple[str, DeploymentId], tuple[Known, object]] = {}
 
     def look(self, cluster: Cluster) -> None:
         decided: dict[Known, tuple[str, object]] = {}
@@ -37,10 +38,17 @@ class Decisions(Checker):
                 view = host.agent.view(state)
                 document = deployment.document
                 known = (id, document.epoch, document.replica.heads(), self._seen_by(host), *_else(view))
-                decision = _decision(state, view)
+                decision = self._decision_of(host, id, known, state, view)
                 other, theirs = decided.setdefault(known, (host.name, decision))
                 if theirs != decision:
                     self.found(cluster, f"{host.name} and {other} know the same of {state.name} and decide differently")
+
+    def _decision_of(self, host: Host, id: DeploymentId, known: Known, state: State, view: View) -> object:
+        """What follows there from what is known; found out anew when that has changed."""
+        decided = self._decided.get((host.name, id))
+        if decided is None or decided[0] != known:
+            decided = self._decided[host.name, id] = known, _decision(state, view)
+        return decided[1]
 
     def _seen_by(self, host: Host) -> int:
         """A number for who is alive, as ``host`` sees it; found out anew when that has changed."""

@@ -229,7 +229,10 @@ def test_replicas_converge_and_show_what_automerge_shows(
                 bring(source, target)
     assert state(replicas[0]) == state(replicas[1]) == state(replicas[2])
     assert registers_of_automerge(replicas[0].save()) == {name: replicas[0].items(name) for name in MAPS}
-    assert state(Replica.load(author(9), MAPS, replicas[0].save())) == state(replicas[0])
+    again = Replica.load(author(9), MAPS, replicas[0].save())
+    assert state(again) == state(replicas[0])
+    shown = [register for name in MAPS for register in again.items(name).items()]
+    assert again.size_bytes == replicas[0].size_bytes == sum(len(key.encode()) + len(value) for key, value in shown)
 
 
 @given(steps, st.integers(0, 30))

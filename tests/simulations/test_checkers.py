@@ -464,9 +464,9 @@ def test_an_agent_that_has_news_to_tell_is_seen_until_it_has_told_it_and_one_tha
 
 def test_members_that_know_the_same_and_decide_differently_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = settled(cluster_of(5, 1), app(4))
-    checker = Decisions()
-    checker.look(cluster)
-    assert checker.findings == []
+    honest, checker = Decisions(), Decisions()
+    honest.look(cluster)
+    assert honest.findings == []
     real = assignment.live_members
     monkeypatch.setattr(
         "simulations.checkers.decisions.live_members",
