@@ -7,7 +7,8 @@ the containers. Anybody can *say* so of itself, since every node can advertise a
 So it has to be shown. A document has secrets that only those learn who get it, or run its containers: the names of its
 instances, 16 random bytes each, and its operators' watchwords. A proof is a keyed hash (BLAKE2, RFC 7693) of who shows
 it to whom. Who does not know the secret cannot make it, and who receives it can neither find the secret nor use the
-proof elsewhere. Who *was* a member knows the secrets, too: that a document names it as gone counts for more.
+proof elsewhere. Who *was* a member knows the secrets, too. It is told that it is gone; it may show that it holds the
+deployment all the same, since it stayed as the last one, or deployed that name anew where nobody knew of it.
 """
 
 from __future__ import annotations

@@ -333,19 +333,20 @@ class Replication:
         if self.is_fellow(node):
             self.probe(node, now)
         elif node in self._host.responsible(self._id):
-            self._ask_who_is_unknown(node)
+            self._introduce_to(node)
 
     def _introduce(self) -> None:
-        """Ask those to show that they hold the document who say so and are not named in it. Who is named as gone comes
-        of its own accord.
-        """
+        """Ask those to show that they hold the document who say so and are not named in it."""
         for node in self._host.responsible(self._id):
             if node in self._host.alive and node != self._host.node and not self.is_fellow(node):
-                self._ask_who_is_unknown(node)
+                self._introduce_to(node)
 
-    def _ask_who_is_unknown(self, node: NodeId) -> None:
-        if node not in self.state.members:
+    def _introduce_to(self, node: NodeId) -> None:
+        membership = self.state.members.get(node)
+        if membership is None:
             self._host.send(node, self._acquaintance(node, asks=True))
+        elif membership.role is Role.FORGOTTEN:
+            self._tell_of(node, "was struck off here and says that it holds it")
 
     def _acquaintance(self, node: NodeId, *, asks: bool) -> Acquaintance:
         return Acquaintance(self._id, proofs(self.state, self._host.node, node), asks)
@@ -358,7 +359,7 @@ class Replication:
                 self.probe(sender, now)
             else:
                 self._host.count("strangers_refused")
-                self._tell_of_another(sender)
+                self._tell_of(sender, "holds another one of this name, or says so")
         if told.asks and not self.left:
             self._host.send(sender, self._acquaintance(sender, asks=False))
 
@@ -366,11 +367,11 @@ class Replication:
         """``node`` says that it does not hold the document: what it has shown is over."""
         self._proven.pop(node, None)
 
-    def _tell_of_another(self, node: NodeId) -> None:
+    def _tell_of(self, node: NodeId, what: str) -> None:
         if node not in self._told_of:
             self._told_of.add(node)
-            words = "holds another one of this name, or says so: nothing is exchanged with it"
-            self._host.tell("stranger", f"{self._host.display_name(node)} {words}", deployment=self.state.name)
+            words = f"{self._host.display_name(node)} {what}: nothing is exchanged with it"
+            self._host.tell("stranger", words, deployment=self.state.name)
 
     def is_dismissed(self, sender: NodeId, told: Dismissed) -> bool:
         """Whether this node has to go because others have struck it off; that it left by itself is noted.

@@ -155,6 +155,31 @@ def test_it_can_be_switched_off() -> None:
     assert solo.config.view_retransmit_limit(5000) == solo.config.retransmit_limit(5000)
 
 
+def test_who_tells_as_news_what_a_member_has_refuted_is_told_so() -> None:
+    solo = Solo(knows=range(2, 8))
+    solo.answering = tuple(range(2, 8))
+    solo.hears(4, alive(4, counter=1), alive(5, counter=1))
+    quiet(solo)
+    solo.hears(2, suspect(4), dead(5), suspect(6), suspect(4))
+    told = [claim.member for claim in solo.sent_to(2, Claim)]
+    assert [(member.node, member.status, member.incarnation.counter) for member in told[:2]] == [
+        (node_id(4), Status.ALIVE, 1),
+        (node_id(5), Status.ALIVE, 1),
+    ]
+    assert node_id(6) not in [member.node for member in told]
+    assert solo.swim.counters()["told_refuted"] == 2
+
+
+def test_refutations_are_told_at_a_bounded_rate_and_in_frames_of_bounded_size() -> None:
+    solo = Solo(knows=range(2, 200))
+    solo.answering = tuple(range(2, 200))
+    solo.hears(2, *[alive(number, counter=1) for number in range(3, 200)])
+    quiet(solo)
+    for _ in range(50):
+        solo.hears(2, *[suspect(number) for number in range(3, 200)])
+    assert 0 < len(solo.sent_to(2, Claim)) <= solo.config.sync_answers_per_member * 60
+
+
 def test_news_that_others_tell_as_well_is_told_less_often() -> None:
     solo = Solo(knows=range(2, 8))
     solo.hears(2, dead(7))
