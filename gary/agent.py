@@ -238,9 +238,9 @@ class Agent:
         """What ``runtime`` runs now; None: it does not answer. ``capacity`` None: as before."""
         here = self._here
         here.clock.now = now
-        here.engines.observed(runtime, containers, capacity, now, reason)
-        here.evaluate_all()
-        here.advertising.publish_soon()
+        if here.engines.observed(runtime, containers, capacity, now, reason):
+            here.evaluate_all()
+            here.advertising.publish_soon()
         return self._finish()
 
     def operated(self, operation: int, container: Container | None, error: str, now: float) -> list[Effect]:

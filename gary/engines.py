@@ -58,20 +58,22 @@ class Engines:
         capacity: Capacity | None,
         now: float,
         reason: str,
-    ) -> None:
-        """What ``runtime`` runs now; None: it does not answer. ``capacity`` None: as before."""
+    ) -> bool:
+        """What ``runtime`` runs now; None: it does not answer. ``capacity`` None: as before. Whether that is news."""
         engine = self._engines[runtime]
+        before = engine.away_since is None, engine.containers, engine.capacity
         engine.reason = reason
         if containers is None:
             if engine.away_since is None:
                 engine.away_since = now
                 self._tell("engine", f"the {runtime} runtime does not answer: {reason}")
-            return
-        if engine.away_since is not None and engine.capacity is not None:
-            self._tell("engine", f"the {runtime} runtime answers again")
-        engine.away_since = None
-        engine.containers = tuple(containers)
-        engine.capacity = capacity or engine.capacity
+        else:
+            if engine.away_since is not None and engine.capacity is not None:
+                self._tell("engine", f"the {runtime} runtime answers again")
+            engine.away_since = None
+            engine.containers = tuple(containers)
+            engine.capacity = capacity or engine.capacity
+        return before != (engine.away_since is None, engine.containers, engine.capacity)
 
     def operated(self, number: int, container: Container | None, error: str) -> Operation | None:
         """An operation has ended; it is returned, if it was one of these."""
