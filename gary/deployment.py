@@ -317,7 +317,8 @@ class Deployment:
         wake.append(self._replication.compare_if_due(now))
         if state.is_removed:
             self._wind_up(state)
-        elif self._replication.left:
+        elif self._replication.left or self._is_gone(state):
+            self.leave(now)
             self._part(now)
         elif state.spec is not None:
             self._keep_house(state, now, wake)
@@ -337,9 +338,8 @@ class Deployment:
         self._replication.check_synced(now, wake)
         draft = self.document.draft()
         membership = state.members.get(self._host.node)
-        if membership is None or membership.role in GONE:
-            # It was named under another id: this host has a new one since its disk lost the former. Or it was gone,
-            # deployed that name anew where nobody knew of it, and then met those who do.
+        if membership is None:
+            # It was named under another id: this host has a new one since its disk lost the former.
             draft.stay(self._host.node)
         elif membership.role is Role.INVITED:
             # Two invited this node, and the later word of one came over its own.
@@ -471,6 +471,13 @@ class Deployment:
             draft.leave()
             self.write(draft, now)
             self._replication.say_goodbye(now)
+
+    def _is_gone(self, state: State) -> bool:
+        """Whether others know this node as one that has left or was struck off. It deployed that name anew where it
+        heard nobody who knew of it, or came back, and now they have what it knew. The expelled have nobody to ask.
+        """
+        membership = state.members.get(self._host.node)
+        return membership is not None and membership.role in GONE and not self._host.is_expelled
 
     def _part(self, now: float) -> None:
         """Drop the document once enough of those that stay hold all that this node knew; stay if nobody is left."""

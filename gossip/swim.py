@@ -204,6 +204,11 @@ class Swim:
         return self._view.directory.publication(node)
 
     @property
+    def digest(self) -> int:
+        """Equal at two nodes exactly if they know the same of members and of what these publish (but for chance)."""
+        return self._view.digest.total
+
+    @property
     def has_news(self) -> bool:
         """Something is left to pass on to others."""
         return self._outbox.has_news

@@ -20,13 +20,17 @@ what it was told last.
 
 class Quiet(Checker):
     name = "quiet"
-    about = "what was news has been told, and nobody goes on telling it"
+    about = "what was news has been told to all, and nobody goes on telling it"
 
     def judge(self, cluster: Cluster) -> Iterator[str]:
-        hosts = staying(cluster)
-        telling = [h for h in hosts if h.agent is not None and len(h.agent.alive) > 1 and h.agent.swim.has_news]
+        hosts = [host for host in staying(cluster) if host.agent is not None and len(host.agent.alive) > 1]
+        telling = [host for host in hosts if host.agent is not None and host.agent.swim.has_news]
         if telling:
             yield f"{len(telling)} of {len(hosts)} agents, {telling[0].name} among them, still have news to tell"
+        views = Counter(host.agent.swim.digest for host in hosts if host.agent is not None)
+        if len(views) > 1:
+            few = len(hosts) - max(views.values())
+            yield f"{few} of {len(hosts)} agents know something else of members or what these publish than others do"
 
 
 class Steadiness(Checker):

@@ -452,7 +452,12 @@ def test_an_agent_that_has_news_to_tell_is_seen_until_it_has_told_it_and_one_tha
     assert list(checker.judge(cluster)) == []
     assert host.agent is not None
     host.agent.swim.advertise(Advertisement((), b"other words"), cluster.clock.now)
-    assert ["1 of 4 agents, n1 among them" in said for said in checker.judge(cluster)] == [True]
+    said = list(checker.judge(cluster))
+    assert ["1 of 4 agents, n1 among them" in said[0], "1 of 4 agents know something else" in said[1]] == [True, True]
+    host.agent.swim._outbox.advertisement_news.drop(host.node)
+    assert ["1 of 4 agents know something else" in said for said in checker.judge(cluster)] == [True]
+    cluster.run(30.0)
+    assert list(checker.judge(cluster)) == []
     for other in cluster.hosts:
         if other is not host:
             cluster.kill(other)
