@@ -308,6 +308,19 @@ def test_two_that_founded_one_name_apart_merge_if_one_operator_did_it(is_same_op
     assert any("another one of this name" in words for words in members[A].told) is not is_same_operator
 
 
+def test_an_expelled_node_does_not_contradict_what_is_said_of_it_again_and_again() -> None:
+    members = group(A, B)
+    alone = members[A]
+    alone.present, alone.is_expelled, alone.expelled = [A], True, (A,)
+    alone.deployment.evaluate(alone.now)
+    alone.flush()
+    count = alone.document.replica.change_count
+    for _ in range(5):
+        later({A: alone}, 1.0)
+        alone.flush()
+    assert alone.document.replica.change_count == count
+
+
 # Orphans: containers without a document
 
 
