@@ -3,6 +3,9 @@
 All merging rests on one total order: (incarnation, status). A higher incarnation wins; within one incarnation
 alive < suspect < dead < left. Whatever order claims arrive in, and however often, everyone ends with the greatest, so
 views converge without agreement. Only the member itself raises its incarnation, therefore only it can refute.
+
+Here and in other modules, values of which a node makes many have an ``__init__`` of their own and final fields: frozen
+dataclasses take twice the time, and the compiled form (``simulations.compilation``) can only make the former directly.
 """
 
 from __future__ import annotations
