@@ -37,6 +37,7 @@ CONNECTED = (64, 256)
 STORM_PEERS = 64
 STORM_MEMBERS = 16
 STORM_PROCESSES = 4
+SETTLED_S = 60.0
 STORM_REST_S = 10.0
 IDLE_AGENTS = 30
 IDLE_REST_S = 15.0
@@ -118,12 +119,13 @@ async def memory(authorities: dict[str, Authority | None]) -> Figures:
 
 
 async def _settled(measure: Callable[[], float]) -> None:
-    """Until it does not change for a second any more."""
+    """Until it does not change for a second any more. Raises ``TimeoutError`` if that takes too long."""
     last, since = measure(), time.monotonic()
-    while time.monotonic() - since < 1.0:
-        await asyncio.sleep(0.1)
-        if measure() != last:
-            last, since = measure(), time.monotonic()
+    async with asyncio.timeout(SETTLED_S):
+        while time.monotonic() - since < 1.0:
+            await asyncio.sleep(0.1)  # between two looks
+            if measure() != last:
+                last, since = measure(), time.monotonic()
 
 
 def storm(authority: Authority) -> Figures:
