@@ -14,15 +14,14 @@ MEMORY_STEP_BYTES = 256 * 1024 * 1024
 CPU_STEP = 0.5
 EXACT_CONTAINERS = 8
 PROTOCOL = 1
-ROOT_SIZE_BYTES = 8
 _PROFILES_REMEMBERED_MAX = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """``key``: the public key of the node, of which its id is a hash. ``cell`` is for clusters above about 10,000
-    nodes; empty until then. ``root``: of which of the cluster's roots it holds the secret half, the latest of several;
-    the first bytes of the public key, or none.
+    nodes; empty until then. ``vouches``: it holds the secret half of the cluster's root, or of one before that gets it
+    the new one.
     """
 
     name: str
@@ -34,12 +33,8 @@ class Profile:
     containers_max: int
     version: str
     cell: str = ""
-    root: bytes = b""
+    vouches: bool = False
     protocol: int = PROTOCOL
-
-    def vouches(self, root: bytes = b"") -> bool:
-        """It speaks in the name of the root with this public key; without one, of any root."""
-        return self.root == root[:ROOT_SIZE_BYTES] if root else bool(self.root)
 
 
 def encode_profile(profile: Profile) -> bytes:
@@ -55,7 +50,7 @@ def encode_profile(profile: Profile) -> bytes:
             profile.containers_max,
             profile.version,
             profile.cell,
-            profile.root,
+            profile.vouches,
         ]
     )
     return packed
@@ -66,7 +61,7 @@ def decode_profile(body: bytes) -> Profile | None:
     """The profile in ``body``; None for anything that is none."""
     try:
         fields = msgpack.unpackb(body)
-        protocol, name, key, room, cpus, memory, containers, containers_max, version, cell, root = fields[:11]
+        protocol, name, key, room, cpus, memory, containers, containers_max, version, cell, vouches = fields[:11]
         return Profile(
             str(name)[:64],
             bytes_from(key),
@@ -77,7 +72,7 @@ def decode_profile(body: bytes) -> Profile | None:
             int(containers_max),
             str(version)[:64],
             str(cell)[:64],
-            bytes_from(root)[:ROOT_SIZE_BYTES],
+            bool(vouches),
             int(protocol),
         )
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError, msgpack.UnpackException):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gary.advertisements import ROOT_SIZE_BYTES, Profile, encode_profile
+from gary.advertisements import Profile, encode_profile
 from gary.deployment import Deployment
 from gary.effects import Alarm, SetAlarm
 from gary.engines import Engines
@@ -100,7 +100,7 @@ class Advertising:
             containers=self._settings.containers_max - room.free_containers,
             containers_max=self._settings.containers_max,
             version=self._settings.version,
-            root=self._standing.held_root[:ROOT_SIZE_BYTES],
+            vouches=not self._standing.lacks_secret,
         )
 
     def publish_soon(self) -> None:

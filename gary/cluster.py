@@ -148,18 +148,16 @@ class Cluster:
         profile = self._profiles.get(node)
         return None if profile is None else profile.room
 
-    def vouchers(self, root: bytes = b"") -> list[NodeId]:
-        """The other live nodes that say that they hold the secret half of that root (its public key), sorted; without
-        one, of any root.
-        """
+    def vouchers(self) -> list[NodeId]:
+        """The other live nodes that say that they vouch for the cluster's root, or will soon if it is new; sorted."""
         others = ((node, self._profiles.get(node)) for node in sorted(self.alive) if node != self._node)
-        return [node for node, profile in others if profile is not None and profile.vouches(root)]
+        return [node for node, profile in others if profile is not None and profile.vouches]
 
     def vouchers_away(self) -> list[NodeId]:
         """The nodes that are not alive, have not left, and vouched when they were there."""
         away = [node for node in self._missing if node not in self.alive and node not in self._left]
         profiles = ((node, self._profiles.get(node)) for node in sorted(away))
-        return [node for node, profile in profiles if profile is not None and profile.vouches()]
+        return [node for node, profile in profiles if profile is not None and profile.vouches]
 
     def display_name(self, node: NodeId) -> str:
         profile = self.profile(node)

@@ -124,6 +124,11 @@ class Reconciliation:
         self._counters["syncs_started"] += 1
         self._outbox.send(peer, Lane.BULK, Buckets(self._digest.buckets))
 
+    def brought_news(self) -> None:
+        """Records changed what is known here: a comparison was of use, so the next one need not wait long."""
+        self._interval_s = self._config.sync_interval_s
+        self._not_before = min(self._not_before, self._started_at + self._interval_s)
+
     def buckets(self, peer: Peer, message: Buckets, now: float) -> None:
         """Step one arrived: answer with versions from the buckets that differ."""
         if len(message.hashes) != BUCKETS or not self._may_answer(peer, message, now):

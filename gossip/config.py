@@ -122,7 +122,8 @@ class SwimConfig:
     while all know the same. False: what gossip misses is found by comparisons only."""
 
     sync_interval_s: float = 1.0
-    """At least this long between two comparisons of whole views that this node starts; doubles while they differ."""
+    """At least this long between two comparisons of whole views that this node starts; doubles while they differ and
+    comparisons bring nothing."""
 
     sync_interval_max_s: float = 60.0
     """The longest that comparisons are put off while views differ."""

@@ -605,11 +605,13 @@ class Swim:
             self._view.spread_myself()
 
     def _hear_records(self, records: Records, sender: str, now: float) -> None:
-        quiet = sender == self._quiet_from and now < self._quiet_until
+        quiet, before = sender == self._quiet_from and now < self._quiet_until, self.digest
         for claim in records.claims:
             self._view.hear(claim, sender, now, record=True, quiet=quiet)
         for publication in records.publications:
             self._view.hear_publication(publication, sender, quiet=quiet)
+        if self.digest != before:
+            self._reconciliation.brought_news()
 
     def _hear_news(self, news: News, sender: str) -> None:
         if len(news.body) > self._config.news_bytes_max:

@@ -194,13 +194,12 @@ class TrustCommands:
         host = self._host
         if host.standing.vouches:
             return
-        present = host.standing.ledger.present
-        vouchers = [node for node in host.cluster.vouchers(present.public) if node != but_not]
+        vouchers = [node for node in host.cluster.vouchers() if node != but_not]
         if not vouchers:
             hint = "bring a node back that does: 'gary nodes'"
             raise CommandError(ErrorCode.UNAVAILABLE, "neither this node nor any other vouches for the cluster", hint)
         names = ", ".join([host.cluster.display_name(node) for node in vouchers[:NAMED_MAX]])
-        message = "this node does not vouch for the cluster"
+        message = "this node does not vouch for the cluster" + ("" if host.standing.lacks_secret else "'s new root yet")
         details = {"holders": addressees(host, vouchers)}
         raise CommandError(ErrorCode.ELSEWHERE, message, f"give the command on one that does: {names}", details)
 

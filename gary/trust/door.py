@@ -22,6 +22,7 @@ TOLD_AGAIN_S = 60.0
 """Somebody who comes again and again with the same bad invitation is an event so often."""
 ASKED_AGAIN_S = 1.0
 """A member that asks for certificates more often gets no answer."""
+DOES_NOT_VOUCH = "the node there does not vouch for the cluster's present root"
 
 Reply = Callable[[Entry], None]
 
@@ -80,6 +81,10 @@ class Door:
         if not self._asked.allows(member, self._host.clock.now):
             self._host.counters["members_too_eager"] += 1
             return
+        if not self._host.standing.vouches:
+            self._host.counters["members_sent_on"] += 1
+            reply(Rejection(DOES_NOT_VOUCH, others_may=True))
+            return
         is_stranger = self._members_before is not None and member not in self._members_before
         reason = "the applicant is another node" if application.node != member else self._why_not(application)
         if is_stranger:
@@ -99,7 +104,7 @@ class Door:
         if application.node in host.standing.ledger.expulsions:
             return "the node was expelled"
         if not host.standing.vouches:
-            return "the node there does not vouch for the cluster's present root"
+            return DOES_NOT_VOUCH
         return ""
 
     def _certify(self, application: Application, reply: Reply, *, gives_secret: bool) -> None:

@@ -75,9 +75,12 @@ class Admittance:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why not, in words for whoever holds the invitation."""
+    """Why not, in words for whoever holds the invitation. ``others_may``: it does not vouch itself, and says nothing of
+    the applicant.
+    """
 
     reason: str
+    others_may: bool = False
 
 
 Entry = Application | Admittance | Rejection
@@ -96,8 +99,8 @@ def encode(entry: Entry) -> bytes:
         case Admittance(cluster, secret, founding, statements, issuer, certificate, root_secret):
             root = [founding.public, founding.certificate]
             fields = [VERSION, "admit", cluster, secret, root, list(statements), issuer, certificate, root_secret]
-        case Rejection(reason):
-            fields = [VERSION, "reject", reason[:REASON_LENGTH_MAX]]
+        case Rejection(reason, others_may):
+            fields = [VERSION, "reject", reason[:REASON_LENGTH_MAX], others_may]
     packed: bytes = msgpack.packb(fields)
     return packed
 
@@ -166,6 +169,6 @@ def _entry(fields: list[Any]) -> Entry:
             if is_whole:
                 founding = Root(public, root_certificate)
                 return Admittance(cluster, secret, founding, tuple(statements), issuer, certificate, root_secret)
-        case ["reject", str(reason), *_]:
-            return Rejection(reason[:REASON_LENGTH_MAX])
+        case ["reject", str(reason), bool(others_may), *_]:
+            return Rejection(reason[:REASON_LENGTH_MAX], others_may)
     raise ValueError("a field is of the wrong kind")

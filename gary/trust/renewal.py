@@ -3,6 +3,10 @@
 When a root has been named in place of another, each node that vouched asks for its secret half and certifies itself,
 and every other node asks one that vouches. Until it has got one it shows the old certificate, which is trusted for the
 time of the overlap. What it showed changes when the certificate does, and when an old root's time is over.
+
+Nobody says who has the new secret already: thousands of nodes would have to say so at once, and hear it of all others.
+Who asks one that has not asks another, so the secret spreads by pulling (anti-entropy; Demers and others, 1987, 1.3):
+the number of nodes that have it doubles with every round.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ from gary.trust.statements import BadStatement
 from gossip.transport import Credentials
 
 RETRY_S = 2.0
+ASK_NEXT_S = 0.5
+ASK_NEXT_GROWTH = 1.1
+ASK_NEXT_MAX_S = 30.0
+"""After so much time another node is asked; longer each time, for it may be that nobody alive has the secret."""
 FAILED_RETRY_S = 60.0
 SPREAD_S = 0.05
 """Renewals of a cluster are spread over so much time a node, since every one makes all its connections anew."""
@@ -48,7 +56,7 @@ class Host(host.Host, Protocol):
         """Show these from now on."""
 
     def standing_changed(self) -> None:
-        """Others see of this node for which root it vouches."""
+        """Others see of this node whether it vouches."""
 
 
 class Renewal:
@@ -59,6 +67,7 @@ class Renewal:
         self._keys: Keys | None = None
         self._is_asking = False
         self._asked: NodeId = ""
+        self._ask_next_s = ASK_NEXT_S
 
     def start(self) -> None:
         """The transport was started with what the standing said."""
@@ -72,6 +81,7 @@ class Renewal:
 
     def roots_changed(self, *, is_urgent: bool) -> None:
         """There is another present root."""
+        self._ask_next_s = ASK_NEXT_S
         spread_s = min(SPREAD_URGENT_MAX_S if is_urgent else SPREAD_MAX_S, SPREAD_S * len(self._host.alive))
         self._look_again(self._host.rng.uniform(0.0, spread_s))
 
@@ -111,7 +121,7 @@ class Renewal:
             certify = Certify(root.certificate, secret.tls_key, self._keys.tls_public, host.node)
             host.consult(certify, lambda answer: self._certified(root.public, answer), self._failed)
             return
-        vouchers = host.cluster.vouchers(root.public)
+        vouchers = host.cluster.vouchers()
         if vouchers:
             former, vouches = host.standing.former_secret, host.settings.vouches
             application = apply(
@@ -151,6 +161,10 @@ class Renewal:
             host.counters["admittances_unexpected"] += 1
             return
         self._asked = ""
+        if isinstance(entry, Rejection) and entry.others_may:
+            self._look_again(self._ask_next_s * host.rng.uniform(0.75, 1.25))
+            self._ask_next_s = min(self._ask_next_s * ASK_NEXT_GROWTH, ASK_NEXT_MAX_S)
+            return
         if isinstance(entry, Rejection):
             host.tell("trust", f"{host.cluster.display_name(sender)} gave no certificate: {entry.reason}")
             return

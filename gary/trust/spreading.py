@@ -33,7 +33,7 @@ class Host(host.Host, Protocol):
         """Let everybody in the cluster hear it."""
 
     def standing_changed(self) -> None:
-        """Others see for which root this node vouches."""
+        """Others see whether this node vouches."""
 
 
 class Spreading:

@@ -134,12 +134,6 @@ class Standing:
         return next((self._secrets[root] for root in self.ledger.handing_down() if root in self._secrets), None)
 
     @property
-    def held_root(self) -> bytes:
-        """The latest root of which this node holds the secret half; empty if it holds none that is of use."""
-        roots = (self.ledger.present.public, *self.ledger.handing_down())
-        return next((root for root in roots if root in self._secrets), b"")
-
-    @property
     def lacks_secret(self) -> bool:
         """It neither vouches nor can show that it may: only who lets it in again makes it one that does."""
         return not self.vouches and self.former_secret is None

@@ -78,8 +78,7 @@ class Succession:
         self, old: bytes, signed: Signed, secret: RootSecret, done: Done, unkept: Failed, *, is_urgent: bool
     ) -> None:
         host, public = self._host, secret.key.public
-        # When the present root was named just now, nobody has said yet that it vouches for that one.
-        keepers = host.cluster.vouchers(old) or host.cluster.vouchers()
+        keepers = host.cluster.vouchers()
         away = [host.cluster.display_name(node) for node in host.cluster.vouchers_away()]
         if not keepers and (is_urgent or not away):
             self._say(signed, done)
@@ -126,7 +125,7 @@ class Succession:
             return
         public = secret.key.public
         is_fit = isinstance(signed.statement, Rotation) and signed.statement.root.public == public
-        may_keep_it = host.settings.vouches and bool(standing.held_root)
+        may_keep_it = host.settings.vouches and not standing.lacks_secret
         if not (is_fit and may_keep_it and standing.ledger.knows(signed.signer)):
             host.counters["entrusted_refused"] += 1
             return

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gossip import Advertisement, Claim, Incarnation, Publication, Send, Status, SwimConfig
 from gossip.digest import LATEST_MAX, Digest
-from gossip.messages import Ack, News
+from gossip.messages import Ack, News, Records
 from tests.gossip.harness import Network, Solo, alive, dead, member, node_id, ping, suspect
 
 OWN = member(1, Status.ALIVE)
@@ -141,6 +141,26 @@ def test_what_is_told_has_a_bounded_size() -> None:
     quiet(solo)
     solo.hears(25, ping(25, digest=before))
     assert len(solo.sent_to(25, Publication)) == 3
+
+
+def test_comparisons_that_bring_nothing_become_rare_and_one_that_brought_something_makes_them_frequent() -> None:
+    solo = Solo(knows=range(2, 8))
+    solo.answering = tuple(range(2, 8))
+
+    def compared_within(span_s: int) -> int:
+        before = solo.swim.counters().get("syncs_started", 0)
+        for _ in range(span_s):
+            solo.hears(3, ping(3, digest=1))
+            solo.passes(1.0)
+        return solo.swim.counters().get("syncs_started", 0) - before
+
+    quiet(solo)
+    assert 4 <= compared_within(75) <= 8
+    assert compared_within(20) == 0
+    solo.hears(3, Records((alive(5),), ()))
+    assert compared_within(20) == 0
+    solo.hears(3, Records((alive(5, counter=1),), ()))
+    assert compared_within(20) >= 3
 
 
 def test_it_can_be_switched_off() -> None:

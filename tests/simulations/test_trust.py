@@ -465,15 +465,32 @@ def test_the_only_node_that_vouches_names_a_root_by_itself(seed: int) -> None:
     assert cluster.run_until(lambda: all(map(is_certified, cluster.hosts)), 20.0)
 
 
+@pytest.mark.parametrize(("order", "arguments"), [("admit", {"key": "1" * 64}), ("rotate", {})])
 @seeds
-def test_what_is_said_in_the_name_of_the_cluster_changes_nobody_s_advertisement(seed: int) -> None:
-    cluster = settled(cluster_of(5, seed), app(1))
+def test_what_is_said_in_the_name_of_the_cluster_changes_nobody_s_advertisement(
+    seed: int, order: str, arguments: dict[str, object]
+) -> None:
+    cluster = settled(cluster_of(8, seed), app(1))
     agents = [host.agent for host in cluster.hosts if host.agent is not None]
     before = [agent.swim.publication(agent.node) for agent in agents]
-    cluster.answer(cluster.hosts[0], "admit", {"key": "1" * 64})
-    cluster.run(5.0)
+    cluster.answer(cluster.hosts[0], order, arguments)
+    cluster.run(10.0)
     assert len({agent.standing.ledger.digest for agent in agents}) == 1
+    assert all(agent.standing.ledger.ids and agent.standing.vouches for agent in agents)
     assert [agent.swim.publication(agent.node) for agent in agents] == before
+
+
+@seeds
+def test_a_new_root_s_secret_goes_from_node_to_node_and_who_does_not_have_it_yet_is_no_event(seed: int) -> None:
+    cluster = cluster_of(24, seed)
+    cluster.answer(cluster.hosts[0], "rotate", {"urgent": True})
+    cluster.run(1.0)
+    named = root_of(cluster.hosts[0])
+    cluster.cut(cluster.hosts[0])
+    others = cluster.hosts[1:]
+    assert cluster.run_until(lambda: all(root_of(host) == named and is_certified(host) for host in others), 15.0)
+    assert sum(host.agent.counters["members_sent_on"] for host in others if host.agent is not None) > 0
+    assert not any("gave no certificate" in said for host in others for said in events(host, "trust"))
 
 
 @seeds
