@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gary.cli.demo.cluster import free_ports
 from gary.runtime import linux
 from gary.runtime.base import Container
 from gary.runtime.docker import DockerRuntime
@@ -56,12 +56,6 @@ server.accept()
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
 class TestProcess(RuntimeContract, ExecutionContract):
     @pytest.fixture
     async def bench(self, tmp_path: Path) -> AsyncIterator[Bench]:
@@ -75,7 +69,7 @@ class TestProcess(RuntimeContract, ExecutionContract):
             command = (sys.executable, "-c", LISTEN, str(port))
             return Service(name="web", runtime=RuntimeName.PROCESS, command=command)
 
-        port = free_port()
+        [port] = free_ports(1)  # None of those that the kernel gives to connections of other tests meanwhile.
         bench = Bench(
             lambda: ProcessRuntime(tmp_path),
             Service(name="web", runtime=RuntimeName.PROCESS, command=("sleep", "600")),
