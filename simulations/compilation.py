@@ -50,7 +50,10 @@ MODULES: Final = (
     ),
     *(
         f"gary/{name}.py"
-        for name in ("agent", "clock", "engines", "node", "orphans", "requests", "trust/ledger", "trust/standing")
+        for name in (
+            *("agent", "clock", "cluster", "engines", "events", "node", "orphans", "requests"),
+            *("trust/ledger", "trust/standing"),
+        )
     ),
     *(f"simulations/{name}.py" for name in ("clock", "cluster", "driver", "host", "network")),
 )

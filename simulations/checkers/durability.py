@@ -28,14 +28,12 @@ class Durability(Checker):
         self._books = books
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
-        match effect:
-            case Send(peer, Lane.BULK, frame) if not peer.node.startswith(GUEST):
-                for message in messages(frame):
+        if isinstance(effect, Send):
+            if effect.lane is Lane.BULK and not effect.peer.node.startswith(GUEST):
+                for message in messages(effect.frame):
                     self._tells(cluster, host, message)
-            case StartContainer(request=request):
-                self._starts(cluster, host, request.labels.deployment, request.labels.slot)
-            case _:
-                pass
+        elif isinstance(effect, StartContainer):
+            self._starts(cluster, host, effect.request.labels.deployment, effect.request.labels.slot)
 
     def _tells(self, cluster: Cluster, host: Host, message: Message) -> None:
         match message:

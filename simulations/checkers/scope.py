@@ -51,12 +51,13 @@ class Scope(Checker):
         self._documents: dict[bytes, set[DeploymentId]] = {word: set() for word in self._canaries.words}
 
     def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
+        if isinstance(effect, Send):  # Nearly all are that, and patterns are slow.
+            for word in self._canaries.found_in(effect.frame):
+                self._shows(cluster, host, effect.peer.node, word)
+            if effect.lane is Lane.BULK and self._books.durable and not effect.peer.node.startswith(GUEST):
+                self._sends(cluster, host, effect.peer.node, effect.frame)
+            return
         match effect:
-            case Send(peer, lane, frame):
-                for word in self._canaries.found_in(frame):
-                    self._shows(cluster, host, peer.node, word)
-                if lane is Lane.BULK and self._books.durable and not peer.node.startswith(GUEST):
-                    self._sends(cluster, host, peer.node, frame)
             case Reply(item=item, error=error):
                 self._tells(cluster, host, "answers at its socket", f"{item} {error}")
             case Notify(event):

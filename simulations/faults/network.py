@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 from simulations.faults.base import Mend, World
 from simulations.host import Host
 from simulations.network import Impairment, Link
 from simulations.units import BytesPerSecond, Seconds, Share
+
+LINKS_REMEMBERED_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +150,6 @@ def _worsen(world: World, hosts: Sequence[Host], worsen: Callable[[Link], Link])
     struck = _addresses(hosts)
     if not struck:
         return None
-    return world.cluster.network.impair(Impairment(lambda a, b: a in struck or b in struck, worsen))
+    # Of thousands of ways between hosts most are alike.
+    worsened = lru_cache(LINKS_REMEMBERED_MAX)(worsen)
+    return world.cluster.network.impair(Impairment(lambda a, b: a in struck or b in struck, worsened))
