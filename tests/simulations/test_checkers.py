@@ -8,7 +8,7 @@ import pytest
 from crdt import Replica
 from gary import assignment
 from gary.document import Document
-from gary.effects import Reply, StartContainer, StopContainer
+from gary.effects import Effect, Reply, StartContainer, StopContainer
 from gary.errors import CommandError, ErrorCode
 from gary.facts import MAPS
 from gary.identity import Slot
@@ -26,6 +26,7 @@ from simulations.checkers.bounds import Bounds
 from simulations.checkers.decisions import Decisions
 from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
 from simulations.checkers.membership import expelled
+from simulations.checkers.rollout import Rollout
 from simulations.checkers.steadiness import Quiet
 from simulations.checkers.wholeness import Wholeness
 from simulations.checkers.writers import Writers
@@ -220,6 +221,31 @@ def test_a_rollout_without_an_order_is_seen(has_order: bool, monkeypatch: pytest
     cluster.deploy(cluster.hosts[0], app(5, image="other", update_parallelism=1))
     cluster.run(30.0)
     assert any("for an update that has" in said for said in safety.violations) is not has_order
+
+
+@pytest.mark.parametrize("is_anew", [True, False])
+def test_no_update_takes_down_what_has_only_just_started_anew(is_anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seeing(Rollout):
+        def performs(self, cluster: Cluster, host: Host, effect: Effect) -> None:
+            assert isinstance(effect, StopContainer)
+            now = cluster.clock.now
+            (container,) = [each for each in host.engine.present(now) if each.id == effect.container_id]
+            if is_anew:
+                host.engine.crash(container.id, now)
+                request = StartRequest(container.name, "shop", container.labels, Service("web"), "1")
+                assert host.engine.start(request, now).id == container.id
+            super().performs(cluster, host, effect)
+
+    monkeypatch.setattr(
+        "gary.rollout.is_done", lambda state, slot: any(map(state.is_current, state.by_slot.get(slot, ())))
+    )
+    cluster, books = cluster_of(5, 1), Books()
+    checker = Seeing(books)
+    cluster.watch(books, checker)
+    settled(cluster, app(5, update_parallelism=1))
+    cluster.deploy(cluster.hosts[0], app(5, image="other", update_parallelism=1))
+    cluster.run(30.0)
+    assert (checker.findings == []) is is_anew
 
 
 def test_frames_and_documents_without_bounds_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
