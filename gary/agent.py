@@ -35,7 +35,6 @@ from gary.host import Change
 from gary.identity import DeploymentId, NodeId
 from gary.inbox import Inbox
 from gary.node import Node
-from gary.orphans import Orphans
 from gary.runtime.base import Capacity, Container
 from gary.state import PromiseState, State
 from gary.storage import Stored
@@ -71,8 +70,8 @@ from gossip import Effect as GossipEffect
 from gossip.transport import GUEST
 
 OBSERVE_S = 30.0
-ORPHANS_S = 5.0
 PEERS_S = 10.0
+"""Changes of peers that come within this time of each other are written down once."""
 RETRY_WRITE_S = 2.0
 REMIND_AGAIN_S = 60.0
 
@@ -106,12 +105,12 @@ class Agent:
             perform=self._gossip,
         )
         self._commands = Commands(here)
-        self._orphans = Orphans(here, here.engines, here.cluster, here.tombstones, here.deployments)
-        self._inbox = Inbox(here, self._commands, self._orphans)
+        self._inbox = Inbox(here, self._commands)
         self._stored = stored
         self._seeds = boot.peers
         self._requests_at = 0.0
         self._have_peers_changed = True
+        self._are_peers_due = False
         self._reminded = Pacing(REMIND_AGAIN_S)
 
     # Inputs
@@ -130,8 +129,7 @@ class Agent:
         self._gossip(here.swim.start(now, self._seeds))
         self._stored = Stored()
         here.observe()
-        for kind, delay_s in (("observe", OBSERVE_S), ("orphans", ORPHANS_S), ("peers", PEERS_S)):
-            here.emit([SetAlarm(Alarm(kind, "", 0), delay_s)])
+        here.emit([SetAlarm(Alarm("observe", "", 0), OBSERVE_S)])
         return self._finish()
 
     def adopt(self, roll: Roll, epochs: dict[NodeId, int], profiles: dict[NodeId, Profile], now: float) -> None:
@@ -192,13 +190,10 @@ class Agent:
                 here.observe()
                 here.emit([SetAlarm(alarm, OBSERVE_S)])
             case "orphans":
-                self._orphans.look()
-                here.emit([SetAlarm(alarm, ORPHANS_S)])
+                here.orphans.due()
             case "peers":
-                if self._have_peers_changed:
-                    self._have_peers_changed = False
-                    here.remember_peers()
-                here.emit([SetAlarm(alarm, PEERS_S)])
+                self._are_peers_due = self._have_peers_changed = False
+                here.remember_peers()
         return self._finish()
 
     def persisted(self, token: int, now: float) -> list[Effect]:
@@ -241,6 +236,7 @@ class Agent:
         if here.engines.observed(runtime, containers, capacity, now, reason):
             here.evaluate_all()
             here.advertising.publish_soon()
+            here.orphans.look_soon()
         return self._finish()
 
     def operated(self, operation: int, container: Container | None, error: str, now: float) -> list[Effect]:
@@ -251,6 +247,7 @@ class Agent:
         deployment = None if ended is None else here.deployments.get(ended.deployment)
         if ended is not None and deployment is not None:
             deployment.operated(ended.slot, container, error, now)
+        here.orphans.look_soon()
         return self._finish()
 
     def command(self, command: int, operation: str, arguments: Mapping[str, Any], now: float) -> list[Effect]:
@@ -305,6 +302,9 @@ class Agent:
         """Evaluate what was touched, and hand over the effects."""
         here, now = self._here, self._here.clock.now
         here.evaluate_touched()
+        if self._have_peers_changed and not self._are_peers_due:
+            self._are_peers_due = True
+            here.emit([SetAlarm(Alarm("peers", "", 0), PEERS_S)])
         at = here.requests.tick(now)
         if at is not None and (not self._requests_at or at < self._requests_at):
             self._requests_at = at

@@ -34,17 +34,15 @@ from gary.messages import (
     decode,
 )
 from gary.node import Node
-from gary.orphans import Orphans as OrphanedContainers
 from gary.requests import Serving, arguments_of
 
 
 class Inbox:
     """Whatever the bytes are, they lead to a message that is handled or to one that is counted (rule 8)."""
 
-    def __init__(self, here: Node, commands: Commands, orphans: OrphanedContainers) -> None:
+    def __init__(self, here: Node, commands: Commands) -> None:
         self._here = here
         self._commands = commands
-        self._orphans = orphans
         self._serving = Serving()
 
     def deliver(self, sender: NodeId, payload: bytes) -> None:
@@ -130,9 +128,9 @@ class Inbox:
             case Sync() | Behind() | Snapshot():
                 self._here.send(sender, Without(id, has_left=id in self._here.parted))
             case Gone(_, digests):
-                self._orphans.gone(id, frozenset(digests))
+                self._here.orphans.gone(id, frozenset(digests))
             case Released():
-                self._orphans.released(sender, message)
+                self._here.orphans.released(sender, message)
 
     def _invited(self, sender: NodeId, invitation: Invitation) -> None:
         here, now, id = self._here, self._here.clock.now, invitation.deployment

@@ -28,6 +28,7 @@ from gary.facts import MAPS
 from gary.host import Change
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Gone, Message, encode
+from gary.orphans import Orphans
 from gary.outbox import After, Outbox
 from gary.permission import permit, permit_in
 from gary.requests import Requests
@@ -121,6 +122,7 @@ class Node:
             versions=settings.speaks,
         )
         self.membership = Membership(self)
+        self.orphans = Orphans(self, self.engines, self.cluster, self.tombstones, self.deployments)
         self._consulted: dict[int, tuple[Answered, Failed]] = {}
         self._knocked: dict[int, Heard] = {}
         self._shown: dict[int, Callable[[str], None]] = {}
@@ -442,6 +444,7 @@ class Node:
         del self.deployments[deployment]
         self.persist([DropDocument(deployment), *writes])
         self.advertising.publish()
+        self.orphans.look_soon()
 
     def evaluate(self, deployment: DeploymentId) -> None:
         """Let that deployment look at its state anew before the present input ends."""

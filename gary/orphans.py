@@ -7,6 +7,7 @@ from typing import Protocol
 
 from gary.acquaintance import digest, proof_of_instance
 from gary.cluster import Cluster
+from gary.effects import Alarm, SetAlarm
 from gary.engines import Engines
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.messages import Message, Released
@@ -16,6 +17,8 @@ from gary.tombstones import Tombstones
 
 ASKED_MAX = 3
 GRACE_S = 10.0
+LOOK_S = 5.0
+"""So long after something changed, and again and again while there are some."""
 
 
 class Host(Protocol):
@@ -26,6 +29,8 @@ class Host(Protocol):
     def responsible(self, deployment: DeploymentId) -> tuple[NodeId, ...]: ...
 
     def send(self, node: NodeId, message: Message) -> None: ...
+
+    def emit(self, effects: Sequence[SetAlarm]) -> None: ...
 
     def count(self, what: str) -> None: ...
 
@@ -46,10 +51,23 @@ class Orphans:
         self._tombstones = tombstones
         self._held = held
         self._looks = 0
+        self._is_due = False
 
-    def look(self) -> None:
-        """Stop what is known to be removed; ask the responsible nodes about the rest."""
-        for id, containers in sorted(self._found().items()):
+    def look_soon(self) -> None:
+        """Containers or deployments have changed, so there may be some."""
+        if not self._is_due:
+            self._is_due = True
+            self._host.emit([SetAlarm(Alarm("orphans", "", 0), LOOK_S)])
+
+    def due(self) -> None:
+        """The alarm of ``look_soon`` went off: stop what is known to be removed; ask the responsible nodes about the
+        rest.
+        """
+        self._is_due = False
+        found = self._found()
+        if found:
+            self.look_soon()
+        for id, containers in sorted(found.items()):
             if id in self._tombstones:
                 self.gone(id, frozenset(map(digest, self._tombstones.instances(id))))
                 continue

@@ -5,9 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
+from gary.effects import Effect, Observe, SetAlarm
+from gossip import CancelTimer, Send, SetTimer
+from simulations.host import Host
 from simulations.run import Run
 from simulations.scenarios.model import Chance, Deployments, Hosts, Scenario
 from tests.simulations.support import app, cluster_of, settled
@@ -24,6 +28,23 @@ def trace_in_a_process(hash_seed: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return str(json.loads(done.stdout)["trace"])
+
+
+def test_an_agent_at_rest_without_deployments_probes_and_looks_at_its_engine_and_does_nothing_else() -> None:
+    cluster = settled(cluster_of(8, 1), app(2))
+    cluster.run(30.0)
+    asked: dict[str, set[object]] = {host.name: set() for host in cluster.hosts}
+
+    def see(host: Host, effect: Effect) -> None:
+        asked[host.name].add(effect.alarm.kind if isinstance(effect, SetAlarm) else type(effect))
+
+    for kind in get_args(Effect):
+        cluster.driver.watch(kind, see)
+    cluster.run(120.0)
+    idle = [host for host in cluster.hosts if host.agent is not None and not host.agent.deployments]
+    assert idle
+    for host in idle:
+        assert asked[host.name] == {Send, SetTimer, CancelTimer, Observe, "observe"}
 
 
 def test_no_timer_goes_off_for_nothing_and_none_is_kept_that_is_over() -> None:
