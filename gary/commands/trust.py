@@ -199,9 +199,13 @@ class TrustCommands:
             hint = "bring a node back that does: 'gary nodes'"
             raise CommandError(ErrorCode.UNAVAILABLE, "neither this node nor any other vouches for the cluster", hint)
         names = ", ".join([host.cluster.display_name(node) for node in vouchers[:NAMED_MAX]])
-        message = "this node does not vouch for the cluster" + ("" if host.standing.lacks_secret else "'s new root yet")
-        details = {"holders": addressees(host, vouchers)}
-        raise CommandError(ErrorCode.ELSEWHERE, message, f"give the command on one that does: {names}", details)
+        message, hint = "this node does not vouch for the cluster", f"give the command on one that does: {names}"
+        if not host.standing.lacks_secret:
+            message, hint = (
+                f"{message}'s new root yet",
+                f"wait some seconds, or give the command on another one: {names}",
+            )
+        raise CommandError(ErrorCode.ELSEWHERE, message, hint, {"holders": addressees(host, vouchers)})
 
 
 def _whole(command: Command, key: str, least: int, most: int, default: int) -> int:

@@ -244,6 +244,17 @@ def test_a_node_that_may_not_vouch_lets_nobody_in_and_says_who_can(seed: int) ->
     assert "does not vouch" in refusal(cluster.command(cluster.hosts[2], "invite", {}))
 
 
+@seeds
+def test_a_node_that_has_not_got_a_new_root_s_secret_yet_says_so(seed: int) -> None:
+    cluster = cluster_of(24, seed)
+    cluster.answer(cluster.hosts[0], "rotate", {})
+    assert cluster.run_until(lambda: len({root_of(host) for host in cluster.hosts}) == 1, 2.0)
+    waiting = next(host for host in cluster.hosts if host.agent is not None and not host.agent.standing.vouches)
+    refused = refusal(cluster.command(waiting, "invite", {}))
+    assert "new root yet" in refused
+    assert "wait some seconds" in refused
+
+
 # Expulsions
 
 
