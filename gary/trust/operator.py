@@ -27,6 +27,8 @@ HELLO_WAIT_S = 3.0
 ORDER_WAIT_S = 30.0
 AT_FOUNDING = "deploy"
 CLUSTER_ORDERS = ("expel", "rotate", "admit")
+ASKED_OF_THE_NEXT = (ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND, ErrorCode.ELSEWHERE)
+"""What one node cannot do another may: who vouches may not have the secret of a new root yet."""
 
 Json = dict[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Iterator[Mapping[str, Any]]]
@@ -186,7 +188,7 @@ class Operator:
                     yield item
                 return
             except CommandError as error:
-                if is_begun or error.code not in (ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND):
+                if is_begun or error.code not in ASKED_OF_THE_NEXT:
                     raise
                 failures.append(error)
         failure = _most_telling(failures)

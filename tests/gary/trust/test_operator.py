@@ -125,9 +125,11 @@ def test_nothing_is_said_to_a_node_that_does_not_know_the_watchword() -> None:
     assert liar.done == [("hello", {})]
 
 
-@pytest.mark.parametrize("code", [ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND])
+@pytest.mark.parametrize("code", [ErrorCode.UNAVAILABLE, ErrorCode.NOT_FOUND, ErrorCode.ELSEWHERE])
 def test_when_one_holder_cannot_the_next_one_is_asked(code: ErrorCode) -> None:
     assert status(AtHand(Node(1, fails=CommandError(code, "no")), Node(2))) == ITEMS
+    rotation = operator(AtHand(Node(1, fails=CommandError(code, "no")), Node(2))).command("rotate", {})
+    assert list(rotation) == ITEMS
 
 
 @pytest.mark.parametrize("code", [ErrorCode.REFUSED, ErrorCode.CONFLICT, ErrorCode.TIMEOUT, ErrorCode.BAD_REQUEST])
