@@ -154,10 +154,13 @@ class Cluster:
         return [node for node, profile in others if profile is not None and profile.vouches]
 
     def vouchers_away(self) -> list[NodeId]:
-        """The nodes that are not alive, have not left, and vouched when they were there."""
+        """The nodes that have not left, are not alive or have not introduced themselves yet, and may vouch: those that
+        did when they were there, and those of which this node, since its own start, has not heard.
+        """
+        unheard = (node for node in self.alive if node != self._node and node not in self._profiles)
         away = [node for node in self._missing if node not in self.alive and node not in self._left]
-        profiles = ((node, self._profiles.get(node)) for node in sorted(away))
-        return [node for node, profile in profiles if profile is not None and profile.vouches]
+        profiles = ((node, self._profiles.get(node)) for node in sorted([*unheard, *away]))
+        return [node for node, profile in profiles if profile is None or profile.vouches]
 
     def display_name(self, node: NodeId) -> str:
         profile = self.profile(node)

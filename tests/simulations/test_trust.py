@@ -434,6 +434,24 @@ def test_who_is_left_alone_names_a_root_once_it_has_expelled_those_that_never_co
     assert cluster.answer(host, "rotate", {"overlap_s": 3600.0})["root"] == root_of(host)
 
 
+@pytest.mark.parametrize("is_heard", [True, False])
+@seeds
+def test_who_has_only_just_started_does_not_think_that_it_alone_vouches(seed: int, is_heard: bool) -> None:
+    cluster = cluster_of(3, seed)
+    host, others = cluster.hosts[0], cluster.hosts[1:]
+    cluster.run(15.0)
+    old = root_of(host)
+    if not is_heard:
+        cluster.cut(host)
+    cluster.restart(host)
+    reply = cluster.command(host, "rotate", {"overlap_s": 3600.0})
+    if is_heard:
+        assert any(holds_secret(other, str(reply.item["root"])) for other in others)
+    else:
+        assert "could be reached to keep the new root's secret" in refusal(reply)
+        assert root_of(host) == old
+
+
 @seeds
 def test_a_root_that_is_named_right_after_another_one_is_kept_by_others_too(seed: int) -> None:
     cluster = settled(cluster_of(5, seed), app(5))
