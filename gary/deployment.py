@@ -51,6 +51,8 @@ from gary.runtime.base import Container
 from gary.state import GONE, Role, State
 
 IDLE_MEMBER_S = 30.0
+LOOK_S = 60.0
+"""A deployment looks at everything anew when something has changed or is due, and after so long in any case."""
 FORGET_AFTER_S = 7 * 24 * 3600.0
 CLOCK_TOLERANCE_S = 60.0
 GIVE_AGAIN_S = 5.0
@@ -72,6 +74,7 @@ class Deployment:
         )
         self._alarm_at = 0.0
         self._alarm_token = 0
+        self._look_at = now
         self._idle_since: float | None = None
         self._announced = document.state.effective
         self._timed: Generation | None = None
@@ -303,18 +306,22 @@ class Deployment:
         self._replication.compare(now)
 
     def alarm(self, token: int, now: float) -> None:
-        if token == self._alarm_token:
-            self._alarm_at = 0.0
+        if token != self._alarm_token:
+            return
+        self._alarm_at = 0.0
+        if now < self._look_at:
+            self._set_alarm(min(self._replication.compare_if_due(now), self._look_at), now)
+        else:
             self.evaluate(now)
 
     # Deciding
 
     def evaluate(self, now: float) -> None:
         """Look at everything anew and do what is due."""
-        wake = [now + 3600.0]
+        wake = [now + LOOK_S]
         state = self.state
         self._announce(state)
-        wake.append(self._replication.compare_if_due(now))
+        compare_at = self._replication.compare_if_due(now)
         if state.is_removed:
             self._wind_up(state)
         elif self._replication.left or self._is_gone(state):
@@ -324,7 +331,8 @@ class Deployment:
             self._keep_house(state, now, wake)
             self._replication.consider_next_epoch(live_members(state, self._view()), now)
         self._replication.check_waiting()
-        self._set_alarm(min(wake), now)
+        self._look_at = min(wake)
+        self._set_alarm(min(self._look_at, compare_at), now)
 
     def _set_alarm(self, at: float, now: float) -> None:
         at = max(at, now + 0.01)

@@ -9,8 +9,10 @@ from typing import get_args
 
 import pytest
 
+from gary.deployment import Deployment
 from gary.effects import Effect, Observe, SetAlarm
-from gossip import CancelTimer, Send, SetTimer
+from gary.replication import COMPARE_S
+from gossip import CancelTimer, Lane, Send, SetTimer
 from simulations.host import Host
 from simulations.run import Run
 from simulations.scenarios.model import Chance, Deployments, Hosts, Scenario
@@ -45,6 +47,33 @@ def test_an_agent_at_rest_without_deployments_probes_and_looks_at_its_engine_and
     assert idle
     for host in idle:
         assert asked[host.name] == {Send, SetTimer, CancelTimer, Observe, "observe"}
+
+
+def test_a_member_at_rest_compares_its_document_and_looks_at_it_anew_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = settled(cluster_of(3, 1), app(2))
+    cluster.run(30.0)
+    looks: list[float] = []
+    evaluate = Deployment.evaluate
+
+    def look(deployment: Deployment, now: float) -> None:
+        looks.append(now)
+        evaluate(deployment, now)
+
+    monkeypatch.setattr(Deployment, "evaluate", look)
+    compared: list[str] = []
+
+    def see(host: Host, effect: Effect) -> None:
+        if isinstance(effect, Send) and effect.lane is Lane.BULK:
+            compared.append(host.name)
+
+    cluster.driver.watch(Send, see)
+    cluster.run(300.0)
+    holding = [host for host in cluster.hosts if host.agent is not None and host.agent.deployments]
+    assert holding
+    assert len(looks) == 5 * len(holding)
+    assert all(compared.count(host.name) >= 300.0 / (1.25 * COMPARE_S) - 1 for host in holding)
 
 
 def test_no_timer_goes_off_for_nothing_and_none_is_kept_that_is_over() -> None:
