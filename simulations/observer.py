@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from gary.assignment import wanted_slots
 from gary.identity import DeploymentId, NodeId, Slot
 from gary.runtime.base import ContainerState
 from gary.state import PromiseState, State
-from gossip import Layered
 from simulations.checkers.membership import staying
 from simulations.cluster import Cluster
 from simulations.host import Host
 from simulations.result import Promise, Recovery, Sample
+from simulations.sight import Edition, Sight
 
 
 class Observer:
@@ -26,9 +25,10 @@ class Observer:
         self._cluster = cluster
         self._began_s = began_s
         self._engines = _Engines(cluster)
-        self._views = _Views(cluster)
+        self._sight = Sight()
+        self._hosts: dict[NodeId, str] = {}
         self._promises = _Promises()
-        self._wanted: dict[DeploymentId, tuple[State, _Edition, Sequence[Slot]]] = {}
+        self._wanted: dict[DeploymentId, tuple[State, Edition, Sequence[Slot]]] = {}
         self._names: dict[DeploymentId, str] = {}
         self._kept: set[tuple[DeploymentId, Slot]] = set()
         self._lost: dict[tuple[DeploymentId, Slot], float] = {}
@@ -69,9 +69,10 @@ class Observer:
         """See everything. ``faults``: how many are at work."""
         states = self._states()
         live = self._cluster.live()
+        self._hosts.update({host.node: host.name for host in live})
         for id, (state, host) in states.items():
             self._remember(id, state, host)
-            self._promises.see(state, self._views.names, self.now)
+            self._promises.see(state, self._hosts, self.now)
         for id in [id for id in self._wanted if id not in states]:
             del self._wanted[id]
         self._engines.look()
@@ -88,7 +89,7 @@ class Observer:
         sample = Sample(
             at_s=self.now,
             up=len(live),
-            converged=self._views.converged(live, staying(self._cluster)),
+            converged=self._converged(),
             wanted=len(wanted),
             kept=sum(key in running for key in wanted),
             doubled=sum(running.get(key, 0) > 1 for key in wanted),
@@ -122,10 +123,15 @@ class Observer:
 
     def _remember(self, id: DeploymentId, state: State, host: Host) -> None:
         assert host.agent is not None
-        known, alive = self._wanted.get(id), _Edition.of(host.agent.alive)
+        known, alive = self._wanted.get(id), Edition.of(host.agent.alive)
         if known is None or known[0] is not state or known[1] != alive:
             self._wanted[id] = state, alive, wanted_slots(state, host.agent.view(state))
             self._names[id] = state.name
+
+    def _converged(self) -> float:
+        """The share of the members that see the truth; the expelled see nobody, and nobody sees them."""
+        members = staying(self._cluster)
+        return (len(members) - len(self._sight.mistaken(members))) / len(members) if members else 1.0
 
     def _rates(self, live: Sequence[Host]) -> list[float]:
         passed_s = self._cluster.clock.now - self._sampled_s
@@ -133,17 +139,6 @@ class Observer:
         rates = [(sent[h.address] - self._sent.get(h.address, 0)) / passed_s for h in live] if passed_s > 0 else []
         self._sampled_s, self._sent = self._cluster.clock.now, dict(sent)
         return rates
-
-
-class _Edition(NamedTuple):
-    """A table as it is at one moment."""
-
-    table: Layered[NodeId, int]
-    changes: int
-
-    @classmethod
-    def of(cls, table: Layered[NodeId, int]) -> _Edition:
-        return cls(table, table.changes)
 
 
 class _Engines:
@@ -191,34 +186,6 @@ class _Engines:
             self._changed[host.name] = host
 
         return note
-
-
-class _Views:
-    """Whose view of who is alive is the truth. A view that has not changed is not looked at again."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.names: dict[NodeId, str] = {}
-        self._cluster = cluster
-        self._truth: frozenset[NodeId] = frozenset()
-        self._judged: dict[str, tuple[_Edition, bool]] = {}
-
-    def converged(self, live: Sequence[Host], members: Sequence[Host]) -> float:
-        """The share of ``members``; those of the ``live`` hosts that are expelled see nobody, and nobody sees them."""
-        self.names.update({host.node: host.name for host in live})
-        truth = frozenset(host.node for host in members)
-        if truth != self._truth:
-            self._truth = truth
-            self._judged.clear()
-        right = 0
-        for host in members:
-            assert host.agent is not None
-            alive, judged = host.agent.alive, self._judged.get(host.name)
-            edition = _Edition.of(alive)
-            if judged is None or judged[0] != edition:
-                is_right = len(alive) == len(truth) and all(node in alive for node in truth)
-                judged = self._judged[host.name] = edition, is_right
-            right += judged[1]
-        return right / len(members) if members else 1.0
 
 
 class _Promises:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gary.assignment import View, callers, keepings, live_members, wanted_slots, witnesses_needed
-from gary.identity import DeploymentId, NodeId
+from gary.identity import DeploymentId
 from gary.state import State
-from gossip import Layered
 from simulations.checkers.base import Checker
 from simulations.cluster import Cluster
 from simulations.host import Host
+from simulations.sight import Edition
 
 Known = tuple[object, ...]
 """All that a decision may depend on, but who decides."""
@@ -24,7 +24,7 @@ class Decisions(Checker):
 
     def __init__(self) -> None:
         super().__init__()
-        self._alive: dict[str, tuple[Layered[NodeId, int], int, int]] = {}
+        self._alive: dict[str, tuple[Edition, int]] = {}
         self._decided: dict[tuple[str, DeploymentId], tuple[Known, object]] = {}
 
     def look(self, cluster: Cluster) -> None:
@@ -53,11 +53,10 @@ class Decisions(Checker):
     def _seen_by(self, host: Host) -> int:
         """A number for who is alive, as ``host`` sees it; found out anew when that has changed."""
         assert host.agent is not None
-        alive = host.agent.alive
-        seen = self._alive.get(host.name)
-        if seen is None or seen[0] is not alive or seen[1] != alive.changes:
-            seen = self._alive[host.name] = alive, alive.changes, hash(frozenset(alive.items()))
-        return seen[2]
+        edition, seen = Edition.of(host.agent.alive), self._alive.get(host.name)
+        if seen is None or seen[0] != edition:
+            seen = self._alive[host.name] = edition, hash(frozenset(edition.table.items()))
+        return seen[1]
 
 
 def _else(view: View) -> Known:

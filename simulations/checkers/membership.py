@@ -8,6 +8,7 @@ from gary.identity import NodeId
 from simulations.checkers.base import Checker
 from simulations.cluster import Cluster
 from simulations.host import Host
+from simulations.sight import Sight
 
 
 def expelled(cluster: Cluster) -> set[NodeId]:
@@ -27,15 +28,17 @@ class Membership(Checker):
     name = "membership"
     about = "every agent holds alive exactly those that are"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._sight = Sight()
+
     def judge(self, cluster: Cluster) -> Iterator[str]:
-        hosts = staying(cluster)
-        truth = sorted(host.node for host in hosts)
-        for host in hosts:
+        members = staying(cluster)
+        truth = {host.node for host in members}
+        for host in self._sight.mistaken(members):
             assert host.agent is not None
-            seen = sorted(host.agent.alive)
-            if seen != truth:
-                missed, extra = len(set(truth) - set(seen)), len(set(seen) - set(truth))
-                yield f"{host.name} misses {missed} live nodes and sees {extra} that are none"
+            seen = set(host.agent.alive)
+            yield f"{host.name} misses {len(truth - seen)} live nodes and sees {len(seen - truth)} that are none"
 
 
 class Trust(Checker):

@@ -12,11 +12,13 @@ from gary.effects import Effect, Reply, StartContainer, StopContainer
 from gary.errors import CommandError, ErrorCode
 from gary.facts import MAPS
 from gary.identity import Slot
+from gary.messages import Snapshot, encode
 from gary.runtime.base import StartRequest
 from gary.spec import Service, to_json
 from gary.state import PromiseState
 from gary.storage import AppendChanges, DeleteRecord, DropDocument, PutRecord, PutSnapshot, Table
-from gossip import Advertisement, Lane, Peer, Send, Swim
+from gossip import Advertisement, Claim, Incarnation, Lane, Member, Peer, Send, Status, Swim, messages
+from gossip.messages import Payload
 from simulations.checkers import liveness
 from simulations.checkers.acknowledged import Acknowledged
 from simulations.checkers.answering import Answering
@@ -25,6 +27,7 @@ from simulations.checkers.books import Books
 from simulations.checkers.bounds import Bounds
 from simulations.checkers.decisions import Decisions
 from simulations.checkers.frames import FRAME_SIZE_BYTES_MAX
+from simulations.checkers.frames import messages as messages_in
 from simulations.checkers.membership import expelled
 from simulations.checkers.rollout import Rollout
 from simulations.checkers.steadiness import Quiet
@@ -246,6 +249,17 @@ def test_no_update_takes_down_what_has_only_just_started_anew(is_anew: bool, mon
     cluster.deploy(cluster.hosts[0], app(5, image="other", update_parallelism=1))
     cluster.run(30.0)
     assert (checker.findings == []) is is_anew
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535, 65_536])
+def test_what_agents_say_is_found_in_a_frame_whatever_its_size(size: int) -> None:
+    said = Snapshot("5a" * 16, 1, bytes(size))
+    claim = Claim(Member("0b" * 16, "10.0.0.1:7946", Incarnation(1, 0), Status.ALIVE))
+    frame = messages.frame(
+        messages.frame_head(b"", "0a" * 16), [messages.encode(claim), messages.encode(Payload(encode(said)))]
+    )
+    assert list(messages_in(frame)) == [said]
+    assert not list(messages_in(messages.frame(messages.frame_head(b"", "0a" * 16), [messages.encode(claim)])))
 
 
 def test_frames_and_documents_without_bounds_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
