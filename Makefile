@@ -12,13 +12,14 @@ PYTHON ?= $(shell for python in $(PYTHONS); do \
 NONE_IS_FINE := $(if $(ARGS), || [ $$? -eq 5 ])
 
 VENV := .venv
+KNOWN ?= 40
 FOR ?= 5m
 STAMP := $(VENV)/.made-from-lock
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check lint fast long engines seeds format docs lock clean
+.PHONY: help env demo test quick check lint fast long engines seeds compiled format docs lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,7 +32,9 @@ demo: $(STAMP) ## Five agents on this machine, one of them killed, all of it wat
 
 test: fast long engines ## All tests
 
-check: lint fast ## What should pass before every commit: lint, types and the fast tests
+quick: lint fast ## What should pass before every commit: lint, types and the fast tests
+
+check: lint test seeds ## All that has to pass: lint, types, all tests and seeds; some twenty minutes
 
 lint: $(STAMP) ## Format, lint and types
 	$(BIN)/ruff format --check .
@@ -47,8 +50,11 @@ long: $(STAMP) ## Agents as processes, and long lives of whole clusters in virtu
 engines: $(STAMP) ## The tests on engines, two at a time; skipped with the reason where there are none
 	$(BIN)/python -m pytest -m engine --numprocesses 2 --dist worksteal $(ARGS)$(NONE_IS_FINE)
 
-seeds: $(STAMP) ## Random faults in virtual time: known seeds, then fresh ones for as long as FOR says
-	$(BIN)/python -m simulations seeds --compiled --fresh $(FOR)
+seeds: $(STAMP) ## Random faults in virtual time: KNOWN seeds, then fresh ones for as long as FOR says
+	$(BIN)/python -m simulations seeds --compiled --fixed $(KNOWN) --fresh $(FOR)
+
+compiled: $(STAMP) ## Compile what runs most in simulations
+	@$(BIN)/python -m simulations seeds --compiled --fixed 0 --fresh 0s
 
 format: $(STAMP) ## Format all code
 	$(BIN)/ruff format .
