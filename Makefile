@@ -41,7 +41,7 @@ lint: $(STAMP) ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fast: $(STAMP) ## The tests that take a minute together, on all cores
+fast: $(STAMP) ## The tests that take a minute or two together, on all cores
 	$(BIN)/python -m pytest -m "not engine and not long" --numprocesses auto --dist worksteal $(ARGS)$(NONE_IS_FINE)
 
 long: $(STAMP) ## Agents as processes, and long lives of whole clusters in virtual time
