@@ -85,4 +85,7 @@ def _cluster(workers: int, scheduler: str) -> AbstractContextManager[Any]:
 
 def _numbered(run: Callable[[T], R], number: int, trial: T) -> tuple[int, R]:
     collect_seldom()
-    return number, run(trial)
+    result = run(trial)
+    # Agents refer to each other in circles. Those of the run that is over would stay for the next ones.
+    gc.collect()
+    return number, result

@@ -49,12 +49,13 @@ def run(options: argparse.Namespace) -> int:
         return 2
 
     def played(seeds: Sequence[int]) -> bool:
+        if not seeds:
+            return True
         usual = Changes(options.nodes, max(1, options.nodes // 5), for_s, chance=True)
         trials = [Changes(seed=seed) if seed % 2 else replace(usual, seed=seed) for seed in seeds]
         results = run_all(play, trials, workers=options.workers)
         bad = [result for result in results if not result.is_good]
-        if seeds:
-            print(f"seeds {seeds[0]} to {seeds[-1]}: {len(bad) or 'none'} of {len(seeds)} found something", flush=True)
+        print(f"seeds {seeds[0]} to {seeds[-1]}: {len(bad) or 'none'} of {len(seeds)} found something", flush=True)
         for result in bad:
             for finding in result.findings[:5]:
                 print(f"  at {finding.at_s:.1f} s, {finding.check}: {finding.said}")
