@@ -75,8 +75,7 @@ class Change:
 def decode_change(chunk: ChangeChunk, limits: Limits) -> Change:
     """The change in ``chunk``. Raises ``MalformedChange`` for anything that this package would not have written."""
     reader = Reader(chunk.contents)
-    deps = _hashes(reader, limits.dependencies_max)
-    actor = reader.take(reader.unsigned())
+    deps, actor = _hashes(reader, limits.dependencies_max), reader.take(reader.unsigned())
     if len(actor) != ACTOR_SIZE_BYTES:
         raise MalformedChange(f"has an author of {len(actor)} bytes, not {ACTOR_SIZE_BYTES}")
     seq, start_op = reader.unsigned(), reader.unsigned()
@@ -88,6 +87,13 @@ def decode_change(chunk: ChangeChunk, limits: Limits) -> Change:
     if encode_change(change) != chunk.contents:
         raise MalformedChange("is not encoded the one way in which it is written")
     return change
+
+
+def author_of(chunk: ChangeChunk, limits: Limits) -> bytes:
+    """Who made the change in ``chunk``, of which no more is read. Raises ``MalformedChange``."""
+    reader = Reader(chunk.contents)
+    _hashes(reader, limits.dependencies_max)
+    return reader.take(reader.unsigned())
 
 
 def encode_change(change: Change) -> bytes:

@@ -35,9 +35,6 @@ class Register:
     writes: dict[OpId, bytes] = field(default_factory=dict)
     live: set[OpId] = field(default_factory=set)
 
-    def value(self) -> bytes:
-        return self.writes[max(self.live)]
-
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -51,7 +48,7 @@ class Known:
 class History:
     """The graph of changes of one replica and the registers that they add up to."""
 
-    __slots__ = ("_heads", "_known", "_last", "_maps", "_order", "_registers", "size_bytes", "values")
+    __slots__ = ("_heads", "_known", "_last", "_maps", "_order", "_registers", "shown", "size_bytes")
 
     def __init__(self, maps: Sequence[str], skeleton: bytes) -> None:
         """``maps[i]`` is the map that operation ``i + 1`` of the change with hash ``skeleton`` created."""
@@ -61,7 +58,8 @@ class History:
         self._heads: tuple[bytes, ...] = (skeleton,)
         self._last: dict[bytes, tuple[int, bytes]] = {}
         self._registers: dict[tuple[int, str], Register] = {}
-        self.values: dict[str, dict[str, bytes]] = {name: {} for name in self._maps}
+        self.shown: dict[str, dict[str, tuple[int, bytes]]] = {name: {} for name in self._maps}
+        """Of each register of each map, counter and value of the write that shows."""
         self.size_bytes = 0
         """Size of the values and their keys."""
 
@@ -152,12 +150,6 @@ class History:
         lacking.reverse()
         return lacking
 
-    def stamped(self, name: str) -> dict[str, tuple[int, bytes]]:
-        """The registers of one map, sorted by key: counter and value of the write that shows."""
-        place = self._maps.index(name) + 1
-        shown = {key: max(self._registers[place, key].live) for key in self.values[name]}
-        return {key: (op[0], self._registers[place, key].writes[op]) for key, op in sorted(shown.items())}
-
     def integrate(self, change: Change, raw: bytes) -> None:
         """Take in a change that ``judge`` let pass, and the bytes in which it came."""
         for place, write in enumerate(change.writes):
@@ -166,10 +158,10 @@ class History:
             register.writes[op] = write.value
             register.live.difference_update(write.predecessors)
             register.live.add(op)
-            values, value = self.values[self._maps[write.object_counter - 1]], register.value()
-            before = values.get(write.key)
-            self.size_bytes += len(value) + (len(write.key.encode()) if before is None else -len(before))
-            values[write.key] = value
+            shown, shows = self.shown[self._maps[write.object_counter - 1]], max(register.live)
+            before, value = shown.get(write.key), register.writes[shows]
+            self.size_bytes += len(value) + (len(write.key.encode()) if before is None else -len(before[1]))
+            shown[write.key] = shows[0], value
         self._known[change.hash] = Known(change.deps, change.max_op, raw)
         self._order.append(change.hash)
         self._last[change.actor] = (change.seq, change.hash)

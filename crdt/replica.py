@@ -128,18 +128,19 @@ class Replica:
 
     def get(self, map: str, key: str) -> bytes | None:
         """The value of one register. Of concurrent writes all replicas show the same one."""
-        return self._history.values[map].get(key)
+        shown = self._history.shown[map].get(key)
+        return None if shown is None else shown[1]
 
     def items(self, map: str) -> dict[str, bytes]:
         """All registers of one map, sorted by key."""
-        return dict(sorted(self._history.values[map].items()))
+        return {key: value for key, (_, value) in sorted(self._history.shown[map].items())}
 
-    def stamped(self, map: str) -> dict[str, tuple[int, bytes]]:
-        """All registers of one map, sorted by key, each with the counter of the write that shows.
+    def stamped(self, map: str) -> Mapping[str, tuple[int, bytes]]:
+        """All registers of one map, in no order, as they are at this moment: counter and value of the write that shows.
 
         Counters of one author's writes only rise, in all replicas alike.
         """
-        return self._history.stamped(map)
+        return self._history.shown[map]
 
     def heads(self) -> tuple[bytes, ...]:
         """Hashes of the newest changes, sorted: equal heads mean equal replicas."""

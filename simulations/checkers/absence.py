@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crdt import Limits
+from crdt.changes import author_of
+from crdt.chunks import open_change
 from gary.effects import Effect, StopContainer
 from gary.identity import DeploymentId, Slot, index_of
 from gary.runtime.base import ContainerState
@@ -52,7 +55,7 @@ class Absence(Checker):
         """A promise that is withdrawn: its promiser has to know somebody else who keeps the slot."""
         if host.agent is None:
             return
-        for id in dict.fromkeys(write.deployment for write in writes if isinstance(write, AppendChanges | PutSnapshot)):
+        for id in dict.fromkeys(filter(None, (_stated_in(host, write) for write in writes))):
             state = self._books.on_disk(host, id)
             if state is None:
                 continue
@@ -69,6 +72,18 @@ class Absence(Checker):
             others = [other for other in state.by_slot[promise.slot] if other.node != host.node]
             if not any(other.state in (PromiseState.STARTING, PromiseState.HEALTHY) for other in others):
                 self._groundless.add(key)
+
+
+def _stated_in(host: Host, write: Write) -> DeploymentId | None:
+    """The deployment about which the host itself may say something new there."""
+    match write:
+        case AppendChanges(id, changes):
+            own, limits = bytes.fromhex(host.node), Limits()
+            is_own = any(author_of(open_change(change, limits), limits).startswith(own) for change in changes)
+            return id if is_own else None
+        case PutSnapshot(id, _):
+            return id
+    return None
 
 
 def _wants(state: State, slot: Slot) -> bool:
