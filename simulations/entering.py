@@ -9,6 +9,7 @@ from typing import Final
 from gary.effects import Reply
 from gary.errors import StorageFailed
 from gary.storage import Table
+from simulations.checkers.membership import expelled
 from simulations.cluster import Cluster
 from simulations.host import Host
 
@@ -79,7 +80,7 @@ class Entering:
         others = [h for h in self._cluster.live() if h is not attempt.host and _invites(h)]
         attempt.again_s = self._cluster.clock.now + AGAIN_S
         attempt.has_token, attempt.asked = False, None
-        if others:
+        if others and attempt.host.node not in expelled(self._cluster):  # Whom a cluster has expelled nobody invites.
             attempt.asked = self._rng.choice(others)
             arguments = {"uses": 1, "expires_s": EXPIRES_S}
             attempt.number = self._cluster.post(attempt.asked, "invite", arguments)
