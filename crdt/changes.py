@@ -75,7 +75,7 @@ class Change:
 def decode_change(chunk: ChangeChunk, limits: Limits) -> Change:
     """The change in ``chunk``. Raises ``MalformedChange`` for anything that this package would not have written."""
     reader = Reader(chunk.contents)
-    deps, actor = _hashes(reader, limits.dependencies_max), reader.take(reader.unsigned())
+    deps, actor = _head(reader, limits)
     if len(actor) != ACTOR_SIZE_BYTES:
         raise MalformedChange(f"has an author of {len(actor)} bytes, not {ACTOR_SIZE_BYTES}")
     seq, start_op = reader.unsigned(), reader.unsigned()
@@ -91,9 +91,12 @@ def decode_change(chunk: ChangeChunk, limits: Limits) -> Change:
 
 def author_of(chunk: ChangeChunk, limits: Limits) -> bytes:
     """Who made the change in ``chunk``, of which no more is read. Raises ``MalformedChange``."""
-    reader = Reader(chunk.contents)
-    _hashes(reader, limits.dependencies_max)
-    return reader.take(reader.unsigned())
+    _, author = _head(Reader(chunk.contents), limits)
+    return author
+
+
+def _head(reader: Reader, limits: Limits) -> tuple[tuple[bytes, ...], bytes]:
+    return _hashes(reader, limits.dependencies_max), reader.take(reader.unsigned())
 
 
 def encode_change(change: Change) -> bytes:

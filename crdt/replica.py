@@ -136,7 +136,7 @@ class Replica:
         return {key: value for key, (_, value) in sorted(self._history.shown[map].items())}
 
     def stamped(self, map: str) -> Mapping[str, tuple[int, bytes]]:
-        """All registers of one map, in no order, as they are at this moment: counter and value of the write that shows.
+        """All registers of one map, in no order: counter and value of the write that shows. Changes with the replica.
 
         Counters of one author's writes only rise, in all replicas alike.
         """

@@ -38,6 +38,7 @@ from simulations.clock import Clock
 from simulations.driver import Driver
 from simulations.host import Host
 from simulations.network import Endpoint, Link, Network
+from simulations.sight import Sight
 from simulations.timing import Timing
 
 FORMING_S = 2.0
@@ -87,6 +88,7 @@ class Cluster:
         self._swim = swim or SwimConfig()
         self._changes_per_epoch = changes_per_epoch
         self._commands = 0
+        self._sight = Sight()
         # Its own, so that what operators ask changes nothing about what else happens by chance.
         self._operators_rng = random.Random(f"operators {seed}")
         self.operator_key = KeyPair(self._operators_rng.randbytes(SEED_SIZE_BYTES))
@@ -367,8 +369,7 @@ class Cluster:
 
     def sees_all(self) -> bool:
         """Every live agent holds exactly the live agents alive."""
-        expected = sorted(host.node for host in self.live())
-        return all(sorted(host.agent.alive) == expected for host in self.live() if host.agent is not None)
+        return not self._sight.mistaken(self.live())
 
 
 def said_in(replies: Sequence[Reply]) -> Iterator[Mapping[str, Any]]:
