@@ -373,9 +373,10 @@ class Agent:
     def _gossip(self, effects: Sequence[GossipEffect]) -> None:
         here = self._here
         for effect in effects:
+            if isinstance(effect, (Send, SetTimer, CancelTimer)):  # which nearly all are
+                here.emit_one(effect)
+                continue
             match effect:
-                case Send() | SetTimer() | CancelTimer():
-                    here.emit((effect,))
                 case Deliver(sender, payload):
                     self._inbox.deliver(sender, payload)
                 case MemberChanged(member, before):

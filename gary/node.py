@@ -134,6 +134,9 @@ class Node:
     def emit(self, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
 
+    def emit_one(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
     def take_effects(self) -> list[Effect]:
         """All that was emitted since the last time, in order."""
         effects, self._effects = self._effects, []

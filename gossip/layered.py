@@ -55,8 +55,11 @@ class Layered(Generic[K, V]):
         return value
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._size += self.get(key) is None
         self.changes += 1
+        if key in self._own:
+            self._own[key] = value
+            return
+        self._size += self.get(key) is None
         self._own[key] = value
         self._own_max = max(self._own_max, len(self._own))
         self._settle()

@@ -27,6 +27,7 @@ class Roster:
     """Those nodes of which something holds, in a list, for random choice without copying.
 
     ``belongs(node)`` tells whether it holds; each time it begins to, ``add`` must follow, and ``remove`` when it ends.
+    ``changes``: how often any of that has happened.
     """
 
     def __init__(self, belongs: Callable[[str], bool]) -> None:
@@ -36,9 +37,11 @@ class Roster:
         self._nodes: list[str] = []
         # Still in the list, until all of it is gone through anyway: where in the list they are is not known.
         self._removed: set[str] = set()
+        self._size = 0
+        self.changes = 0
 
     def __len__(self) -> int:
-        return len(self._base) + len(self._nodes) - len(self._removed)
+        return self._size
 
     def __contains__(self, node: str) -> bool:
         return self._belongs(node)
@@ -48,6 +51,8 @@ class Roster:
 
     def add(self, node: str) -> None:
         """``node`` belongs here from now on."""
+        self.changes += 1
+        self._size += 1
         if node in self._removed:
             self._removed.remove(node)
         else:
@@ -55,6 +60,8 @@ class Roster:
 
     def remove(self, node: str) -> None:
         """``node`` belongs here no more."""
+        self.changes += 1
+        self._size -= 1
         self._removed.add(node)
         if 2 * len(self._removed) > len(self._base) + len(self._nodes):
             self._tidy()
@@ -62,6 +69,8 @@ class Roster:
     def adopt(self, nodes: Sequence[str]) -> None:
         """Hold exactly ``nodes``, which are shared and must not change from now on."""
         self._base, self._nodes, self._removed = nodes, [], set()
+        self._size = len(nodes)
+        self.changes += 1
 
     def first(self) -> str:
         """One of the nodes, always the same for the same history. There must be one."""
@@ -182,9 +191,9 @@ class Membership:
         """All members that are dead or have left, with the time since when, in a fixed order."""
         return list(self._down_since.items())
 
-    def heard(self, node: str, now: float) -> None:
-        """A frame came from the member ``node`` itself."""
-        self._heard_at[self._members[node].node] = now
+    def heard(self, member: Member, now: float) -> None:
+        """A frame came from ``member``, which is held here, itself."""
+        self._heard_at[member.node] = now
 
     def heard_at(self, node: str) -> float | None:
         """When the last frame came from ``node`` itself; None if none did since it is a member."""

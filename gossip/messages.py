@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -228,12 +229,16 @@ class Frame:
 # Encoding. Messages are encoded one by one, so that news is encoded once however often it is sent. One packer serves
 # all: it keeps nothing from one message to the next, and making one takes longer than packing.
 _pack: Final = msgpack.Packer().pack
+_BYTES: Final = tuple(bytes((value,)) for value in range(256))
+_HASH: Final = Struct(">Q")
 
 
 def encode(message: Message) -> bytes:
     """One message as it stands in a frame."""
-    kind, fields = _ENCODERS[type(message)]
-    packed: bytes = _pack([kind, *fields(message)])
+    kind, fields_of = _ENCODERS[type(message)]
+    fields = fields_of(message)
+    fields.insert(0, kind)
+    packed: bytes = _pack(fields)
     return packed
 
 
@@ -247,19 +252,23 @@ def frame(head: bytes, messages: Sequence[bytes], highest: int = VERSIONS.highes
     """A frame from its head and encoded messages, at most ``ARRAY_LENGTH_MAX``."""
     count = len(messages)
     assert count <= ARRAY_LENGTH_MAX
-    prefix = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
-    return b"".join((head, prefix, *messages, bytes((highest,))))
+    prefix = _BYTES[0x90 | count] if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return b"".join([head, prefix, *messages, _BYTES[highest]])
 
 
 def _encode_ping(ping: Ping) -> list[Any]:
     epoch, counter = ping.incarnation
     fields = [ping.sequence, _encode_hash(ping.digest), ping.address, epoch, counter]
-    return [*fields, _encode_hash(ping.mark)] if ping.mark else fields
+    if ping.mark:
+        fields.append(_encode_hash(ping.mark))
+    return fields
 
 
 def _encode_ack(ack: Ack) -> list[Any]:
-    fields = [ack.sequence, _encode_hash(ack.digest)]
-    return [*fields, _encode_hash(ack.mark)] if ack.mark else fields
+    fields: list[Any] = [ack.sequence, _encode_hash(ack.digest)]
+    if ack.mark:
+        fields.append(_encode_hash(ack.mark))
+    return fields
 
 
 def _encode_claim(claim: Claim) -> list[Any]:
@@ -284,7 +293,7 @@ def _encode_version(version: Version) -> list[Any]:
 
 
 def _encode_hash(value: int) -> bytes:
-    return value.to_bytes(HASH_SIZE_BYTES, "big")
+    return _HASH.pack(value)
 
 
 # Decoding. A reader takes the fields of one message and raises ``BadFrame`` for anything out of shape.
@@ -312,8 +321,7 @@ def decode(data: bytes, size_bytes_max: int, versions: VersionRange = VERSIONS) 
     if not versions.lowest <= version <= versions.highest:
         return Frame(version, cluster, sender, (), highest)
     messages: list[Message] = []
-    skipped = 0
-    asked: set[int] = set()
+    skipped = asked = 0
     for item in _sequence(parts[3]):
         if type(item) is not tuple or not item:
             raise BadFrame("malformed", "not a message")
@@ -321,10 +329,11 @@ def decode(data: bytes, size_bytes_max: int, versions: VersionRange = VERSIONS) 
         if reader is None:
             skipped += 1
             continue
-        if item[0] in _ONCE:
-            if item[0] in asked:
-                raise BadFrame("malformed", "a question twice")
-            asked.add(item[0])
+        kind: int = item[0]
+        question = _ONCE & 1 << kind
+        if asked & question:
+            raise BadFrame("malformed", "a question twice")
+        asked |= question
         try:
             messages.append(reader(item))
         except IndexError as error:
@@ -377,7 +386,8 @@ def _nodes(value: object, length_max: int = ARRAY_LENGTH_MAX) -> tuple[str, ...]
 def _hash(value: object) -> int:
     if type(value) is not bytes or len(value) != HASH_SIZE_BYTES:
         raise BadFrame("malformed", "hash")
-    return int.from_bytes(value, "big")
+    number: int = _HASH.unpack(value)[0]
+    return number
 
 
 # Most members are at one of a few incarnations: those are kept once.
@@ -479,5 +489,7 @@ _READERS: dict[int, Callable[[tuple[Any, ...]], Message]] = {
 }
 
 # What others say may come many times in one frame. What they ask, or answer, comes once: a frame is never worth more
-# than one answer of each kind.
-_ONCE: Final = frozenset(_READERS) - {_ENCODERS[kind][0] for kind in (Claim, Publication, Payload, News)}
+# than one answer of each kind. As bits, by their kinds.
+_ONCE: Final[int] = sum(1 << kind for kind in _READERS) - sum(
+    1 << _ENCODERS[said][0] for said in (Claim, Publication, Payload, News)
+)

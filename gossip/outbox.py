@@ -9,7 +9,7 @@ spoken yet, nothing is known: it gets the lowest that this node speaks.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gossip.config import SwimConfig
 from gossip.dissemination import Broadcasts
@@ -40,6 +40,8 @@ class Outbox:
         self.application_news = Broadcasts(config.gossip_news_max)
         self.now = float("-inf")
         """When the input that is being handled came."""
+        self.frames_sent = 0
+        self.bytes_sent = 0
         self._node = node
         self._config = config
         self._counters = counters
@@ -92,14 +94,16 @@ class Outbox:
         """Set the timer, in place of the one that is armed under the same kind and key."""
         self.disarm(kind, key)
         self._tokens += 1
-        timer = Timer(kind, key, self._tokens)
-        self._armed[kind, key] = (timer, self.now + max(0.0, delay_s))
-        self._effects.append(SetTimer(timer, max(0.0, delay_s)))
+        timer, delay_s = Timer(kind, key, self._tokens), max(0.0, delay_s)
+        self._armed[kind, key] = (timer, self.now + delay_s)
+        self._effects.append(SetTimer(timer, delay_s))
 
     def disarm(self, kind: TimerKind, key: str = "") -> None:
         """Cancel the armed timer, if there is one."""
-        armed = self._armed.pop((kind, key), None)
+        place = kind, key
+        armed = self._armed.get(place)
         if armed is not None:
+            del self._armed[place]
             self._effects.append(CancelTimer(armed[0]))
 
     def is_armed(self, kind: TimerKind, key: str = "") -> bool:
@@ -108,10 +112,11 @@ class Outbox:
 
     def fired(self, timer: Timer) -> float | None:
         """Take note that ``timer`` went off; returns when it was due, None if it is stale."""
-        armed = self._armed.get((timer.kind, timer.key))
+        place = timer.kind, timer.key
+        armed = self._armed.get(place)
         if armed is None or armed[0].token != timer.token:
             return None
-        del self._armed[timer.kind, timer.key]
+        del self._armed[place]
         return armed[1]
 
     def speaks(self, node: str, highest: int) -> None:
@@ -120,11 +125,12 @@ class Outbox:
         if common > self._versions.lowest:
             self._higher[node] = common
         else:
-            self._higher.pop(node, None)
+            self.forget(node)
 
     def forget(self, node: str) -> None:
         """Nothing is known of what ``node`` understands any more."""
-        self._higher.pop(node, None)
+        if node in self._higher:
+            del self._higher[node]
 
     def send(self, peer: Peer, lane: Lane, *messages: Message) -> None:
         """Send one frame with exactly these messages. One that is too large is dropped and counted."""
@@ -134,7 +140,9 @@ class Outbox:
         """Send one message in a frame of no cluster."""
         self._put(peer, Lane.PROBE, frame(self._joining_head, [encode(message)], self._versions.highest))
 
-    def send_with_news(self, peer: Peer, *messages: Message, view_news: bool = True, counts: bool = True) -> None:
+    def send_with_news(
+        self, peer: Peer, messages: Sequence[Message] = (), *, view_news: bool = True, counts: bool = True
+    ) -> None:
         """Send one frame on the probe lane with these messages and as much news as its budgets hold.
 
         Without messages and news nothing is sent. ``view_news``: also what the views of nodes consist of. ``counts``:
@@ -161,6 +169,6 @@ class Outbox:
         if len(data) > self._config.frame_size_bytes_max:
             self._counters["drop_too_large_to_send"] += 1
             return
-        self._counters["frames_sent"] += 1
-        self._counters["bytes_sent"] += len(data)
+        self.frames_sent += 1
+        self.bytes_sent += len(data)
         self._effects.append(Send(peer, lane, data))

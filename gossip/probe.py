@@ -51,6 +51,8 @@ class Rotation:
         self._subset: list[str] = []
         self._turn: list[str] = []
         self._rounds = 0
+        # As of then, everybody in the subset was a candidate.
+        self._changes_seen = -1
 
     def take_in(self, node: str) -> None:
         """Let ``node`` have its turn soon, in place of another: it is new, and few others know that it is there."""
@@ -69,7 +71,7 @@ class Rotation:
         for _ in range(2):
             while self._turn:
                 node = self._turn.pop()
-                if node in self._candidates:
+                if self._candidates.changes == self._changes_seen or node in self._candidates:
                     return node
             self._new_round()
         return None
@@ -77,14 +79,18 @@ class Rotation:
     def _new_round(self) -> None:
         # The order stays from round to round: each member's turn then comes after the same time, where a new shuffle
         # could leave almost two rounds between two probes of one member.
-        subset = [node for node in self._subset if node in self._candidates]
+        subset = self._subset
+        if self._candidates.changes != self._changes_seen:
+            self._changes_seen = self._candidates.changes
+            subset = [node for node in subset if node in self._candidates]
         size = min(self._config.probe_subset, len(self._candidates))
         self._rounds += 1
         is_time = self._rounds % self._config.probe_rotation_rounds == 0
         if is_time and subset and len(self._candidates) > self._config.probe_subset:
             del subset[self._rng.randrange(len(subset))]
-        for node in self._candidates.sample(self._rng, size - len(subset), without=subset):
-            subset.insert(self._rng.randint(0, len(subset)), node)
+        if len(subset) < size:
+            for node in self._candidates.sample(self._rng, size - len(subset), without=subset):
+                subset.insert(self._rng.randint(0, len(subset)), node)
         self._subset = subset
         self._turn = subset[::-1]
 
@@ -93,13 +99,15 @@ class Rotation:
 class Flight:
     """A probe of our own that is under way.
 
-    ``pings`` counts the direct ones so far, at most two, and ``refused`` is about the second. ``silent`` holds the
-    relays that have said nothing yet. ``excused``: it got more time, because this node stood still. At ``ends_at`` it
-    has failed; the timer for that is set when the direct ping has, since most probes are over by then.
+    ``key``: that of its timer. ``pings`` counts the direct ones so far, at most two, and ``refused`` is about the
+    second. ``silent`` holds the relays that have said nothing yet. ``excused``: it got more time, because this node
+    stood still. At ``ends_at`` it has failed; the timer for that is set in place of that for the direct ping, since
+    most probes are over by then.
     """
 
     node: str
     sequence: int
+    key: str
     ends_at: float
     pings: int
     relayed: bool
@@ -111,6 +119,7 @@ class Flight:
     def __init__(self, node: str, sequence: int, ends_at: float) -> None:
         self.node = node
         self.sequence = sequence
+        self.key = str(sequence)
         self.ends_at = ends_at
         self.pings = 1
         self.relayed = self.refused = self.excused = False
@@ -276,7 +285,7 @@ class Prober:
             self._rotation.take_in(sender.node)
         ack, doubts = Ack(ping.sequence, self._digest(), self._mark()), self._doubts_about(sender, now)
         is_level = self._config.tell_lacking and (bool(lacking) or ping.digest == ack.digest)
-        self._outbox.send_with_news(sender, ack, *doubts, *lacking, view_news=not is_level)
+        self._outbox.send_with_news(sender, [ack, *doubts, *lacking], view_news=not is_level)
 
     def acked(self, sender: str, ack: Ack) -> None:
         """An ack, from the member that was pinged or from a relay."""
@@ -347,7 +356,7 @@ class Prober:
         if not flight.relayed:
             self._ask_relays(flight)
         flight.pings += 1
-        self._outbox.arm(TimerKind.PROBE_END, flight.ends_at - now, str(sequence))
+        self._outbox.arm(TimerKind.PROBE_END, flight.ends_at - now, flight.key)
         member = self._membership.get(flight.node)
         assert member is not None, "the flight to a member that is forgotten has ended"
         self._ping_doubted(Peer(flight.node, member.address), sequence, now)
@@ -359,7 +368,7 @@ class Prober:
             return
         if not flight.excused and now < self._health.caught_up_at:
             flight.excused = True
-            self._outbox.arm(TimerKind.PROBE_END, self._config.probe_timeout_s, str(sequence))
+            self._outbox.arm(TimerKind.PROBE_END, self._config.probe_timeout_s, flight.key)
             return
         self._fail(flight, now)
 
@@ -388,9 +397,12 @@ class Prober:
         self._flights[flight.sequence] = flight
         self._sequence_of[node] = flight.sequence
         timeout_s = self._health.scaled(self._config.probe_timeout_s)
-        self._outbox.arm(TimerKind.PROBE_DIRECT, timeout_s, str(flight.sequence))
-        send = self._ping_doubted if is_doubted else self._send_ping
-        send(Peer(node, member.address), flight.sequence, now)
+        self._outbox.arm(TimerKind.PROBE_DIRECT, timeout_s, flight.key)
+        peer = Peer(node, member.address)
+        if is_doubted:
+            self._ping_doubted(peer, flight.sequence, now)
+        else:
+            self._send_ping(peer, flight.sequence, now)
 
     def _refused(self, flight: Flight, now: float) -> None:
         if flight.pings > 1:
@@ -398,7 +410,7 @@ class Prober:
             self._fail_if_hopeless(flight, now)
         elif not flight.relayed:
             delay_s = self._config.probe_timeout_s * _AGAIN_AT
-            self._outbox.arm(TimerKind.PROBE_DIRECT, delay_s, str(flight.sequence))
+            self._outbox.arm(TimerKind.PROBE_DIRECT, delay_s, flight.key)
             self._ask_relays(flight)
 
     def _ask_relays(self, flight: Flight) -> None:
@@ -435,8 +447,7 @@ class Prober:
     def _land(self, flight: Flight) -> None:
         del self._flights[flight.sequence]
         del self._sequence_of[flight.node]
-        self._outbox.disarm(TimerKind.PROBE_DIRECT, str(flight.sequence))
-        self._outbox.disarm(TimerKind.PROBE_END, str(flight.sequence))
+        self._outbox.disarm(TimerKind.PROBE_DIRECT if flight.pings == 1 else TimerKind.PROBE_END, flight.key)
 
     def _end_relayed(self, sequence: int) -> None:
         del self._relayed[sequence]
@@ -465,7 +476,7 @@ class Prober:
         return Ping(sequence, self._digest(), myself.address, myself.incarnation, self._mark())
 
     def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
-        self._outbox.send_with_news(peer, self._ping(sequence), *self._doubts_about(peer, now))
+        self._outbox.send_with_news(peer, [self._ping(sequence), *self._doubts_about(peer, now)])
 
     def _ping_doubted(self, peer: Peer, sequence: int, now: float) -> None:
         # News is not spent on somebody who is likely to be silent: each piece is sent a few times only, and several of

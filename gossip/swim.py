@@ -160,6 +160,9 @@ class Swim:
         self._greetings = Pace(config.answer_interval_s, each=1, all_=config.joins_answered_max)
         self._quiet_from = ""
         self._quiet_until = float("-inf")
+        # What is counted for each frame is not in the table of counters: that would be a tenth of what a frame costs.
+        self._frames_received = 0
+        self._bytes_received = 0
 
     # Reads
 
@@ -224,7 +227,13 @@ class Swim:
 
     def counters(self) -> Mapping[str, int]:
         """Totals since the start, by name; dropped input is under ``drop_...``."""
-        return dict(self._counters)
+        return {
+            "frames_received": self._frames_received,
+            "bytes_received": self._bytes_received,
+            "frames_sent": self._outbox.frames_sent,
+            "bytes_sent": self._outbox.bytes_sent,
+            **self._counters,
+        }
 
     def peers(self) -> list[Peer]:
         """Whom to ask after a restart: known members other than this node, live ones first, a bounded number.
@@ -345,8 +354,8 @@ class Swim:
     def receive(self, sender: str, lane: Lane, frame: bytes, now: float) -> list[Effect]:
         """A frame came from ``sender``: the transport vouches for that, and what says it is from another is dropped."""
         self._outbox.now = now
-        self._counters["frames_received"] += 1
-        self._counters["bytes_received"] += len(frame)
+        self._frames_received += 1
+        self._bytes_received += len(frame)
         try:
             decoded = decode(frame, self._config.frame_size_bytes_max, self._versions)
         except BadFrame as bad:
@@ -417,7 +426,7 @@ class Swim:
         sender = self._membership.get(frame.sender)
         if sender is None:
             return
-        self._membership.heard(frame.sender, now)
+        self._membership.heard(sender, now)
         self._outbox.speaks(frame.sender, frame.highest)
         if refuted:
             self._reconciliation.refute(Peer(frame.sender, sender.address), refuted, now)
@@ -425,37 +434,28 @@ class Swim:
             peer = Peer(frame.sender, sender.address)
             self._outbox.send(peer, Lane.PROBE, self._view.claim_about(frame.sender, now))
 
-    def _is_as_known(self, sender: str, ping: Ping) -> bool:
-        """``sender`` says of itself what is known: of what arrives, most is that."""
-        held = self._membership.get(sender)
-        return (
-            held is not None
-            and held.status is Status.ALIVE
-            and held.incarnation == ping.incarnation
-            and held.address == ping.address
-        )
-
     def _handle(self, sender: str, message: Message, now: float) -> None:
-        match message:
-            case Ping():
-                if not self._is_as_known(sender, message):
-                    asker = Member(sender, message.address, message.incarnation, Status.ALIVE)
-                    self._view.hear(Claim(asker), sender, now)
-            case Claim():
-                return self._view.hear(message, sender, now)
-            case Publication():
-                return self._view.hear_publication(message, sender)
-            case Records():
-                return self._hear_records(message, sender, now)
-            case Payload():
-                return self._outbox.emit(Deliver(sender, message.body))
-            case News():
-                return self._hear_news(message, sender)
-            case Welcome():
-                return self._welcomed(message, sender, now)
-            case Refuse():
-                return self._joining.refused(message.attempt, message.reason, message.detail)
+        if not isinstance(message, (Ping, Ack)):  # which nearly all are
+            match message:
+                case Claim():
+                    return self._view.hear(message, sender, now)
+                case Publication():
+                    return self._view.hear_publication(message, sender)
+                case Records():
+                    return self._hear_records(message, sender, now)
+                case Payload():
+                    return self._outbox.emit(Deliver(sender, message.body))
+                case News():
+                    return self._hear_news(message, sender)
+                case Welcome():
+                    return self._welcomed(message, sender, now)
+                case Refuse():
+                    return self._joining.refused(message.attempt, message.reason, message.detail)
         member = self._membership.get(sender)
+        if isinstance(message, Ping) and (member is None or not _is_as_known(member, message)):
+            asker = Member(sender, message.address, message.incarnation, Status.ALIVE)
+            self._view.hear(Claim(asker), sender, now)
+            member = self._membership.get(sender)
         if member is None:
             self._counters["drop_unknown_sender"] += 1
             return None
@@ -465,19 +465,19 @@ class Swim:
 
     def _reply(self, peer: Peer, message: Message, now: float) -> None:
         """Messages that are answered, or were an answer."""
-        match message:
-            case Ping():
-                lacking = self._reconciliation.lacking(peer, message.digest, now)
+        if isinstance(message, (Ping, Ack)):
+            lacking = self._reconciliation.lacking(peer, message.digest, now)
+            if isinstance(message, Ping):
                 self._prober.pinged(peer, message, now, lacking)
-                self._reconciliation.heard(peer, message.digest, now)
-                self._marked(peer.node, message.mark)
-            case Ack():
+            else:
                 self._prober.acked(peer.node, message)
-                lacking = self._reconciliation.lacking(peer, message.digest, now)
                 if lacking:
                     self._outbox.send(peer, Lane.PROBE, *lacking)
-                self._reconciliation.heard(peer, message.digest, now)
-                self._marked(peer.node, message.mark)
+            self._reconciliation.heard(peer, message.digest, now)
+            if message.mark != self._mark():
+                self._outbox.emit(MarkDiffers(peer.node))
+            return
+        match message:
             case PingRequest():
                 self._prober.asked(peer.node, message, now)
             case Nack():
@@ -490,10 +490,6 @@ class Swim:
                 self._reconciliation.wanted(peer, message, now)
             case _:
                 self._counters["drop_misplaced"] += 1
-
-    def _marked(self, node: str, mark: int) -> None:
-        if mark != self._mark():
-            self._outbox.emit(MarkDiffers(node))
 
     def _strangers(self, frame: Frame, now: float) -> None:
         """A frame of no cluster: somebody asks to join."""
@@ -664,12 +660,17 @@ class Swim:
     def _finish(self) -> list[Effect]:
         """What every input ends with: timers run exactly while there is something for them to do."""
         outbox, view = self._outbox, self._view
-        audience = len(self._membership.live_others) or view.recently_dead
-        if outbox.has_news and audience and not outbox.is_armed(TimerKind.GOSSIP):
+        has_audience = len(self._membership.live_others) or view.recently_dead
+        if outbox.has_news and has_audience and not outbox.is_armed(TimerKind.GOSSIP):
             outbox.arm(TimerKind.GOSSIP, self._rng.uniform(0.5, 1.0) * self._config.gossip_interval_s)
         if len(self._membership.dead) and not view.has_left and not outbox.is_armed(TimerKind.REDIAL):
             outbox.arm(TimerKind.REDIAL, self._redial_delay_s())
         return outbox.drain()
+
+
+def _is_as_known(held: Member, ping: Ping) -> bool:
+    """Who pings says of itself what is held: of what arrives, most is that."""
+    return held.status is Status.ALIVE and held.incarnation == ping.incarnation and held.address == ping.address
 
 
 def _cut(detail: str) -> str:

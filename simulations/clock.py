@@ -6,7 +6,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
-SLOTS_PER_S: Final = 100
+SLOTS_PER_S: Final = 1000
 """So finely is the future divided. What is in one slot is put in order when its time comes."""
 
 Happening = tuple[float, int, Callable[..., None], tuple[Any, ...]]

@@ -171,7 +171,7 @@ class Cluster:
             Endpoint(
                 host.agent.node,
                 lambda: host.credentials,
-                partial(self.driver.input, host, life, Agent.received),
+                lambda sender, lane, frame: self.driver.received(host, life, sender, lane, frame),
                 lambda peer, reason: self.driver.input(host, life, lambda a, now: a.unreachable(peer, reason, now)),
             ),
         )

@@ -11,7 +11,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from gary.agent import Agent
 from gary.doctor import FREE_BYTES_LOW, DiskFacts
@@ -65,6 +65,21 @@ LOOK_S_MAX = 30.0
 
 Input = Callable[[Agent, float], list[Effect]]
 """What an agent is given, at its own ``now``."""
+Take = Callable[[Agent, Any, float], list[Effect]]
+"""How an agent takes what is ``given``, at its own ``now``: for inputs of which there are so many that each needs no
+function of its own."""
+
+_TOLD_MAX: Final = 1000
+"""So many pieces of the trace are hashed at once."""
+
+
+class _Kind:
+    """A kind of effects: its ``name`` in a trace, who is ``watching`` them, and who does ``perform`` them."""
+
+    def __init__(self, kind: type, perform: Callable[[Host, int, Any], None]) -> None:
+        self.name: Final = kind.__name__.encode()
+        self.watching: Final[list[Callable[[Host, Effect], None]]] = []
+        self.perform: Final = perform
 
 
 class Driver:
@@ -87,45 +102,57 @@ class Driver:
         self._rng = rng
         self._counters = counters
         self._kill = kill
-        self._trace = hashlib.sha256()
-        self._watching: dict[type, list[Callable[[Host, Effect], None]]] = {}
+        self._hashed = hashlib.sha256()
+        self._told: list[bytes] = []
         self._watching_writes: list[Callable[[Host, Sequence[Write]], None]] = []
-        self._performers = self._performing()
+        self._kinds = {kind: _Kind(kind, perform) for kind, perform in self._performing().items()}
 
     @property
     def trace(self) -> str:
         """A digest of everything that happened, in order."""
-        return self._trace.hexdigest()
+        self._hash()
+        return self._hashed.hexdigest()
+
+    def _hash(self) -> None:
+        self._hashed.update(b"".join(self._told))
+        self._told.clear()
 
     def watch(self, kind: type, see: Callable[[Host, Effect], None]) -> None:
         """``see`` every effect of ``kind`` just before it is performed."""
-        self._watching.setdefault(kind, []).append(see)
+        self._kinds[kind].watching.append(see)
 
     def watch_writes(self, see: Callable[[Host, Sequence[Write]], None]) -> None:
         """``see`` what is on a disk, just before its agent knows."""
         self._watching_writes.append(see)
 
-    def input(self, host: Host, life: int, call: Callable[..., list[Effect]], *given: Any) -> None:
+    def input(self, host: Host, life: int, call: Input) -> None:
         """What comes from outside waits for a process that stands still; one that is starved gets to it late."""
+        self._give(host, life, _call, call)
+
+    def received(self, host: Host, life: int, sender: str, lane: Lane, frame: bytes) -> None:
+        """Likewise, what comes from the network."""
+        self._give(host, life, _receive, (sender, lane, frame))
+
+    def _give(self, host: Host, life: int, take: Take, given: Any) -> None:
         if host.stands_still:
             self._counters["inputs_waited"] += 1
-            host.waiting.append(partial(self.input, host, life, call, *given))
+            host.waiting.append(partial(self._give, host, life, take, given))
         elif host.late_s or host.late_at > self._clock.now:
             self._counters["inputs_late"] += 1
             # In the order in which it came: what is late holds up what comes after it.
             host.late_at = max(host.late_at, self._clock.now + self._rng.uniform(0.0, host.late_s))
-            self._clock.after(host.late_at - self._clock.now, self._handle, host, life, call, *given)
+            self._clock.after(host.late_at - self._clock.now, self._handle, host, life, take, given)
         else:
-            self._handle(host, life, call, *given)
+            self._handle(host, life, take, given)
 
-    def _handle(self, host: Host, life: int, call: Callable[..., list[Effect]], *given: Any) -> None:
-        """``call(agent, *given, now)``, if the agent still lives."""
+    def _handle(self, host: Host, life: int, take: Take, given: Any) -> None:
+        """Let the agent have it, if it still lives."""
         agent = host.agent
         if agent is None or host.life != life:
             return
         agent.clock(WALL_S + host.wall_skew_s)
         try:
-            effects = call(agent, *given, self._clock.now * host.clock_rate + host.clock_ahead_s)
+            effects = take(agent, given, self._clock.now * host.clock_rate + host.clock_ahead_s)
         except Exception as error:
             if self.ended is None:
                 raise
@@ -140,28 +167,37 @@ class Driver:
     def _perform(self, host: Host, life: int, effects: Sequence[Effect]) -> None:
         if not effects:
             return
-        trace = self._trace.update
-        trace(_TIME.pack(self._clock.now) + host.mark)
+        told = self._told
+        told += (_TIME.pack(self._clock.now), host.mark)
         for effect in effects:
-            kind = type(effect)
-            trace(_NAMES[kind])
-            for see in self._watching.get(kind, ()):
+            kind = self._kinds[type(effect)]
+            told.append(kind.name)
+            for see in kind.watching:
                 see(host, effect)
-            self._performers[kind](host, life, effect)
+            if isinstance(effect, Send):  # these three are nearly all, and are not looked up
+                self._send(host, life, effect)
+            elif isinstance(effect, SetTimer):
+                self._set_timer(host, life, effect)
+            elif isinstance(effect, CancelTimer):
+                self._cancel_timer(host, life, effect)
+            else:
+                kind.perform(host, life, effect)
+        if len(told) > _TOLD_MAX:
+            self._hash()
 
     def _performing(self) -> Mapping[type, Callable[[Host, int, Any], None]]:
         """Who performs which effect."""
         return {
             Send: self._send,
             SetTimer: self._set_timer,
-            CancelTimer: lambda host, life, effect: host.timers.discard(effect.timer.token),
+            CancelTimer: self._cancel_timer,
             SetAlarm: self._set_alarm,
             Persist: self._persist,
             StartContainer: self._start_container,
             StopContainer: self._stop_container,
             Observe: lambda host, life, effect: self._look_soon(host, life, 0.0),
             Reply: lambda host, life, effect: host.replies.setdefault(effect.command, []).append(effect),
-            Notify: lambda host, life, effect: self._trace.update(repr(effect.event).encode()),
+            Notify: lambda host, life, effect: self._told.append(repr(effect.event).encode()),
             ReadLogs: self._read_logs,
             StopLogs: lambda host, life, effect: None,
             Consult: self._consult,
@@ -174,13 +210,16 @@ class Driver:
         }
 
     def _send(self, host: Host, life: int, effect: Send) -> None:
-        self._trace.update(effect.frame)
+        self._told.append(effect.frame)
         assert host.agent is not None
         self._network.send(host.address, host.agent.node, effect.peer, effect.lane, effect.frame)
 
     def _set_timer(self, host: Host, life: int, effect: SetTimer) -> None:
         host.timers.add(effect.timer.token)
         self._clock.after(effect.delay_s / host.clock_rate, self._time_out, host, life, effect.timer)
+
+    def _cancel_timer(self, host: Host, life: int, effect: CancelTimer) -> None:
+        host.timers.discard(effect.timer.token)
 
     def _time_out(self, host: Host, life: int, timer: Timer) -> None:
         """A timer, if it was not cancelled. Of a process that stood still they go off before it reads anything."""
@@ -191,7 +230,7 @@ class Driver:
             host.overdue.append(partial(self._time_out, host, life, timer))
         else:
             host.timers.remove(timer.token)
-            self.input(host, life, Agent.timer, timer)
+            self._give(host, life, Agent.timer, timer)
 
     def _set_alarm(self, host: Host, life: int, effect: SetAlarm) -> None:
         self._clock.after(effect.delay_s / host.clock_rate, self._go_off, host, life, effect.alarm)
@@ -199,9 +238,9 @@ class Driver:
     def _go_off(self, host: Host, life: int, alarm: Alarm) -> None:
         if host.stands_still:
             self._counters["inputs_waited"] += 1
-            host.overdue.append(partial(self.input, host, life, Agent.alarm, alarm))
+            host.overdue.append(partial(self._give, host, life, Agent.alarm, alarm))
         else:
-            self.input(host, life, Agent.alarm, alarm)
+            self._give(host, life, Agent.alarm, alarm)
 
     def _persist(self, host: Host, life: int, effect: Persist) -> None:
         if host.timing.write_factor > 1.0:
@@ -284,7 +323,7 @@ class Driver:
         self._operated(host, life, operation, container, reason)
 
     def _operated(self, host: Host, life: int, operation: int, container: Container | None, reason: str) -> None:
-        self.input(host, life, Agent.operated, operation, container, reason)
+        self.input(host, life, lambda a, now: a.operated(operation, container, reason, now))
 
     def _hang(self, host: Host, limit_s: float, go_on: Callable[[bool], None], give_up: Callable[[], None]) -> None:
         """The engine takes a request and does not answer. Its client waits no longer than ``limit_s``."""
@@ -414,7 +453,13 @@ class Driver:
             self._look_soon(host, life, ENGINE_RETRY_S)
 
 
-_NAMES: Final[Mapping[type, bytes]] = {kind: kind.__name__.encode() for kind in get_args(Effect)}
+def _call(agent: Agent, call: Input, now: float) -> list[Effect]:
+    return call(agent, now)
+
+
+def _receive(agent: Agent, given: tuple[str, Lane, bytes], now: float) -> list[Effect]:
+    sender, lane, frame = given
+    return agent.received(sender, lane, frame, now)
 
 
 def _feed(stream: int, chunk: tuple[str, bytes] | None, agent: Agent, now: float) -> list[Effect]:

@@ -5,8 +5,8 @@ round trips and a handshake. What goes one way on one lane of a connection keeps
 sent again holds up everything behind it. A host's uplink carries so many bytes a second, and what does not fit waits,
 up to a limit. Each lane is a connection of its own, so that a probe never waits behind a document.
 
-``counters`` says what really happened: ``frames`` and ``bytes`` were sent, ``dials`` made, ``refused``; and for each
-kind of trouble how many frames it struck: ``lost``, ``cut``, ``stalled``, ``duplicated``, ``overtaken``, ``queued``,
+``sent`` says how much was, and ``counters`` what really happened: ``dials`` made, ``refused``; and for each kind of
+trouble how many frames it struck: ``lost``, ``cut``, ``stalled``, ``duplicated``, ``overtaken``, ``queued``,
 ``overflowed``, ``slowed``.
 """
 
@@ -17,6 +17,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from gossip import Lane, Peer
 from gossip.transport import Credentials
@@ -88,10 +89,13 @@ class _Path:
     refusal: str | None
     origin: Endpoint | None
     target: Endpoint | None
-    connected: tuple[Endpoint | None, Endpoint | None]
-    arrived_at: dict[Lane, float]
+    connected_origin: Endpoint | None
+    connected_target: Endpoint | None
+    """Between which a connection was made, which is of no use to others."""
+    arrived_at: list[float]
+    """By lane, when the last frame arrived, or will."""
     used_at: float
-    """When the last frame on it arrived, or will."""
+    """When the last frame on any lane did, or will."""
 
     def __init__(self, link: Link) -> None:
         self.version = -1
@@ -100,12 +104,22 @@ class _Path:
         self.is_cut = False
         self.refusal = None
         self.origin = self.target = None
-        self.connected = (None, None)
-        self.arrived_at = {}
+        self.connected_origin = self.connected_target = None
+        self.arrived_at = [0.0] * len(Lane)
         self.used_at = 0.0
 
 
-_NO_PATHS: dict[str, _Path] = {}
+class _Source:
+    """What an address sends: its ``paths``, by the address to which they lead, and how much it has sent in all.
+
+    ``free_at``: when its uplink will have sent what it was given.
+    """
+
+    def __init__(self) -> None:
+        self.paths: Final[dict[str, _Path]] = {}
+        self.frames = 0
+        self.size_bytes = 0
+        self.free_at = 0.0
 
 
 class Network:
@@ -127,12 +141,11 @@ class Network:
     ) -> None:
         self._clock = clock
         self._rng = rng
+        self._random = rng.random
         self._link = link
         self._between = between
         self._handshake_s = handshake_s
         self.counters: defaultdict[str, int] = defaultdict(int) if counters is None else counters
-        self.sent_bytes: defaultdict[str, int] = defaultdict(int)
-        """By the address of the sender."""
         self._endpoints: dict[str, Endpoint] = {}
         self._silent: set[str] = set()
         self._sides: dict[str, int] = {}
@@ -143,8 +156,7 @@ class Network:
         self._impairments: dict[int, Impairment] = {}
         self._impaired = 0
         self._version = 0
-        self._paths: dict[str, dict[str, _Path]] = {}
-        self._uplink_free_at: dict[str, float] = {}
+        self._sources: dict[str, _Source] = {}
 
     # How it is made
 
@@ -228,6 +240,17 @@ class Network:
         self._impairments.clear()
         self.changed()
 
+    @property
+    def sent(self) -> dict[str, int]:
+        """How many ``frames`` and ``bytes`` have been sent in all."""
+        sources = self._sources.values()
+        return {"frames": sum(s.frames for s in sources), "bytes": sum(s.size_bytes for s in sources)}
+
+    @property
+    def sent_bytes(self) -> dict[str, int]:
+        """By the address of the sender."""
+        return {address: source.size_bytes for address, source in self._sources.items()}
+
     def reaches(self, source: str, target: str) -> str:
         """Why nobody at ``source`` can connect to ``target``; empty if they can."""
         if self._is_cut(source, target) or self._is_cut(target, source) or target in self._silent | self._shut:
@@ -238,61 +261,68 @@ class Network:
 
     def send(self, source: str, sender: str, peer: Peer, lane: Lane, frame: bytes) -> None:
         """Carry ``frame`` from ``sender`` at the address ``source``; tells its endpoint if nobody takes it."""
-        counters = self.counters
-        counters["frames"] += 1
-        counters["bytes"] += len(frame)
-        self.sent_bytes[source] += len(frame)
+        sending = self._sources.get(source) or self._source(source)
+        sending.frames += 1
+        sending.size_bytes += len(frame)
         if self._guests and (sender in self._guests or peer.node in self._guests):
             self._send_as_guest(source, sender, peer, lane, frame)
             return
-        path = self._paths.get(source, _NO_PATHS).get(peer.address) or self._path(source, peer.address)
+        path = sending.paths.get(peer.address) or self._path(sending, peer.address)
         if path.version != self._version:
             self._find_out(path, source, peer.address)
         if path.is_cut:
-            counters["cut"] += 1
+            self.counters["cut"] += 1
         elif path.refusal is not None:
-            counters["refused"] += 1
+            self.counters["refused"] += 1
             if path.origin is not None:
                 self._clock.after(2 * self._delay_s(path.link), path.origin.unreachable, peer, path.refusal)
         else:
             assert path.target is not None, "who is not there refuses"
-            self._carry(path, path.target, source, sender, peer.address, lane, frame)
+            self._carry(path, path.target, sending, source, sender, peer.address, lane, frame)
 
     def _carry(
-        self, path: _Path, target: Endpoint, source: str, sender: str, to: str, lane: Lane, frame: bytes
+        self,
+        path: _Path,
+        target: Endpoint,
+        sending: _Source,
+        source: str,
+        sender: str,
+        to: str,
+        lane: Lane,
+        frame: bytes,
     ) -> None:
         link = path.link
         low, high = link.delay_s
-        at = self._clock.now + low + (high - low) * self._rng.random()
-        if path.connected != (path.origin, path.target):
+        at = self._clock.now + low + (high - low) * self._random()
+        if path.connected_origin is not path.origin or path.connected_target is not path.target:
             self._connect(path, source, to)
             at += 2.0 * DIAL_ROUND_TRIPS * (at - self._clock.now) + self._handshake_s
         copies, overtakes = 1, False
         if not path.is_plain:
-            at, copies, overtakes = self._trouble(link, source, len(frame), at)
+            at, copies, overtakes = self._trouble(link, sending, len(frame), at)
         if not overtakes:
-            at = max(at, path.arrived_at.get(lane, 0.0))
+            at = max(at, path.arrived_at[lane])
             path.arrived_at[lane] = at
             path.used_at = max(at, path.used_at)
         for _ in range(copies):
             self._clock.after(at - self._clock.now, target.received, sender, lane, frame)
 
-    def _trouble(self, link: Link, source: str, size_bytes: int, at: float) -> tuple[float, int, bool]:
+    def _trouble(self, link: Link, sending: _Source, size_bytes: int, at: float) -> tuple[float, int, bool]:
         """What becomes of a frame on a link that is not plain: when it arrives, how often, and whether out of turn."""
-        random_, counters = self._rng.random, self.counters
+        random_, counters = self._random, self.counters
         if link.loss and random_() < link.loss:
             counters["lost"] += 1
             return at, 0, True
         if link.bytes_per_s:
             now = self._clock.now
-            free_at = max(now, self._uplink_free_at.get(source, 0.0))
+            free_at = max(now, sending.free_at)
             if free_at - now > UPLINK_QUEUE_S:
                 counters["overflowed"] += 1
                 return at, 0, True
             if free_at > now:
                 counters["queued"] += 1
-            self._uplink_free_at[source] = free_at + size_bytes / link.bytes_per_s
-            at += self._uplink_free_at[source] - now
+            sending.free_at = free_at + size_bytes / link.bytes_per_s
+            at += sending.free_at - now
         if link.tail and random_() < link.tail:
             counters["slowed"] += 1
             at += self._rng.expovariate(1.0 / link.tail_s)
@@ -307,9 +337,13 @@ class Network:
         counters["overtaken"] += overtakes
         return at, copies, overtakes
 
-    def _path(self, source: str, to: str) -> _Path:
+    def _source(self, address: str) -> _Source:
+        source = self._sources[address] = _Source()
+        return source
+
+    def _path(self, sending: _Source, to: str) -> _Path:
         """A new way; with too many, that on which nothing has arrived for the longest time is given up."""
-        paths = self._paths.setdefault(source, {})
+        paths = sending.paths
         if len(paths) >= CONNECTIONS_MAX:
             del paths[_longest_unused(paths)]
         path = paths[to] = _Path(self._link)
@@ -318,18 +352,19 @@ class Network:
     def _connect(self, path: _Path, source: str, to: str) -> None:
         """There is a connection now, which serves both ways."""
         self.counters["dials"] += 1
-        path.connected = (path.origin, path.target)
-        path.arrived_at.clear()
+        path.connected_origin, path.connected_target = path.origin, path.target
+        path.arrived_at = [0.0] * len(Lane)
         path.used_at = 0.0
-        back = self._paths.get(to, _NO_PATHS).get(source) or self._path(to, source)
-        back.connected = (path.target, path.origin)
+        answering = self._sources.get(to) or self._source(to)
+        back = answering.paths.get(source) or self._path(answering, source)
+        back.connected_origin, back.connected_target = path.target, path.origin
 
     def _find_out(self, path: _Path, source: str, to: str) -> None:
         path.version = self._version
         path.origin, path.target = self._endpoints.get(source), self._endpoints.get(to)
         path.is_cut = self._is_cut(source, to) or to in self._silent
         if path.is_cut:
-            path.connected = (None, None)
+            path.connected_origin = path.connected_target = None
         path.refusal = None
         path.link = self._link_between(source, to)
         path.is_plain = path.link.is_plain

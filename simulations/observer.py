@@ -33,7 +33,7 @@ class Observer:
         self._kept: set[tuple[DeploymentId, Slot]] = set()
         self._lost: dict[tuple[DeploymentId, Slot], float] = {}
         self._sampled_s = cluster.clock.now
-        self._sent: dict[str, int] = dict(cluster.network.sent_bytes)
+        self._sent = cluster.network.sent_bytes
 
     @property
     def now(self) -> float:
@@ -136,8 +136,10 @@ class Observer:
     def _rates(self, live: Sequence[Host]) -> list[float]:
         passed_s = self._cluster.clock.now - self._sampled_s
         sent = self._cluster.network.sent_bytes
-        rates = [(sent[h.address] - self._sent.get(h.address, 0)) / passed_s for h in live] if passed_s > 0 else []
-        self._sampled_s, self._sent = self._cluster.clock.now, dict(sent)
+        rates = (
+            [(sent.get(h.address, 0) - self._sent.get(h.address, 0)) / passed_s for h in live] if passed_s > 0 else []
+        )
+        self._sampled_s, self._sent = self._cluster.clock.now, sent
         return rates
 
 

@@ -94,7 +94,7 @@ class Run:
         result.checks = [*self.checkers.checks(), *self._own_checks()]
         result.findings = sorted([*self.checkers.findings, *self._wrong], key=lambda f: (f.at_s, f.check, f.said))
         result.happenings = self._schedule.happenings
-        result.counters = dict(sorted(self.cluster.counters.items()))
+        result.counters = dict(sorted({**self.cluster.counters, **self.cluster.network.sent}.items()))
         result.trace = self.cluster.trace
         if observer is not None:
             observer.end()
@@ -196,7 +196,7 @@ class Run:
                 self._say("recovery", f"{recovery.slot} of {recovery.deployment} did not run {took}")
         if expect.sent_bytes_per_s is not None:
             passed_s = max(1e-9, observer.now) * self.scenario.nodes
-            rate = self.cluster.counters["bytes"] / passed_s
+            rate = self.cluster.network.sent["bytes"] / passed_s
             if rate > expect.sent_bytes_per_s:
                 self._say("traffic", f"agents sent {rate:.0f} bytes a second on average")
 

@@ -43,7 +43,7 @@ class Steadiness(Checker):
 
     def begin(self, cluster: Cluster) -> None:
         """From now on nothing happens."""
-        self._before = cluster.clock.now, _sizes(cluster), _writes(cluster), cluster.counters["bytes"]
+        self._before = cluster.clock.now, _sizes(cluster), _writes(cluster), cluster.network.sent["bytes"]
 
     def end(self, cluster: Cluster) -> None:
         """Until now nothing has happened."""
@@ -57,7 +57,7 @@ class Steadiness(Checker):
         for name, count in _writes(cluster).items():
             if count - writes.get(name, count) > WRITES_MAX + held[name]:
                 self.found(cluster, f"{name} wrote {count - writes[name]} times at rest")
-        rate = (cluster.counters["bytes"] - sent) / (cluster.clock.now - since) / max(1, len(cluster.live()))
+        rate = (cluster.network.sent["bytes"] - sent) / (cluster.clock.now - since) / max(1, len(cluster.live()))
         if rate > QUIET_BYTES_PER_S:
             self.found(cluster, f"at rest each agent sends {rate:.0f} bytes a second")
 

@@ -69,7 +69,7 @@ def test_a_member_costs_a_node_less_than_half_a_kilobyte_however_many_there_are(
     # Each of them speaks and refutes a suspicion, in frames of its own.
     learn(solo, [replace(known, incarnation=Incarnation(1, 1)) for known in members])
     for n, known in enumerate(members):
-        solo.swim._membership.heard(known.node, solo.now + n)
+        solo.swim._membership.heard(known, solo.now + n)
     assert len(solo.swim.alive()) == len(solo.swim.members()) == count + 1
     solo.forget()
     assert (allocated_bytes() - before) / count < MEMBER_BYTES_MAX
