@@ -32,9 +32,10 @@ class Broadcasts:
         # One dict per number of transmits so far: taking the k next costs k, however long the queue.
         self._tiers: list[dict[str, bytes]] = [{}]
         self._tier_of: dict[str, int] = {}
+        self._size = 0
 
     def __len__(self) -> int:
-        return len(self._tier_of)
+        return self._size
 
     def put(self, key: str, news: bytes = b"") -> bool:
         """Queue news under ``key`` in place of what was queued there. False if another piece had to make room."""
@@ -74,7 +75,7 @@ class Broadcasts:
         Unless it ``counts``, it stays as it is: the frame will hardly be read.
         A piece that is larger than the whole budget goes by itself, instead of never.
         """
-        if not self._tier_of:
+        if not self._size:
             return []
         chosen: list[tuple[str, int, bytes]] = []
         left_bytes = budget_bytes
@@ -110,8 +111,10 @@ class Broadcasts:
             self._tiers.append({})
         self._tiers[tier][key] = news
         self._tier_of[key] = tier
+        self._size = len(self._tier_of)
 
     def _rest(self) -> None:
         """An empty queue keeps no room for as many entries as it once had."""
-        if not self._tier_of:
+        self._size = len(self._tier_of)
+        if not self._size:
             self._tiers, self._tier_of = [{}], {}

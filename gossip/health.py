@@ -35,9 +35,10 @@ class LocalHealth:
 
     def better(self, by: int = 1) -> None:
         """Something went as it should."""
-        self.score = max(0, self.score - by)
-        if not self.score:
-            self._silences.clear()
+        if self.score:
+            self.score = max(0, self.score - by)
+            if not self.score:
+                self._silences.clear()
 
     def worse(self) -> None:
         """Something went wrong that may well be this node's own fault."""

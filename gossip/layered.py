@@ -49,8 +49,8 @@ class Layered(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value of ``key``; None if there is none."""
-        value = self._own.get(key)
-        if value is None and self._base and key not in self._gone:
+        value = self._own.get(key) if self._own else None
+        if value is None and self._base and not (self._gone and key in self._gone):
             value = self._base.get(key)
         return value
 

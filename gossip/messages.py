@@ -229,8 +229,11 @@ class Frame:
 # Encoding. Messages are encoded one by one, so that news is encoded once however often it is sent. One packer serves
 # all: it keeps nothing from one message to the next, and making one takes longer than packing.
 _pack: Final = msgpack.Packer().pack
+_unpack: Final = msgpack.unpackb
 _BYTES: Final = tuple(bytes((value,)) for value in range(256))
 _HASH: Final = Struct(">Q")
+_pack_hash: Final = _HASH.pack
+_unpack_hash: Final = _HASH.unpack
 
 
 def encode(message: Message) -> bytes:
@@ -293,7 +296,7 @@ def _encode_version(version: Version) -> list[Any]:
 
 
 def _encode_hash(value: int) -> bytes:
-    return _HASH.pack(value)
+    return _pack_hash(value)
 
 
 # Decoding. A reader takes the fields of one message and raises ``BadFrame`` for anything out of shape.
@@ -307,7 +310,7 @@ def decode(data: bytes, size_bytes_max: int, versions: VersionRange = VERSIONS) 
     if len(data) > size_bytes_max:
         raise BadFrame("oversized", f"{len(data)} bytes")
     try:
-        parts = msgpack.unpackb(data, use_list=False, max_array_len=ARRAY_LENGTH_MAX, max_map_len=ARRAY_LENGTH_MAX)
+        parts = _unpack(data, use_list=False, max_array_len=ARRAY_LENGTH_MAX, max_map_len=ARRAY_LENGTH_MAX)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise BadFrame("malformed", type(error).__name__) from error
     if type(parts) is not tuple or len(parts) < 4:
@@ -386,7 +389,7 @@ def _nodes(value: object, length_max: int = ARRAY_LENGTH_MAX) -> tuple[str, ...]
 def _hash(value: object) -> int:
     if type(value) is not bytes or len(value) != HASH_SIZE_BYTES:
         raise BadFrame("malformed", "hash")
-    number: int = _HASH.unpack(value)[0]
+    number: int = _unpack_hash(value)[0]
     return number
 
 

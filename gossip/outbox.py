@@ -9,7 +9,7 @@ spoken yet, nothing is known: it gets the lowest that this node speaks.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from gossip.config import SwimConfig
 from gossip.dissemination import Broadcasts
@@ -51,7 +51,7 @@ class Outbox:
         self._armed: dict[tuple[TimerKind, str], tuple[Timer, float]] = {}
         self._tokens = 0
         self._cluster = cluster
-        self._heads: dict[int, bytes] = {}
+        self._head = frame_head(cluster, node, versions.lowest)
         self.resize(1)
         self._joining_head = frame_head(b"", node, versions.lowest)
 
@@ -63,7 +63,7 @@ class Outbox:
     @cluster.setter
     def cluster(self, cluster: bytes) -> None:
         self._cluster = cluster
-        self._heads.clear()
+        self._head = frame_head(cluster, self._node, self._versions.lowest)
         self.application_news = Broadcasts(self._config.gossip_news_max)  # it was for the cluster before
 
     @property
@@ -92,10 +92,13 @@ class Outbox:
 
     def arm(self, kind: TimerKind, delay_s: float, key: str = "") -> None:
         """Set the timer, in place of the one that is armed under the same kind and key."""
-        self.disarm(kind, key)
+        place = kind, key
+        armed = self._armed.get(place)
+        if armed is not None:
+            self._effects.append(CancelTimer(armed[0]))
         self._tokens += 1
         timer, delay_s = Timer(kind, key, self._tokens), max(0.0, delay_s)
-        self._armed[kind, key] = (timer, self.now + delay_s)
+        self._armed[place] = (timer, self.now + delay_s)
         self._effects.append(SetTimer(timer, delay_s))
 
     def disarm(self, kind: TimerKind, key: str = "") -> None:
@@ -141,7 +144,7 @@ class Outbox:
         self._put(peer, Lane.PROBE, frame(self._joining_head, [encode(message)], self._versions.highest))
 
     def send_with_news(
-        self, peer: Peer, messages: Sequence[Message] = (), *, view_news: bool = True, counts: bool = True
+        self, peer: Peer, messages: list[Message], *, view_news: bool = True, counts: bool = True
     ) -> None:
         """Send one frame on the probe lane with these messages and as much news as its budgets hold.
 
@@ -159,10 +162,11 @@ class Outbox:
             self._send(peer, Lane.PROBE, parts)
 
     def _send(self, peer: Peer, lane: Lane, messages: list[bytes]) -> None:
-        version = self._higher.get(peer.node, self._versions.lowest)
-        head = self._heads.get(version)
-        if head is None:
-            head = self._heads[version] = frame_head(self._cluster, self._node, version)
+        head = self._head
+        if self._higher:
+            version = self._higher.get(peer.node, self._versions.lowest)
+            if version > self._versions.lowest:
+                head = frame_head(self._cluster, self._node, version)
         self._put(peer, lane, frame(head, messages, self._versions.highest))
 
     def _put(self, peer: Peer, lane: Lane, data: bytes) -> None:

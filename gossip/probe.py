@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gossip.config import SwimConfig
+from gossip.digest import Digest
 from gossip.directory import Publication
 from gossip.effects import TimerKind
 from gossip.health import LocalHealth
@@ -39,6 +40,7 @@ from gossip.transport import Lane, Peer
 _NACK_AT: Final = 0.8
 # As a share of the time for a direct ping: how long after a refusal it is tried again.
 _AGAIN_AT: Final = 0.25
+_NOBODY: Final[dict[str, None]] = {}
 
 
 class Rotation:
@@ -124,7 +126,7 @@ class Flight:
         self.pings = 1
         self.relayed = self.refused = self.excused = False
         self.relays = ()
-        self.silent = {}
+        self.silent = _NOBODY
 
 
 @dataclass(slots=True)
@@ -150,7 +152,7 @@ class Prober:
         health: LocalHealth,
         outbox: Outbox,
         counters: defaultdict[str, int],
-        digest: Callable[[], int],
+        digest: Digest,
         mark: Callable[[], int],
         claim_about: Callable[[str, float], Claim],
         accuse: Callable[[str, float], None],
@@ -166,6 +168,7 @@ class Prober:
         self._mark = mark
         self._claim_about = claim_about
         self._accuse = accuse
+        self.probes = 0
         self._rotation = Rotation(config, rng, membership.live_others)
         self._sequence = rng.getrandbits(32)
         self._flights: dict[int, Flight] = {}
@@ -283,7 +286,7 @@ class Prober:
         """
         if self._membership.heard_at(sender.node) is None:
             self._rotation.take_in(sender.node)
-        ack, doubts = Ack(ping.sequence, self._digest(), self._mark()), self._doubts_about(sender, now)
+        ack, doubts = Ack(ping.sequence, self._digest.total, self._mark()), self._doubts_about(sender, now)
         is_level = self._config.tell_lacking and (bool(lacking) or ping.digest == ack.digest)
         self._outbox.send_with_news(sender, [ack, *doubts, *lacking], view_news=not is_level)
 
@@ -298,7 +301,7 @@ class Prober:
         relayed = self._relayed.get(ack.sequence)
         if relayed is not None and relayed.target == sender:
             self._end_relayed(ack.sequence)
-            self._answer(relayed, Ack(relayed.requester_sequence, self._digest(), self._mark()))
+            self._answer(relayed, Ack(relayed.requester_sequence, self._digest.total, self._mark()))
 
     def asked(self, sender: str, request: PingRequest, now: float) -> None:
         """Somebody asks us to ping another member."""
@@ -390,7 +393,7 @@ class Prober:
         member = self._membership.get(node)
         if node in self._sequence_of or member is None or not member.status.live:
             return
-        self._counters["probes"] += 1
+        self.probes += 1
         self._sequence += 1
         window_s = self._health.scaled(self._config.probe_window_s)
         flight = Flight(node, self._sequence, now + window_s)
@@ -473,7 +476,7 @@ class Prober:
 
     def _ping(self, sequence: int) -> Ping:
         myself = self._membership.myself
-        return Ping(sequence, self._digest(), myself.address, myself.incarnation, self._mark())
+        return Ping(sequence, self._digest.total, myself.address, myself.incarnation, self._mark())
 
     def _send_ping(self, peer: Peer, sequence: int, now: float) -> None:
         self._outbox.send_with_news(peer, [self._ping(sequence), *self._doubts_about(peer, now)])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Any, Final
 
 SLOTS_PER_S: Final = 1000
 """So finely is the future divided. What is in one slot is put in order when its time comes."""
 
-Happening = tuple[float, int, Callable[..., None], tuple[Any, ...]]
+_Happening = tuple[float, int, Callable[..., None], tuple[Any, ...]]
+"""With the time and the place in the order negated, so that what comes next is the last of a sorted list."""
 
 
 class Clock:
@@ -22,11 +24,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self._sequence = 0
-        # A heap of all that is in the slot ``_slot`` or before it.
-        self._near: list[Happening] = []
+        # All that is in the slot ``_slot`` or before it, sorted.
+        self._near: list[_Happening] = []
         self._slot = 0
         # What is in later slots, in no order, and a heap of these slots.
-        self._far: dict[int, list[Happening]] = {}
+        self._far: dict[int, list[_Happening]] = {}
         self._slots: list[int] = []
 
     def after(self, delay_s: float, action: Callable[..., None], *arguments: Any) -> None:
@@ -35,13 +37,13 @@ class Clock:
         at = self.now + delay_s if delay_s > 0.0 else self.now
         slot = int(at * SLOTS_PER_S)
         if slot <= self._slot:
-            heappush(self._near, (at, self._sequence, action, arguments))
+            insort(self._near, (-at, -self._sequence, action, arguments))
             return
         happenings = self._far.get(slot)
         if happenings is None:
             happenings = self._far[slot] = []
             heappush(self._slots, slot)
-        happenings.append((at, self._sequence, action, arguments))
+        happenings.append((-at, -self._sequence, action, arguments))
 
     def run_until(self, at: float) -> None:
         """Let everything happen that is due by ``at``; then it is ``at``."""
@@ -49,14 +51,15 @@ class Clock:
         while True:
             near = self._near
             if near:
-                if near[0][0] > at:
+                if near[-1][0] < -at:
                     break
-                self.now, _, action, arguments = heappop(near)
+                negated, _, action, arguments = near.pop()
+                self.now = -negated
                 action(*arguments)
             elif self._slots and self._slots[0] <= last:
                 self._slot = heappop(self._slots)
                 self._near = self._far.pop(self._slot)
-                heapify(self._near)
+                self._near.sort()
             else:
                 break
         self.now = at

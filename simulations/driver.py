@@ -45,7 +45,7 @@ from simulations.clock import Clock
 from simulations.host import WALL_S, Host, Request
 from simulations.network import Endpoint, Network
 
-_TIME: Final = struct.Struct("<d")
+_pack_time: Final = struct.Struct("<d").pack
 INSPECT_S = 0.002
 LOOK_S = 0.005
 DIAL_S = 0.01
@@ -69,7 +69,7 @@ Take = Callable[[Agent, Any, float], list[Effect]]
 """How an agent takes what is ``given``, at its own ``now``: for inputs of which there are so many that each needs no
 function of its own."""
 
-_TOLD_MAX: Final = 1000
+_TOLD_MAX: Final = 100
 """So many pieces of the trace are hashed at once."""
 
 
@@ -105,6 +105,7 @@ class Driver:
         self._hashed = hashlib.sha256()
         self._told: list[bytes] = []
         self._watching_writes: list[Callable[[Host, Sequence[Write]], None]] = []
+        self._timed_out = self._time_out  # bound once: there are as many of these as there are timers
         self._kinds = {kind: _Kind(kind, perform) for kind, perform in self._performing().items()}
 
     @property
@@ -164,11 +165,12 @@ class Driver:
     def _later(self, host: Host, life: int, delay_s: float, call: Input) -> None:
         self._clock.after(delay_s, self.input, host, life, call)
 
-    def _perform(self, host: Host, life: int, effects: Sequence[Effect]) -> None:
+    def _perform(self, host: Host, life: int, effects: list[Effect]) -> None:
         if not effects:
             return
         told = self._told
-        told += (_TIME.pack(self._clock.now), host.mark)
+        told.append(_pack_time(self._clock.now))
+        told.append(host.mark)
         for effect in effects:
             kind = self._kinds[type(effect)]
             told.append(kind.name)
@@ -216,7 +218,7 @@ class Driver:
 
     def _set_timer(self, host: Host, life: int, effect: SetTimer) -> None:
         host.timers.add(effect.timer.token)
-        self._clock.after(effect.delay_s / host.clock_rate, self._time_out, host, life, effect.timer)
+        self._clock.after(effect.delay_s / host.clock_rate, self._timed_out, host, life, effect.timer)
 
     def _cancel_timer(self, host: Host, life: int, effect: CancelTimer) -> None:
         host.timers.discard(effect.timer.token)

@@ -32,6 +32,8 @@ UPLINK_QUEUE_S = 1.0
 CONNECTIONS_MAX = 64
 """A host that needs another one hangs up on whom it has not talked to for the longest time."""
 
+_PROBE: Final = Lane.PROBE
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -92,10 +94,9 @@ class _Path:
     connected_origin: Endpoint | None
     connected_target: Endpoint | None
     """Between which a connection was made, which is of no use to others."""
-    arrived_at: list[float]
-    """By lane, when the last frame arrived, or will."""
-    used_at: float
-    """When the last frame on any lane did, or will."""
+    probe_at: float
+    bulk_at: float
+    """When the last frame of a lane arrived, or will."""
 
     def __init__(self, link: Link) -> None:
         self.version = -1
@@ -105,8 +106,12 @@ class _Path:
         self.refusal = None
         self.origin = self.target = None
         self.connected_origin = self.connected_target = None
-        self.arrived_at = [0.0] * len(Lane)
-        self.used_at = 0.0
+        self.probe_at = self.bulk_at = 0.0
+
+    @property
+    def used_at(self) -> float:
+        """When the last frame arrived, or will."""
+        return max(self.probe_at, self.bulk_at)
 
 
 class _Source:
@@ -301,9 +306,10 @@ class Network:
         if not path.is_plain:
             at, copies, overtakes = self._trouble(link, sending, len(frame), at)
         if not overtakes:
-            at = max(at, path.arrived_at[lane])
-            path.arrived_at[lane] = at
-            path.used_at = max(at, path.used_at)
+            if lane is _PROBE:
+                at = path.probe_at = max(at, path.probe_at)
+            else:
+                at = path.bulk_at = max(at, path.bulk_at)
         for _ in range(copies):
             self._clock.after(at - self._clock.now, target.received, sender, lane, frame)
 
@@ -353,8 +359,7 @@ class Network:
         """There is a connection now, which serves both ways."""
         self.counters["dials"] += 1
         path.connected_origin, path.connected_target = path.origin, path.target
-        path.arrived_at = [0.0] * len(Lane)
-        path.used_at = 0.0
+        path.probe_at = path.bulk_at = 0.0
         answering = self._sources.get(to) or self._source(to)
         back = answering.paths.get(source) or self._path(answering, source)
         back.connected_origin, back.connected_target = path.target, path.origin
