@@ -45,24 +45,26 @@ class Host:
     engine: MemoryEngine
     storage: MemoryStorage
     timing: Timing
+    # What every input touches lies together: with thousands of hosts, each line of cache counts.
+    agent: Agent | None = None
+    life: int = 0
+    stands_still: bool = False
+    late_s: float = 0.0
+    late_at: float = 0.0
+    wall_skew_s: float = 0.0
+    clock_rate: float = 1.0
+    clock_ahead_s: float = 0.0
+    timers: set[int] = field(default_factory=set)
+    mark: bytes = field(init=False, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
     version: str = "simulated"
     speaks: VersionRange = VERSIONS
     containers_max: int = 100
-    agent: Agent | None = None
-    life: int = 0
-    wall_skew_s: float = 0.0
-    clock_rate: float = 1.0
-    clock_ahead_s: float = 0.0
     vouches: bool = True
     credentials: Credentials = NOTHING
     backup: MemoryStorage | None = None
     engine_hangs: bool = False
     engine_lies: float = 0.0
-    stands_still: bool = False
-    late_s: float = 0.0
-    late_at: float = 0.0
-    timers: set[int] = field(default_factory=set)
     overdue: list[Callable[[], None]] = field(default_factory=list)
     waiting: list[Callable[[], None]] = field(default_factory=list)
     look_at: float | None = None
@@ -70,7 +72,6 @@ class Host:
     unwritten: list[Sequence[Write]] = field(default_factory=list)
     hanging: list[Request] = field(default_factory=list)
     replies: dict[int, list[Reply]] = field(default_factory=dict)
-    mark: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.mark = self.name.encode()
