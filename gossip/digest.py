@@ -37,7 +37,9 @@ def fingerprint(fact: Fact | None) -> int:
     if fact is None:
         return 0
     if isinstance(fact, Member):
-        return _hash(fact.node, *fact.incarnation, fact.status.rank)
+        # Each is asked for twice, when it comes and when it goes, and many views in one process hear of the same one.
+        fact.fingerprint = fact.fingerprint or _hash(fact.node, *fact.incarnation, fact.status.rank)
+        return fact.fingerprint
     return _hash(fact.node, *fact.version)
 
 

@@ -10,7 +10,7 @@ dataclasses take twice the time, and the compiled form (``simulations.compilatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -63,18 +63,23 @@ class Incarnation(NamedTuple):
 
 @dataclass(slots=True, init=False, unsafe_hash=True)
 class Member:
-    """A node as membership sees it. The address is data: identity is ``node`` alone."""
+    """A node as membership sees it. The address is data: identity is ``node`` alone.
+
+    ``fingerprint``: that of ``gossip.digest``, once somebody has asked for it; 0 before.
+    """
 
     node: Final[str]
     address: Final[str]
     incarnation: Final[Incarnation]
     status: Final[Status]
+    fingerprint: int = field(init=False, compare=False, repr=False)
 
-    def __init__(self, node: str, address: str, incarnation: Incarnation, status: Status) -> None:
+    def __init__(self, node: str, address: str, incarnation: Incarnation, status: Status, fingerprint: int = 0) -> None:
         self.node = node
         self.address = address
         self.incarnation = incarnation
         self.status = status
+        self.fingerprint = fingerprint
 
     @property
     def precedence(self) -> tuple[Incarnation, int]:

@@ -244,4 +244,4 @@ def _with_strings_of(held: Member, member: Member) -> Member:
     address = held.address if held.address == member.address else member.address
     if member.node is held.node and member.address is address:
         return member
-    return Member(held.node, address, member.incarnation, member.status)
+    return Member(held.node, address, member.incarnation, member.status, member.fingerprint)

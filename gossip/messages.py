@@ -413,14 +413,16 @@ def _read_ack(item: tuple[Any, ...]) -> Ack:
 
 
 def _read_claim(item: tuple[Any, ...]) -> Claim:
-    return _claim(item[1], item[2], item[3], item[4], item[5], item[6], item[7])
+    # 1 and True are equal, and one of them is out of shape: what is remembered of one must not serve the other.
+    if not (type(item[3]) is type(item[4]) is type(item[5]) is type(item[7]) is int):
+        raise BadFrame("malformed", "integer")
+    return _claim(item[1:8])
 
 
-# The same piece of news comes from many nodes. Typed, since 1 and True are equal and one of them is out of shape.
-@lru_cache(_NEWS_REMEMBERED_MAX, typed=True)
-def _claim(
-    node: object, address: object, epoch: object, counter: object, rank: object, accusers: object, down_for_s: object
-) -> Claim:
+# The same piece of news comes from many nodes.
+@lru_cache(_NEWS_REMEMBERED_MAX)
+def _claim(fields: tuple[Any, ...]) -> Claim:
+    node, address, epoch, counter, rank, accusers, down_for_s = fields
     status = STATUS_BY_RANK[_integer(rank, len(STATUS_BY_RANK) - 1)]
     member = Member(_node(node), _address(address), _incarnation(epoch, counter), status)
     return Claim(member, _nodes(accusers, ACCUSERS_MAX), _integer(down_for_s, DOWN_FOR_S_MAX))

@@ -551,8 +551,8 @@ class View:
     def _put(self, member: Member, now: float, down_for_s: float = 0.0) -> None:
         """Hold ``member`` in place of what is held under its node."""
         held = self.membership.get(member.node)
-        self.membership.put(member, now, down_for_s)
         self.digest.change(member.node, held, member)
+        self.membership.put(member, now, down_for_s)
         if member.status.live or (held is not None and held.status.live):
             self._answered_at.pop(member.node, None)
         if held is None or held.status.live is not member.status.live:
